@@ -1,0 +1,46 @@
+# make train      set up .venv when missing, then train; ARGS="domain=vision model=vim scan=cross" for another run
+# make test       lint and the test suite
+# make test-all   the slow tests too
+# make bench      measure speed and memory; writes experiments/results/
+PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 --version >/dev/null 2>&1 && echo python3.12 || echo python3)
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: setup train test test-all bench lint format clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] < (3, 13)))' || \
+		{ echo "PolyMamba needs Python 3.11 or 3.12; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Type: make PYTHON=/path/to/python3.12"; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check uv
+	$(PY) -m uv pip install --quiet --python $(PY) -c constraints.txt -e ".[dev]" || \
+		$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(READY)
+
+train: $(READY)
+	$(PY) train.py $(ARGS)
+
+test: lint
+	$(PY) -m pytest -m "not slow" $(ARGS)
+
+test-all: lint
+	$(PY) -m pytest $(ARGS)
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(READY)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(READY)
+	$(PY) -m uv pip install --quiet --python $(PY) -c constraints.txt -e ".[dev,bench]"
+	$(PY) -m polymamba.engine.benchmark $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

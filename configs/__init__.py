@@ -1,0 +1,1 @@
+"""Hydra config groups: domain, model, scan, data, task, trainer, optimizer, logger, debug."""

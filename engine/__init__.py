@@ -1,0 +1,1 @@
+"""What runs a model: build, train, evaluate, report, benchmark, command line."""
