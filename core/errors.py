@@ -1,0 +1,34 @@
+"""Errors meant for the person at the keyboard: what was wrong, what was given, what is allowed, what to type."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave; the command line prints it without a stack trace and exits with code 2.
+
+    Args:
+        problem: one sentence that says what is wrong.
+        given: what the user gave.
+        allowed: what would have been right (a value or a list of values).
+        do: what to type or change.
+    """
+
+    def __init__(self, problem: str, *, given: object = None, allowed: object = None, do: str | None = None):
+        self.problem, self.given, self.allowed, self.do = problem, given, allowed, do
+        lines = [problem]
+        if given is not None:
+            lines.append(f"  given:   {given}")
+        if allowed is not None:
+            lines.append(f"  allowed: {allowed if isinstance(allowed, str) else ', '.join(map(str, allowed))}")
+        if do is not None:
+            lines.append(f"  do:      {do}")
+        super().__init__("\n".join(lines))
+
+
+def closest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that looks most like `word`, or None where nothing is near."""
+    matches = difflib.get_close_matches(str(word), list(candidates), n=1, cutoff=0.5)
+    return matches[0] if matches else None
