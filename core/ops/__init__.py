@@ -1,1 +1,5 @@
-"""Functions on tensors, a folder each: reference.py (the definition), cpu.py (Numba), gpu.py (Triton), __init__.py (the public function)."""
+"""Functions on tensors, a folder each.
+
+reference.py is the definition (plain PyTorch), cpu.py the Numba kernels, gpu.py the Triton kernels, __init__.py the public
+function: checks, autograd, choice of backend.
+"""

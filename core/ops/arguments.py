@@ -1,0 +1,66 @@
+"""Reading the arguments of an operator: the paths axis that may be left out, and shapes that do not fit."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..errors import UserError
+
+
+def count_paths(order: Tensor | None, given: dict[str, tuple[Tensor | None, int]]) -> tuple[int, bool]:
+    """Number of paths, and whether the paths axis is shown (by an argument, or because there are several).
+
+    Args:
+        order: (paths, steps) or (batch, paths, steps) or None.
+        given: name -> (tensor, number of axes without paths); the paths axis is the first of a parameter, and the
+            second of a tensor with a batch axis (three axes or more).
+    """
+    sizes = {}
+    for name, (tensor, axes) in given.items():
+        if tensor is not None and tensor.dim() == axes + 1:
+            sizes[name] = tensor.shape[1 if axes >= 3 else 0]
+    shown = bool(sizes)
+    if order is not None and order.dim() >= 2:
+        sizes["order"] = order.shape[-2]
+    paths = max(sizes.values(), default=1)
+    if any(size not in (1, paths) for size in sizes.values()):
+        raise UserError("the arguments disagree about the number of paths", given=sizes, allowed="one number, or 1")
+    return paths, shown or paths > 1
+
+
+def with_paths(tensor: Tensor, axes: int) -> Tensor:
+    """The tensor with its paths axis (the second of `axes`) written out."""
+    return tensor.unsqueeze(1) if tensor.dim() == axes - 1 else tensor
+
+
+def per_path(parameter: Tensor | None, paths: int, axes: int) -> Tensor | None:
+    """The parameter with its paths axis (the first of `axes`) written out, repeated where it is the same for all."""
+    if parameter is None:
+        return None
+    if parameter.dim() == axes - 1:
+        parameter = parameter.unsqueeze(0)
+    repeat = parameter.dim() == axes and parameter.shape[0] != paths
+    return parameter.expand(paths, *parameter.shape[1:]) if repeat else parameter
+
+
+def check_shape(name: str, tensor: Tensor | None, shape: tuple, integer: bool = False) -> None:
+    """Raise a UserError unless the tensor is None or fits.
+
+    Args:
+        shape: a size an axis; a tuple of sizes where several are allowed, None where any is.
+        integer: the tensor holds token or sequence numbers.
+    """
+    if tensor is None:
+        return
+    fits = tensor.dim() == len(shape) and all(
+        want is None or (size in want if isinstance(want, tuple) else size == want)
+        for size, want in zip(tensor.shape, shape, strict=True)
+    )
+    if not fits:
+        sizes = ["any" if w is None else " or ".join(map(str, w)) if isinstance(w, tuple) else str(w) for w in shape]
+        raise UserError(
+            f"{name} has the wrong shape (with the paths axis written out)", given=tuple(tensor.shape),
+            allowed=f"({', '.join(sizes)})",
+        )  # fmt: skip
+    if integer and (tensor.is_floating_point() or tensor.is_complex()):
+        raise UserError(f"{name} must be integer", given=tensor.dtype, allowed="int32, int64")

@@ -1,0 +1,70 @@
+"""Which implementation of an operator runs, and why.
+
+Three backends stand behind every operator: "reference" (plain PyTorch, any device and dtype, the definition), "cpu" (Numba) and
+"gpu" (Triton). "auto" picks one by device and dtype; an explicit choice that cannot run raises instead of falling back.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+
+from ..errors import UserError, closest
+
+BACKENDS = ("auto", "reference", "cpu", "gpu")
+KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def resolve(device: torch.device | str, dtype: torch.dtype = torch.float32, backend: str = "auto") -> tuple[str, str]:
+    """The backend that runs on `device` for `dtype`, and the reason in words.
+
+    Raises:
+        UserError: unknown backend name, or an explicit backend that cannot run there.
+    """
+    kind = torch.device(device).type
+    if backend not in BACKENDS:
+        near = closest(backend, BACKENDS)
+        raise UserError(
+            f"unknown backend {backend!r}", given=backend, allowed=BACKENDS, do=f"backend={near}" if near else None
+        )
+    if backend == "auto":
+        return _automatic(kind, dtype)
+    if backend == "cpu" and kind != "cpu":
+        raise UserError(
+            f"backend='cpu' cannot read tensors on {kind}", given=f"tensors on {kind}", allowed="tensors on the CPU",
+            do="backend=auto, or move the tensors to the CPU",
+        )  # fmt: skip
+    if backend == "gpu" and kind != "cuda" and not _interpreting():
+        raise UserError(
+            f"backend='gpu' needs CUDA tensors, these are on {kind}", given=f"tensors on {kind}",
+            allowed="CUDA tensors (or CPU tensors under TRITON_INTERPRET=1)", do="backend=auto",
+        )  # fmt: skip
+    if backend == "gpu" and find_spec("triton") is None:
+        raise UserError(
+            "backend='gpu' needs Triton, which is not installed", do="pip install triton, or backend=reference"
+        )
+    if backend != "reference" and dtype.is_complex:
+        raise UserError(
+            f"backend={backend!r} has no complex arithmetic",
+            given=dtype,
+            allowed="real tensors",
+            do="backend=reference",
+        )
+    return backend, "asked for"
+
+
+def _automatic(kind: str, dtype: torch.dtype) -> tuple[str, str]:
+    if dtype not in KERNEL_DTYPES:
+        return "reference", f"{dtype} is outside what the kernels compute (float32, bfloat16, float16)"
+    if kind == "cpu":
+        return "cpu", "tensors are on the CPU: Numba kernels"
+    if kind == "cuda" and find_spec("triton") is not None:
+        return "gpu", "tensors are on a GPU: Triton kernels"
+    return "reference", f"no kernels for device {kind}: plain PyTorch"
+
+
+def _interpreting() -> bool:
+    import os
+
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"

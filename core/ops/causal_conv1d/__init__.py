@@ -1,0 +1,78 @@
+"""Causal depthwise convolution along any number of paths through the tokens.
+
+reference.py defines it, cpu.py (Numba) and gpu.py (Triton) compute it fast, registration.py makes it a PyTorch operator.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ...errors import UserError
+from ..arguments import check_shape, count_paths, per_path, with_paths
+from ..backends import resolve
+from .reference import causal_conv1d_reference
+from .registration import causal_conv1d_op
+
+__all__ = ["causal_conv1d", "causal_conv1d_reference"]
+
+ACTIVATIONS = (None, "silu")
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    order: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    return_final_state: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Depthwise causal convolution whose taps are the tokens before this one on the path.
+
+    Args:
+        x: (batch, length, channels) or (batch, paths, length, channels).
+        weight: ([paths,] channels, width); the last tap is the token itself.
+        bias: ([paths,] channels).
+        activation: None or "silu", applied to the result.
+        order: (paths, steps) or (batch, paths, steps), integer, as in selective_scan; None: the raster order.
+        seq_idx: (batch, length), integer: no tap reaches across a change of it (packing).
+        initial_state: (batch, [paths,] channels, width - 1): the inputs before the first step, oldest first.
+        return_final_state: also return the last width - 1 inputs of each path, as the state to continue from.
+        backend: "auto", "reference", "cpu" or "gpu".
+
+    Returns:
+        (batch, paths, length, channels), without the paths axis where no argument shows one and there is one path; zero
+        at tokens that a path does not visit; x's dtype. With `return_final_state` also the state, shaped like
+        `initial_state`. Both are differentiable.
+
+    Raises:
+        UserError: shapes that do not fit, an unknown activation or backend, an order that leaves the tokens or visits
+            one twice (checked on the CPU; on a GPU such steps are ignored).
+    """
+    if activation not in ACTIVATIONS:
+        raise UserError(f"unknown activation {activation!r}", given=activation, allowed=ACTIVATIONS)
+    paths, has_paths = count_paths(
+        order, {"x": (x, 3), "weight": (weight, 2), "bias": (bias, 1), "state": (initial_state, 3)}
+    )
+    x_, weight_, bias_ = with_paths(x, 4), per_path(weight, paths, 3), per_path(bias, paths, 2)
+    state_ = None if initial_state is None else with_paths(initial_state, 4).expand(-1, paths, -1, -1)
+    order_ = order[None] if order is not None and order.dim() == 2 else order
+    batch, _, length, channels = x_.shape
+    check_shape("x", x_, (batch, (1, paths), length, channels))
+    check_shape("weight", weight_, (paths, channels, weight_.shape[-1]))
+    check_shape("bias", bias_, (paths, channels))
+    check_shape("order", order_, ((1, batch), paths, None), integer=True)
+    check_shape("seq_idx", seq_idx, (batch, length), integer=True)
+    check_shape("initial_state", state_, (batch, paths, channels, weight_.shape[-1] - 1))
+
+    name, _ = resolve(x.device, x.dtype, backend)
+    arguments = (x_, weight_, bias_, activation, order_, seq_idx, state_)
+    if name == "reference":
+        out, final_state = causal_conv1d_reference(*arguments)
+    else:
+        out, final_state = causal_conv1d_op(*arguments, name)
+    if not has_paths:
+        out, final_state = out.squeeze(1), final_state.squeeze(1)
+    return (out, final_state) if return_final_state else out

@@ -1,0 +1,117 @@
+"""Selective scan (S6), the recurrence of Mamba-1, over any number of paths through the tokens.
+
+reference.py defines it, cpu.py (Numba) and gpu.py (Triton) compute it fast, registration.py makes it a PyTorch operator.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...errors import UserError
+from ..arguments import check_shape, count_paths, per_path, with_paths
+from ..backends import resolve
+from .reference import selective_scan_reference
+from .registration import selective_scan_op
+
+__all__ = ["selective_scan", "selective_scan_reference"]
+
+MERGES = ("sum", "mean", "none")
+
+
+def selective_scan(
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    order: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    return_final_state: bool = False,
+    merge: str = "sum",
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Selective state space scan along one or many paths (Mamba, arXiv 2312.00752, algorithm 2).
+
+    Along each path: h = exp(Δ A) h + Δ B x and y = C h + D x, with Δ = softplus(delta + delta_bias) where asked for. All
+    tensors are indexed by token; `order` alone says how a path walks. The paths axis may be left out of every argument
+    that is the same for all paths, and of all where there is one path.
+
+    Args:
+        x: (batch, length, channels) or (batch, paths, length, channels), what sits at each token.
+        delta: (batch, [paths,] length, channels), step size before bias and softplus.
+        A: ([paths,] channels, states), negative; float32 or float64. Complex: reference backend only.
+        B, C: (batch, [paths,] length, [groups,] states); channels are split evenly over groups. Four axes are read as
+            paths and length where both match, else as length and groups.
+        D, delta_bias: ([paths,] channels).
+        z: (batch, length, channels), a gate: the merged output is multiplied by silu(z).
+        order: (paths, steps) or (batch, paths, steps), integer: the token visited at each step, each at most once a
+            path; None: the raster order. A path may visit some of the tokens; -1 ends a short path.
+        seq_idx: (batch, length), integer: the state restarts from zero where it changes along a path (packing).
+        initial_state: (batch, [paths,] channels, states), float32.
+        return_final_state: also return the state after the last step of each path.
+        merge: what happens to the paths' outputs: "sum", "mean" or "none".
+        backend: "auto", "reference", "cpu" or "gpu".
+
+    Returns:
+        (batch, length, channels) in x's dtype, for merge "none" (batch, paths, length, channels); zero at tokens that no
+        path visits. With `return_final_state` also the state, shaped like `initial_state`. Both are differentiable.
+
+    Raises:
+        UserError: shapes that do not fit, an unknown merge or backend, a backend that cannot run, an order that leaves
+            the tokens or visits one twice (checked on the CPU; on a GPU such steps are ignored).
+    """
+    if merge not in MERGES:
+        raise UserError(f"unknown merge {merge!r}", given=merge, allowed=MERGES)
+    given = {"x": (x, 3), "delta": (delta, 3), "A": (A, 2), "B": (B, 4), "C": (C, 4), "D": (D, 1)}
+    given |= {"delta_bias": (delta_bias, 1), "initial_state": (initial_state, 3)}
+    paths, has_paths = count_paths(order, given)
+    x_, delta_ = with_paths(x, 4), with_paths(delta, 4)
+    A_, D_, bias_ = (per_path(t, paths, axes) for t, axes in ((A, 3), (D, 2), (delta_bias, 2)))
+    B_, C_ = (_with_groups(t, paths, x_.shape[2]) for t in (B, C))
+    state_ = None if initial_state is None else with_paths(initial_state, 4).expand(-1, paths, -1, -1)
+    order_ = order[None] if order is not None and order.dim() == 2 else order
+    _check_shapes(x_, delta_, A_, B_, C_, D_, z, bias_, order_, seq_idx, state_)
+
+    kind = torch.promote_types(torch.promote_types(x.dtype, A.dtype), delta.dtype)
+    name, _ = resolve(x.device, kind, backend)
+    arguments = (x_, delta_, A_, B_, C_, D_, z, bias_, delta_softplus, order_, seq_idx, state_, merge)
+    if name == "reference":
+        out, final_state = selective_scan_reference(*arguments)
+    else:
+        out, final_state = selective_scan_op(*arguments, name)
+    if not return_final_state:
+        return out
+    return out, final_state if has_paths else final_state.squeeze(1)
+
+
+def _with_groups(tensor: Tensor, paths: int, length: int) -> Tensor:
+    if tensor.dim() == 3:
+        return tensor[:, None, :, None]
+    if tensor.dim() == 4:
+        is_paths = tensor.shape[1] in (1, paths) and tensor.shape[2] == length
+        return tensor.unsqueeze(3) if is_paths else tensor.unsqueeze(1)
+    return tensor
+
+
+def _check_shapes(x, delta, A, B, C, D, z, delta_bias, order, seq_idx, initial_state) -> None:
+    batch, _, length, channels = x.shape
+    paths, states, groups = A.shape[0], A.shape[-1], B.shape[3] if B.dim() == 5 else 1
+    check_shape("x", x, (batch, (1, paths), length, channels))
+    check_shape("delta", delta, (batch, (1, paths), length, channels))
+    check_shape("A", A, (paths, channels, states))
+    check_shape("B", B, (batch, (1, paths), length, groups, states))
+    check_shape("C", C, (batch, (1, paths), length, groups, states))
+    check_shape("D", D, (paths, channels))
+    check_shape("z", z, (batch, length, channels))
+    check_shape("delta_bias", delta_bias, (paths, channels))
+    check_shape("order", order, ((1, batch), paths, None), integer=True)
+    check_shape("seq_idx", seq_idx, (batch, length), integer=True)
+    check_shape("initial_state", initial_state, (batch, paths, channels, states))
+    if groups < 1 or channels % groups:
+        raise UserError("channels must divide evenly into groups", given=f"{channels} channels, {groups} groups")
