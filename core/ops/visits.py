@@ -1,0 +1,69 @@
+"""Checking an order before kernels that trust it follow it."""
+
+from __future__ import annotations
+
+import functools
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .team import cache_folder
+
+
+def visits(order: Tensor | None, length: int, paths: int) -> Tensor:
+    """Whether each path visits every token, (paths,) int32.
+
+    Args:
+        order: (batch or 1, paths, steps), int32, or None for the raster order.
+
+    Raises:
+        UserError: a step outside the tokens, a token visited twice by one path, a step after the path's end.
+    """
+    if order is None:
+        return torch.ones(paths, dtype=torch.int32)
+    covers = np.ones(paths, np.int32)
+    fault, row, path, step = _checker()(order.numpy(), length, covers)
+    if fault:
+        value = int(order[row, path, step])
+        problem = ("leaves the tokens", "visits a token twice", "goes on after its end (-1)")[fault - 1]
+        raise UserError(
+            f"the order {problem}", given=f"token {value} at step {step} of path {path} (batch row {row})",
+            allowed=f"tokens 0 to {length - 1}, each at most once a path; -1 only at the end of a path",
+        )  # fmt: skip
+    return torch.from_numpy(covers)
+
+
+@functools.cache
+def _checker():
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(cache_folder())
+    try:
+        return numba.njit("(int32[:,:,:], int64, int32[:])", cache=True)(_check)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def _check(order, length, covers):
+    rows, paths, steps = order.shape
+    seen = np.zeros(length, np.int64)
+    for row in range(rows):
+        for path in range(paths):
+            mark, count = row * paths + path + 1, 0
+            for step in range(steps):
+                token = order[row, path, step]
+                if token < -1 or token >= length:
+                    return 1, row, path, step
+                if token == -1:
+                    continue
+                if count != step:
+                    return 3, row, path, step
+                if seen[token] == mark:
+                    return 2, row, path, step
+                seen[token] = mark
+                count += 1
+            if count != length:
+                covers[path] = 0
+    return 0, 0, 0, 0
