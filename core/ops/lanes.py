@@ -60,7 +60,12 @@ def _operate(symbol, run):
             return lambda a, b: run(a, b)
 
 
-for _symbol, _run in ((operator.add, _add), (operator.sub, _subtract), (operator.mul, _multiply), (operator.truediv, _divide)):
+for _symbol, _run in (
+    (operator.add, _add),
+    (operator.sub, _subtract),
+    (operator.mul, _multiply),
+    (operator.truediv, _divide),
+):
     _operate(_symbol, _run)
 
 

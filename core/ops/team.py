@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numba
@@ -43,8 +44,8 @@ def record_at(address, kind):
 class Kernel:
     """A function of one address, compiled at its first run and kept on disk.
 
-    The cache is `polymamba` in the user's cache folder (or NUMBA_CACHE_DIR), in a folder named by a hash of every kernel
-    source: Numba itself would not notice a change in an imported file.
+    The cache is `polymamba` in the user's cache folder (or NUMBA_CACHE_DIR), in a folder named by a hash of the sources:
+    Numba itself would not notice a change in an imported file.
     """
 
     def __init__(self, function):
@@ -52,13 +53,9 @@ class Kernel:
 
     @functools.cached_property
     def address(self) -> int:
-        before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = str(cache_folder())
-        try:
+        with cached_on_disk(self.function.__code__.co_filename):
             compile_ = numba.cfunc("void(int64)", cache=True, nopython=True, error_model="numpy")
             self.compiled = compile_(self.function)
-        finally:
-            numba.config.CACHE_DIR = before
         return self.compiled.address
 
     def run(self, record: np.ndarray, items: int) -> None:
@@ -77,18 +74,22 @@ class Kernel:
                 one.result()
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept."""
-    base = os.environ.get("NUMBA_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polymamba"
-    return Path(base) / f"kernels-{_source_hash()}"
-
-
-@functools.cache
-def _source_hash() -> str:
+@contextmanager
+def cached_on_disk(source: str):
+    """Functions that Numba compiles with cache=True in this context are kept in the folder of their source."""
+    base = (
+        os.environ.get("NUMBA_CACHE_DIR")
+        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polymamba"
+    )
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+    for file in (source, *(Path(__file__).with_name(name) for name in ("lanes.py", "lane_math.py", "team.py"))):
+        digest.update(Path(file).read_bytes())
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(Path(base) / f"kernels-{digest.hexdigest()[:16]}")
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before
 
 
 def _call(address: int, argument: int) -> None:
@@ -114,9 +115,42 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="polymamba")
 
 
-def scratch(floats: int, threads: int) -> torch.Tensor:
-    """Uninitialised float32 memory (threads, floats), each row on its own cache lines."""
-    return torch.empty(threads, -(-floats // 32) * 32 + 32, dtype=torch.float32)
+class KernelCall:
+    """One run of a kernel: its record, and the tensors that keep the record's addresses valid.
+
+    Every record has the fields items, scratch, scratch_bytes (of each thread), tickets and slots (two counters).
+    """
+
+    def __init__(self, kind: np.dtype):
+        self.record, self.alive = np.zeros(1, kind), []
+
+    def set(self, **values) -> None:
+        for name, value in values.items():
+            self.record[name] = value
+
+    def point(self, **tensors: torch.Tensor | None) -> None:
+        """Give the kernel these tensors' addresses; None leaves the address zero."""
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                self.alive.append(tensor)
+                self.record[name] = tensor.data_ptr()
+
+    def walk(self, prefix: str, tensor: torch.Tensor, *axes: str | None) -> None:
+        """Give the kernel a float32 tensor's strides in bytes, an axis each (None: not asked for); 0 for an axis of size 1."""
+        for axis, stride, size in zip(axes, tensor.stride(), tensor.shape, strict=False):
+            if axis is not None:
+                self.record[f"{prefix}_{axis}"] = 4 * stride if size > 1 else 0
+
+    def run(self, kernel: Kernel, scratch_floats: int) -> None:
+        items = int(self.record["items"][0])
+        if not items:
+            return
+        # Each thread's scratch begins on its own cache line.
+        memory = torch.empty(min(torch.get_num_threads(), items), -(-scratch_floats // 32) * 32 + 32)
+        counters = torch.zeros(2, dtype=torch.int64)
+        self.point(scratch=memory, tickets=counters, slots=counters[1:])
+        self.set(scratch_bytes=4 * memory.shape[1])
+        kernel.run(self.record, items)
 
 
 def rows(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .team import cache_folder
+from .team import cached_on_disk
 
 
 def visits(order: Tensor | None, length: int, paths: int) -> Tensor:
@@ -38,12 +38,8 @@ def visits(order: Tensor | None, length: int, paths: int) -> Tensor:
 
 @functools.cache
 def _checker():
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(cache_folder())
-    try:
+    with cached_on_disk(__file__):
         return numba.njit("(int32[:,:,:], int64, int32[:])", cache=True)(_check)
-    finally:
-        numba.config.CACHE_DIR = before
 
 
 def _check(order, length, covers):

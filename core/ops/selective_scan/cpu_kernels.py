@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..lane_math import LN_2, LOG2_E, ONE, ZERO, get, put, sigmoid, silu_gradient, softplus
 from ..lanes import (
     WIDTH,
     exp2,
     fma,
     load,
-    load_some,
     prefetch,
     read_float,
     read_int,
-    select_positive,
     splat,
     store,
-    store_some,
     sum_lanes,
     take_ticket,
     write_float,
@@ -30,12 +28,6 @@ from ..team import Kernel, inlined, record_at
 
 K = 16
 ROW = 4 * WIDTH  # bytes of one block
-
-LOG2_E = np.float32(1.4426950408889634)
-LN_2 = np.float32(0.6931471805599453)
-ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
-# log(1 + u) = 2 artanh(s) with s = u / (2 + u), whose series in s**2 <= 1/9 has these coefficients.
-T0, T1, T2, T3, T4, T5, T6 = (np.float32(2 / (2 * i + 1)) for i in range(7))
 
 _ADDRESSES = (
     "x delta A B C D z bias order seq initial out ungated final states "
@@ -48,40 +40,6 @@ _STRIDES = (
 )
 _SIZES = "batch paths length steps channels groups splits N blocks chunks scratch_bytes softplus merged items"
 RECORD = np.dtype([(name, np.int64) for name in f"{_ADDRESSES} {_STRIDES} {_SIZES}".split()] + [("scale", np.float32)])
-
-
-@inlined
-def get(address, count):
-    """One block of a row; lanes past the last channel are zero."""
-    if count >= WIDTH:
-        return load(address)
-    return load_some(address, count)
-
-
-@inlined
-def put(address, value, count):
-    if count >= WIDTH:
-        store(address, value)
-    else:
-        store_some(address, value, count)
-
-
-@inlined
-def sigmoid(v):
-    return splat(ONE) / (splat(ONE) + exp2(v * splat(-LOG2_E)))
-
-
-@inlined
-def softplus(v):
-    """log(1 + e**v), right to a few units in the last place on both sides of zero."""
-    magnitude = select_positive(v, v, splat(ZERO) - v)
-    u = exp2(magnitude * splat(-LOG2_E))
-    s = u / (splat(TWO) + u)
-    square = s * s
-    series = fma(fma(splat(T6), square, splat(T5)), square, splat(T4))
-    series = fma(fma(series, square, splat(T3)), square, splat(T2))
-    series = fma(fma(series, square, splat(T1)), square, splat(T0))
-    return fma(series, s, select_positive(v, v, splat(ZERO)))
 
 
 @inlined
@@ -253,13 +211,6 @@ def forward_kernel(address):
         if item >= p.items:
             break
         forward_item(p, item, scratch, tokens, ahead)
-
-
-@inlined
-def silu_gradient(z):
-    """Derivative of z * sigmoid(z)."""
-    s = sigmoid(z)
-    return s * fma(z, splat(ONE) - s, splat(ONE))
 
 
 @inlined
