@@ -46,7 +46,7 @@ class Grid:
 
     @classmethod
     def with_class_token(cls, sizes: Sequence[int], where: str) -> Grid:
-        """A grid with its class token: "front", "middle" (position tokens // 2), "end", "double" (both ends), "none"."""
+        """A grid and its class token: "front", "middle" (position tokens // 2), "end", "double" (both ends), "none"."""
         tokens = math.prod(sizes)
         extra = {"none": (), "front": (0,), "middle": (tokens // 2,), "end": (tokens,), "double": (0, tokens + 1)}
         if where not in extra:

@@ -82,8 +82,9 @@ def _classify(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kinds[wide] = HALVES
     kinds[width * height * depth == np.maximum(np.maximum(width, height), depth)] = LINE
     swap = (kinds == FIVE) & (height % 2 == 0) & (depth % 2 == 1)
-    blocks = blocks.copy()
-    blocks[swap] = blocks[swap][:, [0, 1, 3, 2]]
+    if swap.any():
+        blocks = blocks.copy()
+        blocks[swap] = blocks[swap][:, [0, 1, 3, 2]]
     return blocks, kinds
 
 

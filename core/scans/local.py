@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import UserError
-from .path import Path, with_reverses
+from .path import Path, numbered, with_reverses
 from .raster import bidirectional
 
 
@@ -16,14 +16,15 @@ def local(sizes: Sequence[int], window: int | tuple[int, ...] = 7, flip: bool = 
 
     `window` is the side of a window, or one side for each axis; `flip` walks the path backwards.
     """
+    if min(sizes) == 0:
+        return [Path(numbered(sizes).ravel(), backward=flip)]
     sides = _sides(sizes, window)
+    places = np.indices(sizes, sparse=True)
+    windows = [(place // side, -(-size // side)) for place, side, size in zip(places, sides, sizes, strict=True)]
+    inside = [(place % side, side) for place, side in zip(places, sides, strict=True)]
     rank = np.zeros((1,) * len(sizes), dtype=np.int64)
-    for part, bases in (
-        (np.floor_divide, [-(-size // side) for size, side in zip(sizes, sides, strict=True)]),
-        (np.mod, sides),
-    ):
-        for places, side, base in zip(np.indices(sizes, sparse=True), sides, bases, strict=True):
-            rank = rank * base + part(places, side)
+    for number, base in windows + inside:
+        rank = rank * base + number
     return [Path(np.argsort(rank, axis=None, kind="stable"), backward=flip)]
 
 
@@ -46,13 +47,13 @@ def _sides(sizes: Sequence[int], window: int | tuple[int, ...]) -> tuple[int, ..
             given=f"window={window} on a grid of {grid}",
             allowed=f"one whole number, or {len(sizes)} of them",
         )
-    if min(sizes) > 0 and all(side > size for side, size in zip(sides, sizes, strict=True)):
+    if all(side > size for side, size in zip(sides, sizes, strict=True)):
         raise UserError(
             "The window is larger than the whole grid: this would be the raster scan.",
             given=f"window={window} on a grid of {grid}",
             allowed=f"windows of 1 to {max(sizes)}",
-            do=f"Set scan.window={max(2, max(sizes) // 2)}, or choose scan=raster."
-            if max(sizes) > 2
-            else "Choose scan=raster.",
+            do="Choose scan=raster."
+            if max(sizes) <= 2
+            else f"Set scan.window={max(sizes) // 2}, or choose scan=raster.",
         )
     return sides

@@ -19,7 +19,7 @@ ORDERS = OrderCache(128)
 
 
 class Part(NamedTuple):
-    """One mode of a scan, with a value for each of its parameters; `layer` picks a path where a mode has one a layer."""
+    """One mode of a scan and the values of its parameters; `layer` picks a path where a mode has one a layer."""
 
     mode_name: str
     values: tuple[tuple[str, object], ...] = ()
@@ -109,7 +109,7 @@ class Scan:
         lines = []
         for part in self.parts:
             values = ", ".join(f"{key}={value}" for key, value in part.values) or "none"
-            walked = f"path {part.layer}, that of layer {part.layer}" if part.layer is not None else None
+            walked = f"here only that of layer {part.layer} (of {part.mode.period})" if part.layer is not None else None
             every = "one path a layer" if part.mode.per_layer else "all paths in every layer"
             lines += [
                 f"{part.mode_name}: {part.mode.summary}",
@@ -153,19 +153,20 @@ def _path_counts(part: Part) -> str:
     return ", ".join(f"{len(part.paths((0,) * ndim))} in {ndim}-D" for ndim in part.mode.ndims)
 
 
-@torch.compiler.assume_constant_result
 def _order(
     parts: tuple[Part, ...], sizes: tuple[int, ...], extra: tuple[int, ...], device: torch.device
 ) -> torch.Tensor:
     """The order, from the cache. Compilers trace it as a constant, which needs plain tuples as arguments."""
-    grid = Grid(sizes, extra)
-    return ORDERS.get((parts, grid, device), lambda: _build(Scan(parts), grid).to(device))
+    return ORDERS.get((parts, sizes, extra, device), lambda: _build(Scan(parts), Grid(sizes, extra)).to(device))
+
+
+# What torch.compiler.assume_constant_result does, without its import of the whole compiler (seconds).
+_order._dynamo_marked_constant = True
 
 
 def _build(scan: Scan, grid: Grid) -> torch.Tensor:
     scan._check_ndim(grid.ndim, "×".join(map(str, grid.sizes)))
     if grid.length >= 2**31:
-        raise UserError(
-            "The sequence is too long for 32-bit positions.", given=grid.length, allowed="below 2**31 tokens"
-        )
-    return torch.from_numpy(table([path for part in scan.parts for path in part.paths(grid.sizes)], grid))
+        raise UserError("The sequence is too long for 32-bit positions.", given=grid.length, allowed="less than 2**31")
+    paths = [path for part in scan.parts for path in part.paths(grid.sizes)]
+    return torch.from_numpy(table(paths, grid))
