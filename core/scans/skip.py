@@ -1,0 +1,30 @@
+"""The skipping (atrous) scan: several paths, each over every n-th token, that share the grid between them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from ..errors import UserError
+from .path import Path, axis_orders, numbered
+
+
+def skip(sizes: Sequence[int], step: int = 2) -> list[Path]:
+    """One path for each offset below `step` along the axes; every token is on exactly one of them.
+
+    Offsets count up along the first axis first, and paths alternate between the loop orders (row-major, column-major).
+    With step 2 these are the four paths of EfficientVMamba's ES2D; borders are cut where it pads.
+    """
+    if min(sizes) > 0 and step > max(sizes):
+        raise UserError(
+            "The step is larger than the whole grid: no path would have a second token.",
+            given=f"step={step} on a grid of {'×'.join(map(str, sizes))}",
+            allowed=f"1 to {max(sizes)}",
+            do="Set scan.step=2, or choose scan=raster." if max(sizes) > 1 else "Choose scan=raster.",
+        )
+    axes = axis_orders(len(sizes))
+    paths = []
+    for k, offsets in enumerate(itertools.product(range(step), repeat=len(sizes))):
+        every = tuple(slice(offset, None, step) for offset in reversed(offsets))
+        paths.append(Path(numbered(sizes)[every].transpose(axes[k % len(axes)]).ravel()))
+    return paths
