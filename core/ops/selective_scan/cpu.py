@@ -58,7 +58,7 @@ def backward(
     grad_final = None if grad_state is None else grad_state.float().contiguous()
     call.point(grad_final=grad_final, ungated=ungated if z is not None else None, states=chunk_states)
     call.point_gradients(
-        rows(grad_out), dx, ddelta, dB, dC=dC, dA=dA, dD=dD, dz=dz, dbias=dbias, dinitial=dinitial
+        rows(grad_out), dx, ddelta, dB, dC, dA=dA, dD=dD, dz=dz, dbias=dbias, dinitial=dinitial
     )  # fmt: skip
     call.run(backward_scan, scratch_floats=WIDTH * (call.widest * (3 * states + 2) + 4 * K + 4 * K * states))
     found = (
@@ -104,10 +104,11 @@ class _Call(KernelCall):
         if order is not None:
             self.walk("order", order, "batch", "path")
 
-    def point_gradients(self, grad_out, dx, ddelta, dB, **others) -> None:
+    def point_gradients(self, grad_out, dx, ddelta, dB, dC, **others) -> None:
         """Give the kernel the gradients that come in and go out."""
-        self.point(grad_out=grad_out, dx=dx, ddelta=ddelta, dB=dB, **others)
+        self.point(grad_out=grad_out, dx=dx, ddelta=ddelta, dB=dB, dC=dC, **others)
         self.walk("grad", grad_out, "batch", *([] if self.merged else ["path"]), "token")
-        self.walk("dx", dx, None, "path")
-        self.walk("ddelta", ddelta, None, "path")
-        self.walk("dB", dB, "split", None, "path")
+        self.walk("dx", dx, "batch", "path")
+        self.walk("ddelta", ddelta, "batch", "path")
+        self.walk("dB", dB, "split", "batch", "path")
+        self.walk("dC", dC, "split", "batch", "path")

@@ -34,9 +34,10 @@ _ADDRESSES = (
     "grad_out grad_final dx ddelta dA dB dC dD dz dbias dinitial scratch tickets slots covers"
 )
 _STRIDES = (
-    "x_batch x_path x_token delta_batch delta_path delta_token B_batch B_path B_token B_group C_batch C_path C_token C_group "
-    "z_batch z_token order_batch order_path out_batch out_path dx_path ddelta_path dB_path A_path dB_split grad_batch grad_path "
-    "grad_token"
+    "x_batch x_path x_token delta_batch delta_path delta_token z_batch z_token order_batch order_path "
+    "B_batch B_path B_token B_group C_batch C_path C_token C_group out_batch out_path "
+    "grad_batch grad_path grad_token dx_batch dx_path ddelta_batch ddelta_path "
+    "dB_split dB_batch dB_path dC_split dC_batch dC_path"
 )
 _SIZES = "batch paths length steps channels groups splits N blocks chunks scratch_bytes softplus merged items"
 RECORD = np.dtype([(name, np.int64) for name in f"{_ADDRESSES} {_STRIDES} {_SIZES}".split()] + [("scale", np.float32)])
@@ -288,6 +289,8 @@ def backward_chunk(p, b, path, group, channel, count, tokens, steps, tiles, A, d
     if p.D != 0:
         D = get(p.D + 4 * (path * p.channels + channel), count)
     add_x, add_delta = p.dx_path == 0 and path > 0, p.ddelta_path == 0 and path > 0
+    dx = p.dx + b * p.dx_batch + path * p.dx_path
+    ddelta = p.ddelta + b * p.ddelta_batch + path * p.ddelta_path
     for back in range(steps):
         i = steps - 1 - back
         token = tokens[2 * i]
@@ -311,12 +314,7 @@ def backward_chunk(p, b, path, group, channel, count, tokens, steps, tiles, A, d
         grad_x = fma(d, through_input, D * g)
         grad_delta = fma(u, through_input, through_decay * splat(LN_2)) * load(tiles + ROW * (2 * K + i))
         sum_bias = sum_bias + grad_delta
-        offset = b * p.length * 4 * p.channels + 4 * (token * p.channels + channel)
-        dx, ddelta = p.dx + path * p.dx_path, p.ddelta + path * p.ddelta_path
-        if p.dx_path != 0:
-            dx += b * (p.paths - 1) * p.dx_path
-        if p.ddelta_path != 0:
-            ddelta += b * (p.paths - 1) * p.ddelta_path
+        offset = 4 * (token * p.channels + channel)
         if add_x:
             grad_x = grad_x + get(dx + offset, count)
         if add_delta:
@@ -331,14 +329,14 @@ def backward_chunk(p, b, path, group, channel, count, tokens, steps, tiles, A, d
 def add_lane_sums(p, b, path, group, split, tokens, steps, dB, dC):
     """Sum the lanes of a chunk's dB and dC into this split's rows of memory."""
     N = p.N
+    B = p.dB + split * p.dB_split + b * p.dB_batch + path * p.dB_path
+    C = p.dC + split * p.dC_split + b * p.dC_batch + path * p.dC_path
     for i in range(steps):
-        row = split * p.dB_split + path * p.dB_path + 4 * ((b * p.length + tokens[2 * i]) * p.groups + group) * N
-        if p.dB_path != 0:
-            row += b * (p.paths - 1) * p.dB_path
+        row = 4 * (tokens[2 * i] * p.groups + group) * N
         for n in range(N):
             at = ROW * (i * N + n)
-            write_float(p.dB + row + 4 * n, read_float(p.dB + row + 4 * n) + sum_lanes(load(dB + at)))
-            write_float(p.dC + row + 4 * n, read_float(p.dC + row + 4 * n) + sum_lanes(load(dC + at)))
+            write_float(B + row + 4 * n, read_float(B + row + 4 * n) + sum_lanes(load(dB + at)))
+            write_float(C + row + 4 * n, read_float(C + row + 4 * n) + sum_lanes(load(dC + at)))
 
 
 @inlined

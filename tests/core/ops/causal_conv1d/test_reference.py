@@ -31,7 +31,7 @@ def test_taps_follow_the_path():
     x, weight = torch.randn(1, 6, 2), torch.randn(2, 3)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     walked = causal_conv1d(x[:, order], weight, backend="reference")
-    assert torch.equal(causal_conv1d(x, weight, order=order[None], backend="reference")[:, 0][:, order], walked)
+    assert torch.equal(causal_conv1d(x, weight, order=order[None], backend="reference")[:, order], walked)
 
 
 @pytest.mark.parametrize("seed", range(12))
