@@ -175,7 +175,7 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
                 if member.isfile() and name in (*TRAIN_FILES, "test_batch"):
                     content = archive.extractfile(member).read()
                     records[name] = _records(path, content) if binary else _unpickled(content)
-    except (*DAMAGED, tarfile.TarError) as error:
+    except (*DAMAGED, tarfile.TarError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} is damaged: {error}", do=replace_it(path)) from error
     return records
 

@@ -19,6 +19,7 @@ from .augmentation import Augmentation, Geometry
 from .module import ImageData, Split, checked_fraction
 
 UNSIGNED_BYTE = 0x08
+COUNTS = {"train": 60_000, "t10k": 10_000}
 
 
 class FashionMNIST(ImageData):
@@ -100,7 +101,7 @@ class FashionMNIST(ImageData):
                 given=f"data.root={self.root}",
                 do="call prepare_data() first, or set POLYMAMBA_DATA=FOLDER to the folder that holds it",
             )
-        count = 60_000 if name.startswith("train") else 10_000
+        count = COUNTS[name.split("-")[0]]
         content = read(path)
         values = read_idx(path, content, (count, 28, 28) if "images" in name else (count,))
         check_content(path, content, self.source.content_sha256(name))
