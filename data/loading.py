@@ -143,7 +143,11 @@ class EpochLoader(DataLoader):
         self._epoch, self._read = sampler.epoch, sampler.start
         for batch in super().__iter__():
             if isinstance(batch, UserError):
-                raise batch
+                try:
+                    raise batch
+                finally:
+                    # a frame that holds its own exception is freed late, and its workers then take seconds to end
+                    del batch
             self._read += 1
             yield batch
 
