@@ -146,8 +146,9 @@ class EpochLoader(DataLoader):
                 try:
                     raise batch
                 finally:
-                    # a frame that holds its own exception is freed late, and its workers then take seconds to end
+                    # what an exception's frames hold is freed late, and the workers then take seconds to end
                     del batch
+                    self._iterator = None
             self._read += 1
             yield batch
 
