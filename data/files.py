@@ -1,0 +1,68 @@
+"""Where data files lie, and reading packed ones with errors that name them."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import lzma
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..core.errors import UserError
+
+VARIABLE = "POLYMAMBA_DATA"
+SUFFIXES = ("", ".gz", ".xz")
+DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
+
+
+def data_root(root: str | Path | None) -> Path:
+    """The folder that holds the data: the one given, else $POLYMAMBA_DATA, else `.data` in the working directory."""
+    return Path(root or os.environ.get(VARIABLE) or ".data").expanduser()
+
+
+def find(folders: Iterable[Path], name: str, suffixes: Iterable[str] = SUFFIXES) -> Path | None:
+    """The first file of that name, plain or packed, in the given folders; None where there is none."""
+    suffixes = tuple(suffixes)
+    for folder in folders:
+        for suffix in suffixes:
+            path = folder / (name + suffix)
+            if path.is_file():
+                return path
+    return None
+
+
+def read(path: Path) -> bytes:
+    """A file's content, unpacked where its name ends in .gz or .xz.
+
+    Raises:
+        UserError: the file cannot be read or unpacked.
+    """
+    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    try:
+        with opener(path, "rb") as stream:
+            return stream.read()
+    except DAMAGED as error:
+        raise UserError(
+            f"{path} is damaged or cut off: {error}", given=f"{path.stat().st_size:,} bytes", do=replace_it(path)
+        ) from error
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}") from error
+
+
+def check_content(path: Path, content: bytes, sha256: str) -> None:
+    """Raise UserError where the content that was read from `path` does not have this sha256."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise UserError(
+            f"{path} does not hold what was published: wrong checksum",
+            given=f"sha256 {found}",
+            allowed=f"sha256 {sha256}",
+            do=replace_it(path),
+        )
+
+
+def replace_it(path: Path) -> str:
+    """What to do about a bad file."""
+    return f"delete {path} and run again to download it, or copy it anew"
