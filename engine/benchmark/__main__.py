@@ -1,0 +1,93 @@
+"""`python -m polymamba.engine.benchmark [suite ...]`: measure, print, and write experiments/results/."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+from ...core.errors import UserError, closest
+from .mixer import mixer_suite, others_suite
+from .operators import conv_suite, length_suite, order_suite, scan_suite
+from .plot import plot
+from .process import first_call_suite, memory_suite
+
+SUITES = {
+    "mixer": mixer_suite,
+    "scan": scan_suite,
+    "conv": conv_suite,
+    "order": order_suite,
+    "length": length_suite,
+    "others": others_suite,
+    "memory": memory_suite,
+    "first_call": first_call_suite,
+}
+RESULTS = Path(__file__).parents[2] / "experiments" / "results"
+
+
+def machine(device: str) -> dict:
+    """What the numbers were measured on."""
+    names = ("torch", "numba", "triton", "transformers", "mambapy")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    facts = {"processor": _processor(), "threads": torch.get_num_threads(), "python": platform.python_version()}
+    if device == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts | {"versions": versions}
+
+
+def _processor() -> str:
+    from llvmlite.binding import get_host_cpu_name
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return f"{name} ({get_host_cpu_name()})"
+
+
+def measure(names: list[str], device: str) -> list[dict]:
+    """Rows of the named suites, printed as they come."""
+    unknown = [name for name in names if name not in SUITES]
+    if unknown:
+        near = closest(unknown[0], SUITES)
+        raise UserError(f"unknown suite {unknown[0]!r}", given=unknown[0], allowed=list(SUITES), do=near)
+    rows = []
+    for name in names or SUITES:
+        for row in SUITES[name](device):
+            print(f"{row['suite']:10s} {row['case']:64s} {row['what']} / {row['against']}: {row['ratio']}", flush=True)
+            rows.append(row)
+    return rows
+
+
+def main(arguments: list[str]) -> int:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        rows = measure(arguments, device)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    facts = machine(device)
+    results = {"date": datetime.date.today().isoformat(), "device": device, "machine": facts, "rows": rows}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    label = facts.get("gpu", facts["processor"]).replace(" ", "_").replace("(", "").replace(")", "").lower()
+    file = RESULTS / f"benchmark_{label}.json"
+    if file.exists():
+        measured = {row["suite"] for row in rows}
+        results["rows"] = [r for r in json.loads(file.read_text())["rows"] if r["suite"] not in measured] + rows
+    file.write_text(json.dumps(results, indent=1) + "\n")
+    plot(results, file.with_suffix(".png"))
+    print(f"written: {file} and {file.with_suffix('.png').name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
