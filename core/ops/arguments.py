@@ -64,3 +64,18 @@ def check_shape(name: str, tensor: Tensor | None, shape: tuple, integer: bool = 
         )  # fmt: skip
     if integer and (tensor.is_floating_point() or tensor.is_complex()):
         raise UserError(f"{name} must be integer", given=tensor.dtype, allowed="int32, int64")
+
+
+def empty_by_path(like: Tensor, batch: int, paths: int, length: int, channels: int, **options) -> Tensor:
+    """Uninitialised (batch, paths, length, channels), the paths outermost in memory.
+
+    What follows a convolution along paths is a matrix product per path: so laid out, it needs no copy.
+    """
+    return like.new_empty(paths, batch, length, channels, **options).transpose(0, 1)
+
+
+def empty_rows(like: Tensor, **options) -> Tensor:
+    """Uninitialised, in the shape of (batch, paths, length, channels) rows, and with their outermost axis outermost."""
+    if like.stride(0) < like.stride(1):
+        return empty_by_path(like, *like.shape, **options)
+    return like.new_empty(like.shape, **options)

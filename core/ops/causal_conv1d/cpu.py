@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..arguments import empty_by_path, empty_rows
 from ..lanes import WIDTH
 from ..team import KernelCall, rows
 from ..visits import visits
@@ -17,9 +18,12 @@ def forward(x, weight, bias, activation, order, seq_idx, initial_state):
     """Outputs and final state."""
     (batch, _, length, channels), (paths, _, width) = x.shape, weight.shape
     call = _Call(x, weight, bias, activation, order, seq_idx, initial_state, items_per_sequence=paths)
-    out = (torch.empty if call.covers else torch.zeros)(batch, paths, length, channels)
+    out = empty_by_path(x, batch, paths, length, channels, dtype=torch.float32)
+    if not call.covers:
+        out.zero_()
     final = torch.empty(batch, paths, channels, width - 1)
     call.point(out=out, final=final)
+    call.walk("out", out, "batch", "path")
     call.run(forward_conv, scratch_floats=WIDTH * (call.widest * (width + 1) + K + width))
     return out.to(x.dtype), final
 
@@ -28,7 +32,9 @@ def backward(grad_out, grad_state, x, weight, bias, activation, order, seq_idx, 
     """Gradients of every differentiable input."""
     (batch, _, _, channels), (paths, _, width) = x.shape, weight.shape
     call = _Call(x, weight, bias, activation, order, seq_idx, initial_state, items_per_sequence=1)
-    dx = (torch.empty if call.covers else torch.zeros)(x.shape)
+    dx = empty_rows(x, dtype=torch.float32)
+    if not call.covers:
+        dx.zero_()
     dweight, dbias = torch.empty(batch, paths, channels, width), torch.empty(batch, paths, channels)
     dinitial = None if initial_state is None else torch.empty(initial_state.shape)
     grad_final = None if grad_state is None else grad_state.float().contiguous()

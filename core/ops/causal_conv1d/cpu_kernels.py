@@ -17,7 +17,9 @@ ROW = 4 * WIDTH
 _ADDRESSES = (
     "x weight bias order seq initial out final grad_out grad_final dx dweight dbias dinitial scratch tickets slots"
 )
-_STRIDES = "x_batch x_path x_token order_batch order_path grad_batch grad_path grad_token dx_batch dx_path"
+_STRIDES = (
+    "x_batch x_path x_token order_batch order_path out_batch out_path grad_batch grad_path grad_token dx_batch dx_path"
+)
 _SIZES = "batch paths length steps channels W splits blocks silu scratch_bytes items"
 RECORD = np.dtype([(name, np.int64) for name in f"{_ADDRESSES} {_STRIDES} {_SIZES}".split()])
 
@@ -156,7 +158,7 @@ def forward_item(p, item, scratch):
             channel = WIDTH * j
             count = p.channels - channel
             gather_inputs(p, b, path, channel, count, start, steps, inputs)
-            out = p.out + 4 * ((b * p.paths + path) * p.length * p.channels + channel)
+            out = p.out + b * p.out_batch + path * p.out_path + 4 * channel
             for i in range(steps):
                 own = inputs + ROW * (i + p.W - 1)
                 mine = weights + ROW * (p.W + 1) * (j - first)

@@ -5,6 +5,8 @@ A backend module offers (every axis written out; shapes: causal_conv1d_reference
     forward(x, weight, bias, activation, order, seq_idx, initial_state) -> out, final_state
     backward(grad_out, grad_state, x, weight, bias, activation, order, seq_idx, initial_state)
         -> gradients of x, weight, bias, initial_state (None where the argument is None)
+
+`out` is laid out by empty_by_path, the gradient of x by empty_rows.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from importlib import import_module
 
 import torch
 from torch import Tensor
+
+from ..arguments import empty_by_path, empty_rows
 
 
 def _backend(name: str):
@@ -31,7 +35,7 @@ def _forward(
 def _(x, weight, bias, activation, order, seq_idx, initial_state, backend):
     (batch, _, length, channels), (paths, _, width) = x.shape, weight.shape
     final_state = x.new_empty((batch, paths, channels, width - 1), dtype=torch.float32)
-    return x.new_empty((batch, paths, length, channels)), final_state
+    return empty_by_path(x, batch, paths, length, channels), final_state
 
 
 @torch.library.custom_op("polymamba::causal_conv1d_backward", mutates_args=())
@@ -47,7 +51,7 @@ def _backward(
 
 @_backward.register_fake
 def _(grad_out, grad_state, x, weight, bias, activation, order, seq_idx, initial_state, backend):
-    return [t.new_empty(t.shape) for t in (x, weight, bias, initial_state) if t is not None]
+    return [empty_rows(x), *(t.new_empty(t.shape) for t in (weight, bias, initial_state) if t is not None)]
 
 
 def _setup_context(ctx, inputs, output):

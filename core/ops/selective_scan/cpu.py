@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..arguments import empty_rows
 from ..lanes import WIDTH
 from ..team import KernelCall, rows
 from ..visits import visits
@@ -48,7 +49,8 @@ def backward(
 
     def like_rows(t: Tensor) -> Tensor:
         covered = bool(call.covers[0]) if t.shape[1] == 1 else bool(call.covers.all())
-        return (torch.empty if covered else torch.zeros)(t.shape)
+        made = empty_rows(t, dtype=torch.float32)
+        return made if covered else made.zero_()
 
     dx, ddelta = like_rows(x), like_rows(delta)
     dB, dC = (torch.zeros(splits, *t.shape) for t in (B, C))

@@ -9,8 +9,9 @@ A backend module offers three functions over tensors with every axis written out
         -> gradients of x, delta, A, B, C, D, z, delta_bias, initial_state (None where the argument is None)
     saved_shape(batch, paths, steps, channels, groups, states) -> shape of chunk_states, float32
 
-`chunk_states` holds the state at chunk boundaries, from which backward replays everything else: memory is linear in length.
-`ungated` is the output before the gate. Both are empty unless `save` is asked for (`ungated` also where z is None).
+`chunk_states` holds the state at chunk boundaries, from which backward replays everything else: memory is linear in
+length. `ungated` is the output before the gate. Both are empty unless `save` is asked for (`ungated` also where z is
+None). The gradients of x and delta are laid out by empty_rows.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from importlib import import_module
 
 import torch
 from torch import Tensor
+
+from ..arguments import empty_rows
 
 
 def _backend(name: str):
@@ -64,8 +67,8 @@ def _backward(
 
 @_backward.register_fake
 def _(grad_out, grad_state, x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx, initial_state, *_):
-    given = (x, delta, A, B, C, D, z, delta_bias, initial_state)
-    return [t.new_empty(t.shape) for t in given if t is not None]
+    rest = (A, B, C, D, z, delta_bias, initial_state)
+    return [empty_rows(x), empty_rows(delta), *(t.new_empty(t.shape) for t in rest if t is not None)]
 
 
 def _setup_context(ctx, inputs, output):
