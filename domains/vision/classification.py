@@ -151,9 +151,7 @@ class Classification(Task):
             true, said = (shorten(self._name(entry[which]), 13) for which in ("true", "predicted"))
             titles.append(f"is {true} ({entry['true_confidence']:.0%})\nsaid {said} ({entry['confidence']:.0%})")
             colours.append(RIGHT if right else WRONG)
-        heading = (
-            f"Worst predictions of {self.worst.seen:,} tested: what it is, what the model said, how sure it was of each"
-        )
+        heading = f"Worst of {self.worst.seen:,} test images: class, prediction (confidence)"
         return draw_grid(self._visible(torch.stack([entry["image"] for entry in entries])), titles, heading, colours)
 
     def _visible(self, images: Tensor) -> Tensor:

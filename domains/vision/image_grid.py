@@ -55,7 +55,8 @@ def draw_grid(
     columns = columns or max(1, min(8, round((count * 1.4) ** 0.5)))
     rows = -(-count // columns)
     lines = max((title.count("\n") + 1 for title in titles), default=1)
-    cell_width, cell_height = 1.45, 1.3 + 0.17 * lines
+    shape = min(1.6, max(0.4, images.shape[-2] / images.shape[-1]))
+    cell_width, cell_height = 1.45, 1.35 * shape + 0.17 * lines
     width, height = max(4.5, columns * cell_width + 0.3), rows * cell_height + 0.55
     figure = Figure(figsize=(width, height), dpi=110, facecolor="white")
     figure.suptitle(heading, x=0.02, y=1 - 0.12 / height, ha="left", va="top", fontsize=10, color=INK, weight="bold")
@@ -68,7 +69,9 @@ def draw_grid(
         axis.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axis.set_title(title, fontsize=7.5, pad=3, color=colours[index] if colours else INK, linespacing=1.15)
     top = 1 - (0.42 + 0.17 * lines) / height
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.08 / height, top=top, wspace=0.08, hspace=0.2 * lines)
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=0.08 / height, top=top, wspace=0.08, hspace=0.14 * lines / shape
+    )
     return figure
 
 

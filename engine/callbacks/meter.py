@@ -44,11 +44,13 @@ class Meter(Callback):
     Attributes:
         smoothed: moving average of every training scalar ("train/loss", …), as tensors on the model's device, so that
             nothing waits for the device until somebody looks.
+        epoch: epoch of the last batch, from 0 (the trainer's own is one further once training has ended).
     """
 
     def __init__(self, window: int = 50, clock: Callable[[], float] = time.perf_counter):
         self.clock = clock
         self.smoothed: dict[str, Tensor] = {}
+        self.epoch = 0
         self.window = window
         self._marks: deque[Mark] = deque()
         self._sums: dict[str, Tensor] = {}
@@ -132,6 +134,7 @@ class Meter(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self.epoch = trainer.current_epoch
         self._add(outputs["scalars"])
         self._samples += pl_module.samples(batch)
         tokens = pl_module.tokens(batch)
@@ -143,11 +146,18 @@ class Meter(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         # So that the means of a resumed run's first row cover the same batches as an uninterrupted run's.
-        return {"sums": dict(self._sums), "batches": self._batches, "smoothed": dict(self.smoothed), "seen": self._seen}
+        return {
+            "epoch": self.epoch,
+            "seen": self._seen,
+            "smoothed": dict(self.smoothed),
+            "sums": dict(self._sums),
+            "batches": self._batches,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.epoch, self._seen = state_dict["epoch"], state_dict["seen"]
+        self.smoothed = dict(state_dict["smoothed"])
         self._sums, self._batches = dict(state_dict["sums"]), state_dict["batches"]
-        self.smoothed, self._seen = dict(state_dict["smoothed"]), state_dict["seen"]
 
     def _add(self, scalars: dict[str, Tensor]) -> None:
         self._batches += 1

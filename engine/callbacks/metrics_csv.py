@@ -110,10 +110,9 @@ class MetricsCSV(Callback):
         self.meter, self.every = meter, every
         self._seconds_before = 0.0
         self._last_step = 0
-        self._epoch = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._last_step, self._epoch = trainer.global_step, trainer.current_epoch
+        self._last_step = trainer.global_step
         if not trainer.is_global_zero:
             return
         if trainer.global_step == 0:
@@ -125,7 +124,6 @@ class MetricsCSV(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._epoch = trainer.current_epoch
         if trainer.global_step != self._last_step and trainer.global_step % self.every == 0:
             self._write_training(trainer, pl_module)
 
@@ -161,6 +159,6 @@ class MetricsCSV(Callback):
         step = trainer.global_step
         if stage == "test" and step == 0 and self.table.rows:
             step = int(self.table.rows[-1]["step"])
-        row = {"step": step, "epoch": self._epoch, "stage": stage}
+        row = {"step": step, "epoch": self.meter.epoch, "stage": stage}
         row["seconds"] = round(self._seconds_before + self.meter.elapsed(), 3)
         self.table.add({**row, **(figures if stage == "train" else found)})

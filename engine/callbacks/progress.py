@@ -49,7 +49,6 @@ class Progress(Callback):
         self._shown_step: int | None = None
         self._validation_started = 0.0
         self._best: float | None = None
-        self._epoch = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -60,7 +59,6 @@ class Progress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._epoch = trainer.current_epoch
         if trainer.global_step != self._shown_step and self.clock() - self._shown_at >= self.every_seconds:
             self._show(trainer, pl_module)
 
@@ -77,7 +75,7 @@ class Progress(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if not trainer.sanity_checking:
-            self.display.evaluating("validating", batch_idx + 1, sum(trainer.num_val_batches))
+            self._show_evaluation("validating", batch_idx + 1, sum(trainer.num_val_batches))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -98,7 +96,8 @@ class Progress(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.display.evaluating("testing", batch_idx + 1, sum(trainer.num_test_batches))
+        if trainer.is_global_zero:
+            self._show_evaluation("testing", batch_idx + 1, sum(trainer.num_test_batches))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -127,12 +126,17 @@ class Progress(Callback):
             self._best = value
         return better
 
+    def _show_evaluation(self, what: str, batch: int, batches: float) -> None:
+        if batch == batches or self.clock() - self._shown_at >= self.every_seconds:
+            self.display.evaluating(what, batch, batches)
+            self._shown_at = self.clock()
+
     def _show(self, trainer: Trainer, task: LightningModule) -> None:
         # Reading the scalars waits for the device; the clock must be read after that.
         scalars = stage_metrics(self.meter.smoothed, "train")
         rates = self.meter.rates()
         parts = [
-            epoch_text(self._epoch, trainer.max_epochs),
+            epoch_text(self.meter.epoch, trainer.max_epochs),
             metrics_text(scalars),
             f"lr {trainer.optimizers[0].param_groups[0]['lr']:.2e}" if trainer.optimizers else "",
             rate_text(rates.samples_per_second, "samples/s"),
@@ -187,9 +191,11 @@ class BarDisplay(SilentDisplay):
         self.console = Console(file=stream, force_terminal=True, width=width, highlight=False)
         self._live: Any = None
         self._bar: Any = None
+        self._training = False
         self._figures = ""
 
     def start(self, planned: int | None, done: int) -> None:
+        self._training = True
         self._open()
         self._bar.update(self._task, total=planned, completed=done, description=step_text(done, planned))
 
@@ -201,7 +207,10 @@ class BarDisplay(SilentDisplay):
 
     def evaluating(self, what: str, batch: int, batches: float) -> None:
         self._open()
-        self._bar.update(self._task, note=f"{what} {batch}/{batches:g}")
+        if self._training:
+            self._bar.update(self._task, note=f"{what} {batch}/{batches:g}")
+        else:
+            self._bar.update(self._task, description=f"{what} {batch}/{batches:g}", completed=batch, total=batches)
         self._draw()
 
     def result(self, line: str) -> None:
@@ -212,7 +221,7 @@ class BarDisplay(SilentDisplay):
             self._bar.update(self._task, note="")
             self._draw()
             self._live.stop()
-            self._live = None
+        self._live, self._training, self._figures = None, False, ""
 
     def _open(self) -> None:
         if self._live is not None:
@@ -225,7 +234,7 @@ class BarDisplay(SilentDisplay):
         )
         self._task = self._bar.add_task("", total=None, note="")
         # No thread of its own: redrawn when there is something new, so that it takes no time from training.
-        self._live = Live(self._bar, console=self.console, auto_refresh=False)
+        self._live = Live(self._bar, console=self.console, auto_refresh=False, transient=not self._training)
         self._live.start()
 
     def _draw(self) -> None:
