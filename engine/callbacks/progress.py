@@ -45,7 +45,7 @@ class Progress(Callback):
         self.style = resolve_style(style, stream)
         self.display = {"bar": BarDisplay, "lines": LineDisplay, "none": SilentDisplay}[self.style](stream)
         self.every_seconds = every_seconds if self.style == "lines" else 0.2
-        self._shown_at = -math.inf
+        self._shown_at = self._evaluated_at = -math.inf
         self._shown_step: int | None = None
         self._validation_started = 0.0
         self._best: float | None = None
@@ -127,9 +127,9 @@ class Progress(Callback):
         return better
 
     def _show_evaluation(self, what: str, batch: int, batches: float) -> None:
-        if batch == batches or self.clock() - self._shown_at >= self.every_seconds:
+        if batch == batches or self.clock() - self._evaluated_at >= self.every_seconds:
             self.display.evaluating(what, batch, batches)
-            self._shown_at = self.clock()
+            self._evaluated_at = self.clock()
 
     def _show(self, trainer: Trainer, task: LightningModule) -> None:
         # Reading the scalars waits for the device; the clock must be read after that.

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from .figure_file import save_figure
 from .meter import Meter
-from .metrics_csv import Table
+from .table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

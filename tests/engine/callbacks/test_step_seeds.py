@@ -78,10 +78,10 @@ def equal(first, second):
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_resume_is_bitwise(make_task, make_loader, make_trainer, tmp_path, accumulate):
+@pytest.mark.parametrize(("accumulate", "every"), [(1, 3), (2, 4)])
+def test_resume_is_bitwise(make_task, make_loader, make_trainer, tmp_path, accumulate, every):
     whole, whole_trainer, rows = run(
-        make_task, make_loader, make_trainer, tmp_path / "whole", accumulate_grad_batches=accumulate
+        make_task, make_loader, make_trainer, tmp_path / "whole", val_every=every, accumulate_grad_batches=accumulate
     )
     last = whole_trainer.global_step
     wanted = published_weights(whole_trainer, whole)
@@ -94,7 +94,7 @@ def test_resume_is_bitwise(make_task, make_loader, make_trainer, tmp_path, accum
         # The table as the killed process left it, its rows after the checkpoint included.
         (folder / "metrics.csv").write_bytes((tmp_path / "whole" / "metrics.csv").read_bytes())
         task, trainer, resumed = run(
-            make_task, make_loader, make_trainer, folder, resume=file, accumulate_grad_batches=accumulate
+            make_task, make_loader, make_trainer, folder, file, val_every=every, accumulate_grad_batches=accumulate
         )
         assert trainer.global_step == last, file
         assert equal(whole.model.state_dict(), task.model.state_dict()), file
