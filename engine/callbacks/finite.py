@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -85,6 +86,9 @@ class FiniteGuard(Callback):
             self.look()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.look()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.look()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -33,7 +33,7 @@ class Rates(NamedTuple):
 
 
 class Meter(Callback):
-    """Counts what training does and the time it takes; validation, checkpoints at its end, and pictures do not count.
+    """Counts what training does and the time it takes; validation, what surrounds it (checkpoints), and pictures do not count.
 
     Put it first among the callbacks: the others read what it has counted.
 
@@ -59,6 +59,7 @@ class Meter(Callback):
         self._started: float | None = None
         self._paused_at: float | None = None
         self._paused = 0.0
+        self._batch_ended: float | None = None
         self._first_step = 0
         self._world = 1
         self._samples, self._tokens = 0, 0
@@ -123,13 +124,14 @@ class Meter(Callback):
         return means
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started, self._paused, self._paused_at = self.clock(), 0.0, None
+        self._started, self._paused, self._paused_at, self._batch_ended = self.clock(), 0.0, None, None
         self._first_step, self._world = trainer.global_step, trainer.world_size
         self._samples, self._tokens = 0, 0
         self._marks = deque(maxlen=self.window * trainer.accumulate_grad_batches + 1)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.resume()
+        self._batch_ended = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -140,8 +142,15 @@ class Meter(Callback):
         tokens = pl_module.tokens(batch)
         self._tokens = None if tokens is None or self._tokens is None else self._tokens + tokens
         self._marks.append(Mark(self.elapsed(), trainer.global_step, self._samples, self._tokens))
+        self._batch_ended = self.clock()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # What came between the last batch and now (a checkpoint, say) was not training either.
+        self.pause()
+        if self._paused_at is not None and self._batch_ended is not None:
+            self._paused_at = self._batch_ended
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.pause()
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from ...core.errors import UserError
 from .meter import Meter, memory_bytes, planned_steps
@@ -80,12 +81,16 @@ class Progress(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
+        if not trainer.is_global_zero:
+            return
         found = stage_metrics(trainer.callback_metrics, "val")
         name, direction = pl_module.monitor[0].removeprefix("val/"), pl_module.monitor[1]
         note = "  best so far" if self._improved(found.get(name), direction) else ""
         seconds = self.clock() - self._validation_started
         where = step_text(trainer.global_step, planned_steps(trainer))
         self.display.result(f"{where}  validation  {metrics_text(found)}  ({seconds:.1f} s){note}")
+        if trainer.state.fn != TrainerFn.FITTING:
+            self.display.stop()
 
     def on_test_batch_end(
         self,

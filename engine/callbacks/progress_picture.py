@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,9 @@ class ProgressPicture(Callback):
         self._draw(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._draw(trainer, pl_module)
+        # A full disk, say, must not hide what went wrong.
+        with suppress(OSError):
+            self._draw(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, task: LightningModule) -> None:
         if not trainer.is_global_zero or not self.table.rows:

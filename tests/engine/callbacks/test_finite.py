@@ -109,6 +109,32 @@ def test_fused_optimizer_leaves_the_weights_alone_until_somebody_looks(make_task
         assert 8 in weights.after, "nobody looked before the end"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("fused", [True, False])
+def test_on_a_gpu(make_task, make_loader, make_trainer, fused):
+    weights, task = Weights(), make_task(optimizer=lambda p: torch.optim.AdamW(p, lr=0.01, fused=fused))
+    callbacks = [weights, SpoilGradient(math.nan, 3), FiniteGuard(every=4)]
+    with pytest.raises(NonFinite) as stopped:
+        make_trainer(callbacks, accelerator="gpu", precision="bf16-mixed", gradient_clip_val=1.0).fit(
+            task, make_loader()
+        )
+    assert (stopped.value.step, stopped.value.parameters) == (3, ["model.4.bias"])
+    assert same(weights.after[3], [p.to(weights.after[3][0].device) for p in task.parameters()])
+
+
+def test_no_checkpoint_is_written_after_a_bad_step(make_task, make_loader, make_trainer, tmp_path):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, *rest):
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    task = make_task(optimizer=lambda p: torch.optim.AdamW(p, lr=0.01, fused=True))
+    guard = FiniteGuard(every=1000, devices=("cpu",))
+    with pytest.raises(NonFinite):
+        make_trainer([SpoilGradient(math.nan, 3), guard, Save()]).fit(task, make_loader())
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == ["1.ckpt", "2.ckpt", "3.ckpt"]
+
+
 def test_looking_away_changes_nothing_in_a_healthy_run(make_task, make_loader, make_trainer):
     ends = []
     for devices in ((), ("cpu",)):

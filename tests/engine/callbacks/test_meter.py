@@ -10,6 +10,16 @@ from polymamba.engine.callbacks import Meter
 from polymamba.engine.callbacks.meter import memory_bytes, planned_steps
 
 
+class Saving(Callback):
+    """Something slow between the last batch and a validation."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def on_validation_start(self, *arguments):
+        self.clock.now += 11.0
+
+
 class Passing(Callback):
     """Lets time pass: so much a training batch (more for the first), so much a validation batch."""
 
@@ -27,14 +37,16 @@ class Passing(Callback):
 
 def test_speed_excludes_validation_and_the_first_batch(make_task, make_loader, make_trainer, clock):
     meter = Meter(clock=clock)
-    trainer = make_trainer([meter, Passing(clock)], max_epochs=3, val_check_interval=2)
+    trainer = make_trainer([Saving(clock), meter, Passing(clock)], max_epochs=3, val_check_interval=2)
     trainer.fit(make_task(), make_loader(40), make_loader(16, shuffle=False))
     rates = meter.rates()
     assert rates.seconds_per_step == pytest.approx(0.5)
     assert rates.samples_per_second == pytest.approx(16)
     assert rates.tokens_per_second == pytest.approx(64)
     assert meter.elapsed() == pytest.approx(60 + 14 * 0.5)
-    assert meter.paused_seconds == pytest.approx(3 * 2 * 2 * 7.0)
+    assert meter.paused_seconds == pytest.approx(3 * 2 * (2 * 7.0 + 11.0))
+    clock.now += 1000
+    assert meter.elapsed() == pytest.approx(60 + 14 * 0.5), "the clock runs on after training"
 
 
 def test_accumulated_batches_make_one_step(make_task, make_loader, make_trainer, clock):

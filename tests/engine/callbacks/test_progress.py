@@ -98,7 +98,10 @@ def test_bar(make_task, make_loader, make_trainer, clock, monkeypatch):
         assert part in text, part
     assert len(re.findall(r"step +\d+/10  validation  loss", text)) == 2
     assert re.search(r"test  loss \d", text)
-    assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h"), "the cursor is left hidden"
+    trainer.validate(trainer.lightning_module, make_loader(16, shuffle=False), verbose=False)
+    assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h") == 3, (
+        "the cursor is left hidden"
+    )
 
 
 def test_a_failed_run_gives_the_cursor_back(make_task, make_loader, make_trainer, clock):
