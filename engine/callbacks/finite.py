@@ -1,0 +1,115 @@
+"""Stops a run before a loss or gradient that is not finite reaches the weights."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+NAMES_SHOWN = 5
+
+
+class NonFinite(RuntimeError):
+    """A loss or gradient was NaN or infinite; the weights are those from before that step.
+
+    Attributes:
+        step: optimizer steps done before the bad one.
+        loss: the step's loss, mean over its batches.
+        parameters: names of the parameters whose gradients were not finite, in the model's order.
+        quantity: "loss" or "gradient".
+    """
+
+    def __init__(self, step: int, loss: float, parameters: list[str]):
+        self.step, self.loss, self.parameters = step, loss, parameters
+        self.quantity = "gradient" if isfinite(loss) else "loss"
+        what = f"the gradient is not finite (the loss is {loss:.4g})" if isfinite(loss) else f"the loss is {loss}"
+        lines = [f"Training stopped at step {step + 1}, before the weights were changed: {what}."]
+        if parameters:
+            more = len(parameters) - NAMES_SHOWN
+            names = ", ".join(parameters[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+            lines.append(f"  gradients that are not finite: {names}")
+        lines += [
+            "  try: a smaller learning rate (optimizer.lr=…), a longer warm-up (optimizer.warmup=…), clipping",
+            "       (trainer.gradient_clip=1.0), precision (trainer.precision=32); first_batch.png shows the input",
+        ]
+        super().__init__("\n".join(lines))
+
+
+class FiniteGuard(Callback):
+    """Checks the loss and the gradient of every optimizer step before the step is made, and raises `NonFinite`.
+
+    Lightning itself trains on with NaN. The gradient's norm is left in `task.gradient_norm`, for clipping and logs.
+    With a fused optimizer on a GPU nothing waits for the device: the optimizer is told on the device to leave the
+    weights alone from the first bad step on, and the host looks every few steps. Under a gradient scaler (float16) an
+    infinite gradient is the scaler's business; only the loss is checked.
+
+    Args:
+        every: with a fused optimizer on one of `devices`, steps between two looks.
+        devices: device types where waiting for the device costs time.
+    """
+
+    def __init__(self, every: int = 20, devices: tuple[str, ...] = ("cuda",)):
+        self.every, self.devices = every, devices
+        self._loss: Tensor | None = None
+        self._names: list[str] = []
+        self._bad: Tensor | None = None
+        self._record: Tensor | None = None
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        loss = loss.detach().float()
+        self._loss = loss if self._loss is None else self._loss + loss
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        loss, self._loss = self._loss, None
+        named = [(name, p.grad) for name, p in pl_module.named_parameters() if p.grad is not None]
+        if loss is None or not named:
+            return
+        self._names = [name for name, _ in named]
+        norms = torch.stack([n.float().to(loss.device) for n in torch._foreach_norm([grad for _, grad in named])])
+        pl_module.gradient_norm = norm = torch.linalg.vector_norm(norms)
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        finite = torch.isfinite(loss) if scaled else torch.isfinite(loss) & torch.isfinite(norm)
+        # Every rank must stop, also where only one saw a bad loss.
+        bad = trainer.strategy.reduce((~finite).float(), reduce_op="max")
+        step = torch.full_like(loss, trainer.global_step)
+        self._note(bad, torch.cat([torch.stack([step, loss, norm]), norms]))
+        if scaled or not self._can_skip_on_device(optimizer, loss.device):
+            self.look()
+            return
+        optimizer.grad_scale, optimizer.found_inf = None, self._bad
+        if (trainer.global_step + 1) % self.every == 0:
+            self.look()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.look()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.look()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.look()
+
+    def look(self) -> None:
+        """Waits for the device and raises `NonFinite` where a step since the last look was bad."""
+        if self._bad is None or not bool(self._bad):
+            return
+        step, loss, _, *norms = self._record.tolist()
+        self._bad = self._record = None
+        raise NonFinite(int(step), loss, [n for n, norm in zip(self._names, norms, strict=True) if not isfinite(norm)])
+
+    def _note(self, bad: Tensor, record: Tensor) -> None:
+        if self._bad is None:
+            self._bad, self._record = bad, record
+            return
+        # The first bad step is the one worth telling about.
+        self._record = torch.where(self._bad > 0, self._record, record)
+        self._bad = torch.maximum(self._bad, bad)
+
+    def _can_skip_on_device(self, optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
+        fused = all(group.get("fused") for group in optimizer.param_groups)
+        return device.type in self.devices and fused and getattr(optimizer, "_step_supports_amp_scaling", False)

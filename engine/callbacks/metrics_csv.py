@@ -1,0 +1,83 @@
+"""metrics.csv: a row for every few training steps, every validation and every test, whatever becomes of the process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from .meter import Meter, memory_bytes
+from .table import Table
+
+
+class MetricsCSV(Callback):
+    """Writes metrics.csv: training scalars as means over the steps since the last row, validation and test results.
+
+    Columns: step (optimizer steps done), epoch, stage ("train", "val" or "test"), seconds (of training, over all
+    resumed parts), the metrics by their names, learning_rate, gradient_norm (before clipping), seconds_per_step,
+    samples_per_second, tokens_per_second, memory_gb.
+
+    Args:
+        path: the file.
+        meter: what measures the run.
+        every: optimizer steps between two training rows.
+    """
+
+    def __init__(self, path: Path, meter: Meter, every: int = 10):
+        self.table = Table(path)
+        self.meter, self.every = meter, every
+        self._seconds_before = 0.0
+        self._last_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last_step = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        if trainer.global_step == 0:
+            self.table.clear()
+        else:
+            self.table.keep_until(trainer.global_step)
+        self._seconds_before = max((float(row.get("seconds", 0)) for row in self.table.rows), default=0.0)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step != self._last_step and trainer.global_step % self.every == 0:
+            self._write_training(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_training(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._write(trainer, "val", {})
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, "test", {})
+
+    def _write_training(self, trainer: Trainer, task: LightningModule) -> None:
+        means = self.meter.take_means()
+        self._last_step = trainer.global_step
+        if not means:
+            return
+        groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
+        figures = {
+            **means,
+            "learning_rate": max((group["lr"] for group in groups), default=None),
+            "gradient_norm": task.gradient_norm,
+            **self.meter.rates()._asdict(),
+            "memory_gb": memory_bytes(task.device) / 1e9,
+        }
+        self._write(trainer, "train", figures)
+
+    def _write(self, trainer: Trainer, stage: str, figures: dict[str, Any]) -> None:
+        if not trainer.is_global_zero:
+            return
+        found = {name: v for name, v in trainer.callback_metrics.items() if name.startswith(f"{stage}/")}
+        step = trainer.global_step
+        if stage == "test" and step == 0 and self.table.rows:
+            step = int(self.table.rows[-1]["step"])
+        row = {"step": step, "epoch": self.meter.epoch, "stage": stage}
+        row["seconds"] = round(self._seconds_before + self.meter.elapsed(), 3)
+        self.table.add({**row, **(figures if stage == "train" else found)})

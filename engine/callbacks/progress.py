@@ -1,0 +1,303 @@
+"""Where training stands: a bar on a terminal, now and then a line anywhere else."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from ...core.errors import UserError
+from .meter import Meter, memory_bytes, planned_steps
+
+STYLES = ("auto", "bar", "lines", "none")
+
+
+class Progress(Callback):
+    """Shows step, loss (smoothed), other training scalars, learning rate, speed, memory and time left.
+
+    The device is waited for only when something is shown. Give the trainer `enable_progress_bar=False`.
+
+    Args:
+        meter: what measures the run.
+        style: "bar", "lines", "none", or "auto": a bar where the stream is a terminal, lines where it is not.
+        every_seconds: least time between two lines.
+        stream: where to write; None for standard output.
+        clock: seconds from any fixed moment.
+    """
+
+    def __init__(
+        self,
+        meter: Meter,
+        style: str = "auto",
+        every_seconds: float = 10.0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        if style not in STYLES:
+            raise UserError("trainer.progress is not known", given=style, allowed=STYLES, do="trainer.progress=auto")
+        stream = stream or sys.stdout
+        self.meter, self.clock = meter, clock
+        self.style = resolve_style(style, stream)
+        self.display = {"bar": BarDisplay, "lines": LineDisplay, "none": SilentDisplay}[self.style](stream)
+        self.every_seconds = every_seconds if self.style == "lines" else 0.2
+        self._shown_at = self._evaluated_at = -math.inf
+        self._shown_step: int | None = None
+        self._validation_started = 0.0
+        self._best: float | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            self.display = SilentDisplay(sys.stdout)
+        self._shown_at, self._shown_step = -math.inf, trainer.global_step
+        self.display.start(planned_steps(trainer), trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step != self._shown_step and self.clock() - self._shown_at >= self.every_seconds:
+            self._show(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validation_started = self.clock()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not trainer.sanity_checking:
+            self._show_evaluation("validating", batch_idx + 1, sum(trainer.num_val_batches))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        if not trainer.is_global_zero:
+            return
+        found = stage_metrics(trainer.callback_metrics, "val")
+        name, direction = pl_module.monitor[0].removeprefix("val/"), pl_module.monitor[1]
+        note = "  best so far" if self._improved(found.get(name), direction) else ""
+        seconds = self.clock() - self._validation_started
+        where = step_text(trainer.global_step, planned_steps(trainer))
+        self.display.result(f"{where}  validation  {metrics_text(found)}  ({seconds:.1f} s){note}")
+        if trainer.state.fn != TrainerFn.FITTING:
+            self.display.stop()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.is_global_zero:
+            self._show_evaluation("testing", batch_idx + 1, sum(trainer.num_test_batches))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.display.result(f"test  {metrics_text(stage_metrics(trainer.callback_metrics, 'test'))}")
+            self.display.stop()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step != self._shown_step:
+            self._show(trainer, pl_module)
+        self.display.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.display.stop()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best = state_dict["best"]
+
+    def _improved(self, value: float | None, direction: str) -> bool:
+        if value is None or math.isnan(value):
+            return False
+        better = self._best is None or (value > self._best if direction == "max" else value < self._best)
+        if better:
+            self._best = value
+        return better
+
+    def _show_evaluation(self, what: str, batch: int, batches: float) -> None:
+        if batch == batches or self.clock() - self._evaluated_at >= self.every_seconds:
+            self.display.evaluating(what, batch, batches)
+            self._evaluated_at = self.clock()
+
+    def _show(self, trainer: Trainer, task: LightningModule) -> None:
+        # Reading the scalars waits for the device; the clock must be read after that.
+        scalars = stage_metrics(self.meter.smoothed, "train")
+        rates = self.meter.rates()
+        parts = [
+            epoch_text(self.meter.epoch, trainer.max_epochs),
+            metrics_text(scalars),
+            f"lr {trainer.optimizers[0].param_groups[0]['lr']:.2e}" if trainer.optimizers else "",
+            rate_text(rates.samples_per_second, "samples/s"),
+            rate_text(rates.tokens_per_second, "tokens/s"),
+            f"{memory_bytes(task.device) / 1e9:.1f} GB",
+        ]
+        figures = "  ".join(part for part in parts if part)
+        self.display.training(trainer.global_step, planned_steps(trainer), figures, self.meter.remaining(trainer))
+        self._shown_at, self._shown_step = self.clock(), trainer.global_step
+
+
+class SilentDisplay:
+    """Shows nothing; the interface of the displays."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def start(self, planned: int | None, done: int) -> None:
+        """Training begins; `planned` steps in all, `done` of them by the run that this one continues."""
+
+    def training(self, step: int, planned: int | None, figures: str, remaining: float | None) -> None:
+        """Training stands at `step`; `remaining` seconds are left."""
+
+    def evaluating(self, what: str, batch: int, batches: float) -> None:
+        """Validation or test stands at `batch`."""
+
+    def result(self, line: str) -> None:
+        """A line that stays: what a validation or a test found."""
+
+    def stop(self) -> None:
+        """Training or a test is over."""
+
+
+class LineDisplay(SilentDisplay):
+    """One line a report, for pipes and log files."""
+
+    def training(self, step: int, planned: int | None, figures: str, remaining: float | None) -> None:
+        left = f"  {duration_text(remaining)} left" if remaining else ""
+        self.result(f"{step_text(step, planned)}  {figures}{left}")
+
+    def result(self, line: str) -> None:
+        print(line, file=self.stream, flush=True)
+
+
+class BarDisplay(SilentDisplay):
+    """A bar with a line of figures below it, redrawn in place; results scroll by above."""
+
+    def __init__(self, stream: TextIO, width: int | None = None):
+        super().__init__(stream)
+        from rich.console import Console
+
+        self.console = Console(file=stream, force_terminal=True, width=width, highlight=False)
+        self._live: Any = None
+        self._bar: Any = None
+        self._training = False
+        self._figures = ""
+
+    def start(self, planned: int | None, done: int) -> None:
+        self._training = True
+        self._open()
+        self._bar.update(self._task, total=planned, completed=done, description=step_text(done, planned))
+
+    def training(self, step: int, planned: int | None, figures: str, remaining: float | None) -> None:
+        left = "" if remaining is None else f"{duration_text(remaining)} left"
+        self._figures = figures
+        self._bar.update(self._task, completed=step, description=step_text(step, planned), note=left)
+        self._draw()
+
+    def evaluating(self, what: str, batch: int, batches: float) -> None:
+        self._open()
+        if self._training:
+            self._bar.update(self._task, note=f"{what} {batch}/{batches:g}")
+        else:
+            self._bar.update(self._task, description=f"{what} {batch}/{batches:g}", completed=batch, total=batches)
+        self._draw()
+
+    def result(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, markup=False)
+
+    def stop(self) -> None:
+        if self._live is not None:
+            self._bar.update(self._task, note="")
+            self._draw()
+            self._live.stop()
+        self._live, self._training, self._figures = None, False, ""
+
+    def _open(self) -> None:
+        if self._live is not None:
+            return
+        from rich.live import Live
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[note]}"), expand=True
+        )
+        self._task = self._bar.add_task("", total=None, note="")
+        # No thread of its own: redrawn when there is something new, so that it takes no time from training.
+        self._live = Live(self._bar, console=self.console, auto_refresh=False, transient=not self._training)
+        self._live.start()
+
+    def _draw(self) -> None:
+        from rich.console import Group
+        from rich.text import Text
+
+        self._live.update(Group(self._bar, Text(self._figures, style="dim")), refresh=True)
+
+
+def resolve_style(style: str, stream: TextIO) -> str:
+    """What "auto" means for a stream: a bar on a terminal that can move its cursor, lines elsewhere."""
+    if style != "auto":
+        return style
+    return "bar" if stream.isatty() and os.environ.get("TERM") not in ("dumb", "") else "lines"
+
+
+def stage_metrics(metrics: Mapping[str, Any], stage: str) -> dict[str, float]:
+    """The metrics of one stage without its name, loss first; what Lightning adds with _step and _epoch left out."""
+    prefix = f"{stage}/"
+    named = {name[len(prefix) :]: float(value) for name, value in metrics.items() if name.startswith(prefix)}
+    plain = {name: value for name, value in named.items() if not name.endswith(("_step", "_epoch"))}
+    return dict(sorted(plain.items(), key=lambda item: (item[0] != "loss", item[0])))
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Names and values, accuracies in percent: `loss 0.4123  accuracy 87.10%`."""
+    return "  ".join(
+        f"{name} {value:.2%}" if name.startswith("accuracy") else f"{name} {value:.4f}"
+        for name, value in metrics.items()
+    )
+
+
+def step_text(step: int, planned: int | None) -> str:
+    """`step  120/1500`, of constant width during a run."""
+    return f"step {step}" if planned is None else f"step {step:>{len(str(planned))}}/{planned}"
+
+
+def epoch_text(epoch: int, epochs: int | None) -> str:
+    """`epoch 3/38`: `epoch` counts from 0, the text from 1."""
+    return f"epoch {epoch + 1}" + (f"/{epochs}" if epochs not in (None, -1) else "")
+
+
+def rate_text(rate: float | None, unit: str) -> str:
+    """`2,310 samples/s`, `151k tokens/s`; nothing where there is no rate."""
+    if rate is None:
+        return ""
+    if rate >= 1e6:
+        return f"{rate / 1e6:.2f}M {unit}"
+    if rate >= 1e5:
+        return f"{rate / 1e3:.0f}k {unit}"
+    return f"{rate:,.0f} {unit}" if rate >= 10 else f"{rate:.2f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """`0:42`, `12:03`, `3:07:00`, `2 d 03:07:00`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days} d {hour:02}:{minute:02}:{second:02}"
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
