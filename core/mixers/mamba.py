@@ -7,7 +7,7 @@ further ones `_c`, `_d`, ... or the suffixes asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +28,9 @@ CHOICES = {
     "conv": ("path", "grid", "none"),
     "merge": ("sum", "mean", "none"),
 }
+
+
+PATH_PARAMETERS = ("A_", "D", "conv", "x_proj", "dt_proj")
 
 
 class MambaState(NamedTuple):
@@ -294,23 +297,38 @@ class Mamba(nn.Module):
         parameter._no_weight_decay = True
         self.register_parameter(name, parameter)
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *args):
-        """Loads as usual; where a checkpoint holds the parameters of other paths, says so instead of listing keys."""
-        mine = {key for key in self.state_dict() if self._of_path(key)}
-        theirs = {key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
-        theirs = {key for key in theirs if self._of_path(key)}
-        if strict and theirs and mine != theirs:
-            raise UserError(
-                f"the checkpoint was saved with another scan or other parameters per path than {prefix.rstrip('.') or 'this mixer'} has",
-                given=f"only in the checkpoint: {sorted(theirs - mine) or 'none'}",
-                allowed=f"scan={self.scan}, parameters={self.parameters_per_path}; only in the model: {sorted(mine - theirs) or 'none'}",
-                do="build the model with the scan the checkpoint was trained with, or load with strict=False",
-            )  # fmt: skip
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *args)
+    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
+        """As for every module; a checkpoint that holds the parameters of other paths is named as such (UserError)."""
+        if strict:
+            check_path_parameters(self, state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
 
-    @staticmethod
-    def _of_path(key: str) -> bool:
-        return key.startswith(("A_", "D", "conv", "x_proj", "dt_proj"))
+
+def check_path_parameters(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Raise a UserError where a checkpoint's mixers have other paths, or other sets of parameters, than the model's.
+
+    Args:
+        model: any module; the mixers in it are looked at.
+        state_dict: with the model's own names.
+    """
+    for name, mixer in model.named_modules():
+        if not isinstance(mixer, Mamba):
+            continue
+        prefix = f"{name}." if name else ""
+        mine = {key for key in mixer.state_dict() if key.startswith(PATH_PARAMETERS)}
+        theirs = {key for key in _under(prefix, state_dict) if key.startswith(PATH_PARAMETERS)}
+        if theirs and mine != theirs:
+            raise UserError(
+                "the checkpoint was saved with another scan, or other parameters per path, than this model's",
+                given=f"only in the checkpoint: {', '.join(sorted(theirs - mine)) or 'nothing'} (in {name or 'the mixer'})",
+                allowed=f"scan={mixer.scan}, parameters={mixer.parameters_per_path}; only in the model: "
+                f"{', '.join(sorted(mine - theirs)) or 'nothing'}",
+                do="build the model with the scan and parameters that the checkpoint was trained with",
+            )
+
+
+def _under(prefix: str, names: Iterable[str]) -> Iterator[str]:
+    return (name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
 
 def _sizes(grid: Grid | tuple[int, ...] | None, length: int | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ....core.errors import UserError, closest
 from ....core.initialisation import scale_output_projections
 from ....core.mixers.extra_tokens import with_extra, without_extra
-from ....core.mixers.mamba import Mamba
+from ....core.mixers.mamba import Mamba, check_path_parameters
 from ....core.scans import Grid, Scan
 from ....core.scans import get as get_scan
 from ....core.stack import ResidualBlock, final_norm, make_norm, normalised, run_stack
@@ -231,6 +231,12 @@ class Vim(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict:
         """Which layer a parameter belongs to, for learning rates by depth."""
         return {"stem": r"^cls_token|pos_embed|patch_embed", "blocks": [(r"^layers\.(\d+)", None), (r"^norm_f", (99999,))]}
+
+    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
+        """As for every module; a checkpoint trained with another scan's parameters is named as such (UserError)."""
+        if strict:
+            check_path_parameters(self, state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def _class_token_names(self) -> tuple[str, ...]:
         return {0: (), 1: ("cls_token",), 2: ("cls_token_head", "cls_token_tail")}[len(self.grid.extra)]
