@@ -33,7 +33,7 @@ def fit_position_embedding(embedding: Tensor, class_tokens: int, place: str, gri
     if len(grid.extra) not in (0, class_tokens):
         raise UserError(
             "the checkpoint has another number of class tokens than the model", given=class_tokens,
-            allowed=len(grid.extra), do=f"class_token={PLACES.get(class_tokens, 'middle')}",
+            allowed=str(len(grid.extra)), do=f"class_token={PLACES.get(class_tokens, 'middle')}",
         )  # fmt: skip
     if embedding.shape[1] == grid.length and class_tokens == len(grid.extra):
         return embedding

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from timm.layers import DropPath, trunc_normal_
+from timm.layers import DropPath, resample_patch_embed, trunc_normal_
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -93,6 +93,8 @@ class Vim(nn.Module):
         self.pos_drop = nn.Dropout(pos_drop_rate)
 
         self.scan = get_scan(scan, **(scan_parameters or {})) if isinstance(scan, str) else scan
+        for index in range(depth):
+            self.scan.layer(index).order(self.grid)  # a scan that cannot walk this grid says so now, not in training
         summed = parameters == "decay" or self.scan.disjoint(2)
         mixing = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "conv": conv, "parameters": parameters}
         mixing |= {"axes": 2, "merge": "mean" if divide and not summed else "sum", "backend": backend}
@@ -259,9 +261,12 @@ class Vim(nn.Module):
 
 
 def checkpoint_filter_fn(state_dict: dict, model: Vim) -> dict[str, Tensor]:
-    """A saved state dict as the model can load it: unwrapped, the position embedding fitted to the model's grid."""
+    """A saved state dict as the model can load it: unwrapped, patches and positions resampled to the model's."""
     state = dict(strip_wrapping(state_dict))
     tokens = [name for name in ("cls_token", "cls_token_head", "cls_token_tail") if name in state]
+    patches, kernel = state.get("patch_embed.proj.weight"), model.patch_embed.patch_size
+    if patches is not None and patches.shape[-1] != kernel:
+        state["patch_embed.proj.weight"] = resample_patch_embed(patches, [kernel, kernel])
     if "pos_embed" in state:
         state["pos_embed"] = fit_position_embedding(state["pos_embed"], len(tokens), model.class_token, model.grid)
     if not model.grid.extra:
