@@ -1,0 +1,34 @@
+"""Depthwise convolution over a grid of tokens among which class tokens may stand."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from .extra_tokens import with_extra, without_extra
+
+
+def grid_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, sizes: tuple[int, ...], extra: tuple[int, ...]
+) -> Tensor:
+    """Depthwise "same" convolution on the grid; a token outside the grid is multiplied by the centre tap.
+
+    Args:
+        x: (batch, length, channels).
+        weight: (channels, 1, kernel, ...), a kernel axis for each of `sizes`, odd.
+        bias: (channels,).
+        sizes: the grid's, in tokens.
+        extra: ascending positions in the sequence of the tokens that are not on the grid.
+
+    Returns:
+        (batch, length, channels).
+    """
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[len(sizes) - 1]
+    image = without_extra(x, extra).unflatten(1, sizes).movedim(-1, 1)
+    image = convolve(image, weight, bias, padding=[size // 2 for size in weight.shape[2:]], groups=weight.shape[0])
+    tokens = image.movedim(1, -1).flatten(1, -2)
+    if not extra:
+        return tokens
+    centre = weight.flatten(1)[:, weight[0].numel() // 2]
+    others = x[:, list(extra)] * centre
+    return with_extra(tokens, others if bias is None else others + bias, extra)

@@ -1,0 +1,353 @@
+"""The Mamba-1 mixer over any scan (Mamba, arXiv 2312.00752, figure 3; Vision Mamba, arXiv 2401.09417, algorithm 1).
+
+Parameter names are those of mamba_ssm; a second path's carry `_b` (conv1d_b, x_proj_b, dt_proj_b, A_b_log, D_b), as in Vim,
+further ones `_c`, `_d`, ... or the suffixes asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import UserError, closest
+from ..initialisation import init_step_projection, log_decay, step_bias
+from ..ops.causal_conv1d import causal_conv1d
+from ..ops.selective_scan import selective_scan
+from ..scans import Grid, Scan
+from ..scans import get as get_scan
+from .grid_conv import grid_conv
+from .walk import Shares, Walk, walk
+
+CHOICES = {
+    "parameters": ("separate", "shared", "decay"),
+    "conv": ("path", "grid", "none"),
+    "merge": ("sum", "mean", "none"),
+}
+
+
+PATH_PARAMETERS = ("A_", "D", "conv", "x_proj", "dt_proj")
+
+
+class MambaState(NamedTuple):
+    """What a mixer carries from one piece of a sequence to the next.
+
+    conv: (batch, channels, width - 1) float32, the last inputs of the convolution; None without one.
+    ssm: (batch, channels, states) float32.
+    """
+
+    conv: Tensor | None
+    ssm: Tensor
+
+
+class Mamba(nn.Module):
+    """Selective state space mixer whose tokens are visited in the order of a scan.
+
+    Args:
+        d_model: channels of the tokens.
+        d_state: states per inner channel.
+        d_conv: kernel size of the depthwise convolution; None: 4 along the path, 3 on the grid.
+        expand: inner channels per channel.
+        dt_rank: rank of the step projection; "auto": d_model / 16, rounded up.
+        dt_min, dt_max, dt_init_floor: step sizes at the start. dt_init ("random" or "constant"), dt_scale: their projection.
+        bias, conv_bias: biases of the two outer projections and of the convolution.
+        scan: a mode's name, several joined with "+", or a Scan.
+        axes: number of grid axes, where the scan's number of paths or the grid convolution depends on it.
+        parameters: "separate" (each path its own convolution, projections, decay), "shared" (one set), "decay" (one set,
+            convolved and projected once in raster order, but a decay per path: Vim's v1).
+        conv: "path" (causal, along each path), "grid" (over the grid, not causal; extra tokens take the centre tap) or
+            "none"; SiLU follows in each case.
+        gate: multiply by SiLU of a second half of the input projection.
+        merge: "sum" or "mean" over the paths, or "none".
+        suffixes: name suffix of each path's parameters.
+        backend: backend of the operators.
+        device, dtype: of the parameters; A_log and D are float32 at least.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        d_conv: int | None = None,
+        expand: float = 2,
+        dt_rank: int | str = "auto",
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_init: str = "random",
+        dt_scale: float = 1.0,
+        dt_init_floor: float = 1e-4,
+        bias: bool = False,
+        conv_bias: bool = True,
+        scan: str | Scan = "raster",
+        axes: int = 1,
+        parameters: str = "separate",
+        conv: str = "path",
+        gate: bool = True,
+        merge: str = "sum",
+        suffixes: Sequence[str] | None = None,
+        backend: str = "auto",
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        for option, value in (("parameters", parameters), ("conv", conv), ("merge", merge)):
+            _check_choice(option, value)
+        self.scan = get_scan(scan) if isinstance(scan, str) else scan
+        self.paths = self.scan.paths(axes)
+        self.d_model, self.d_state, self.axes = d_model, d_state, axes
+        self.d_inner = int(expand * d_model)
+        self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
+        self.d_conv = 0 if conv == "none" else d_conv or (4 if conv == "path" else 3)
+        self.parameters_per_path, self.conv, self.gate, self.merge = parameters, conv, gate, merge
+        self.backend = backend
+        self._raster = self.scan == get_scan("raster")
+        if conv == "grid" and self.d_conv % 2 == 0:
+            raise UserError("a convolution on the grid needs an odd kernel", given=f"d_conv={d_conv}", allowed="3, 5, 7, ...")
+
+        factory = {"device": device, "dtype": dtype}
+        self.in_proj = nn.Linear(d_model, self.d_inner * (2 if gate else 1), bias=bias, **factory)
+        suffixes = list(suffixes) if suffixes is not None else _suffixes(self.paths)
+        if len(suffixes) < self.paths:
+            raise UserError("each path needs a suffix", given=suffixes, allowed=f"{self.paths} suffixes")
+        ends = [f"_{suffix}" if suffix else "" for suffix in suffixes[: self.paths]]
+        self._ends = ends if parameters == "separate" else ends[:1]
+        self._decay_ends = ends[:1] if parameters == "shared" else ends
+        self._conv_ends = self._ends if conv == "path" else [""]
+        for end in self._decay_ends:
+            self._add_float32(f"A{end}_log", log_decay(self.d_inner, d_state, device), dtype)
+        for end in self._ends:
+            self._add_float32(f"D{end}", torch.ones(self.d_inner, device=device), dtype)
+        self._conv_name = "conv1d" if conv != "grid" else f"conv{axes}d"
+        for end in self._conv_ends if conv != "none" else ():
+            kind = nn.Conv1d if conv == "path" else (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+            convolution = kind(self.d_inner, self.d_inner, self.d_conv, groups=self.d_inner, bias=conv_bias, **factory)
+            self.add_module(self._conv_name + end, convolution)
+        for end in self._ends:
+            self.add_module(f"x_proj{end}", nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False, **factory))
+            projection = nn.Linear(self.dt_rank, self.d_inner, **factory)
+            init_step_projection(projection.weight, dt_init, dt_scale)
+            with torch.no_grad():
+                projection.bias.copy_(step_bias(self.d_inner, dt_min, dt_max, dt_init_floor, device))
+            projection.bias._no_reinit = True
+            projection.bias._no_weight_decay = True
+            self.add_module(f"dt_proj{end}", projection)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory)
+
+    def forward(
+        self,
+        x: Tensor,
+        grid: Grid | tuple[int, ...] | None = None,
+        state: MambaState | None = None,
+        seq_idx: Tensor | None = None,
+    ) -> tuple[Tensor, MambaState | None]:
+        """Mix the tokens.
+
+        Args:
+            x: (batch, length, d_model).
+            grid: the tokens' grid, or its sizes; None: (length,).
+            state: what the call on the piece before this one returned; None: the sequence begins here.
+            seq_idx: (batch, length), integer: no state and no tap reaches across a change of it (packing).
+
+        Returns:
+            (batch, length, d_model), for merge "none" (batch, paths, length, d_model), and the state to continue from,
+            None where the scan is not causal (anything but one path in raster order, or a convolution on the grid).
+
+        Raises:
+            UserError: a grid of another length, a state for a scan that is not causal, seq_idx with a grid convolution.
+        """
+        way = self._way(x, grid)
+        causal = way.order is None and self.conv != "grid"
+        self._check(causal, state, seq_idx)
+        x = self.in_proj(x)
+        x, z = x.chunk(2, dim=-1) if self.gate else (x, None)
+        if self._shares_tokens(way) and seq_idx is None:
+            y = self._mix_shares(x, z, way.shares, grid)
+            return self.out_proj(y), None
+
+        x, conv_state = self._convolve(x, way.order, grid, state, seq_idx)
+        delta, B, C = self._project(x)
+        y, ssm_state = selective_scan(
+            x, delta, self._decay(), B, C, self._weight("D"), z, self._weight("dt_proj", "bias"), True, way.order, seq_idx,
+            None if state is None else state.ssm, True, self.merge, self.backend,
+        )  # fmt: skip
+        return self.out_proj(y), MambaState(conv_state, ssm_state) if causal else None
+
+    def flops(self, grid: Grid | tuple[int, ...]) -> int:
+        """Floating point operations of a forward pass over one sequence; a scan counts 9 a step, channel and state."""
+        sizes, extra = _sizes(grid)
+        length, inner = math.prod(sizes) + len(extra), self.d_inner
+        visits = self._walk(sizes, extra, torch.device("cpu")).visits
+        each = self.parameters_per_path == "separate" or (self.parameters_per_path == "shared" and self.conv == "path")
+        projected = visits if each else length
+        convolved = projected if self.conv == "path" else length
+        taps = self.d_conv ** (self.axes if self.conv == "grid" else 1)
+        outer = length * self.d_model * (self.in_proj.out_features + inner)
+        step = projected * inner * (self.dt_rank + 2 * self.d_state + self.dt_rank)
+        return 2 * (outer + step + convolved * inner * taps) + 9 * visits * inner * self.d_state
+
+    def extra_repr(self) -> str:
+        return f"scan={self.scan}, paths={self.paths}, parameters={self.parameters_per_path}, conv={self.conv}, merge={self.merge}"
+
+    def _convolve(self, x, order, grid, state, seq_idx) -> tuple[Tensor, Tensor | None]:
+        if self.conv == "none":
+            return F.silu(x), None
+        weight, bias = self._weight(self._conv_name), self._weight(self._conv_name, "bias")
+        if self.conv == "grid":
+            return F.silu(grid_conv(x, weight, bias, *_sizes(grid, x.shape[1]))), None
+        order = None if self.parameters_per_path == "decay" else order
+        before = None if state is None else state.conv
+        return causal_conv1d(x, weight.squeeze(-2), bias, "silu", order, seq_idx, before, True, self.backend)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """delta before its bias, B and C of every path from (batch, [paths,] length, channels); B and C are views."""
+        weight, step_weight = self._weight("x_proj"), self._weight("dt_proj")
+        if weight.dim() == 2:
+            both = F.linear(x, weight)
+        elif x.dim() == 3:
+            both = F.linear(x, weight.flatten(0, 1)).unflatten(-1, weight.shape[:2]).transpose(1, 2)
+        else:
+            both = torch.matmul(x, weight.transpose(1, 2))
+        step, B, C = both.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        if step_weight.dim() == 2:
+            return F.linear(step, step_weight), B, C
+        return torch.matmul(step, step_weight.transpose(1, 2)), B, C
+
+    def _mix_shares(self, x: Tensor, z: Tensor | None, shares: Shares, grid) -> Tensor:
+        """The same result, with each token convolved and projected only for the path that it is on."""
+        if self.conv != "path":
+            x, _ = self._convolve(x, None, grid, None, None)
+        x = x.index_select(1, shares.tokens).unflatten(1, shares.order.shape)
+        if self.conv == "path":
+            x, _ = self._convolve(x, None, None, None, None)
+        delta, B, C = (t.flatten(1, 2) for t in self._project(x))
+        y = selective_scan(
+            x.flatten(1, 2), delta, self._decay(), B, C, self._weight("D"), None, self._weight("dt_proj", "bias"), True,
+            shares.order, merge=self.merge, backend=self.backend,
+        )  # fmt: skip
+        tokens = y.index_select(1, shares.slot)
+        if shares.met is not None:
+            met = y.index_select(1, shares.meeting.flatten()).unflatten(1, shares.meeting.shape).sum(2)
+            tokens = tokens.index_copy(1, shares.met, met)
+        return tokens if z is None else tokens * F.silu(z)
+
+    def _shares_tokens(self, way: Walk) -> bool:
+        """Whether gathering each path's tokens saves work: where what a token is projected to depends on the path."""
+        if way.shares is None or self.merge == "none":
+            return False
+        return self.parameters_per_path == "separate" or (self.parameters_per_path == "shared" and self.conv == "path")
+
+    def _way(self, x: Tensor, grid) -> Walk:
+        length = x.shape[1]
+        if grid is None and self._raster:
+            return Walk(None, length, None)
+        sizes, extra = _sizes(grid, length)
+        if math.prod(sizes) + len(extra) != length:
+            raise UserError(
+                "the grid does not fit the sequence", given=f"grid {sizes} with {len(extra)} extra tokens, {length} tokens",
+                allowed=f"{math.prod(sizes) + len(extra)} tokens",
+            )  # fmt: skip
+        if self._raster and not self.conv == "grid":
+            return Walk(None, length, None)
+        return self._walk(sizes, extra, x.device)
+
+    # Evaluated while tracing, not traced: the tables become constants of the graph.
+    @torch.compiler.assume_constant_result
+    def _walk(self, sizes: tuple[int, ...], extra: tuple[int, ...], device: torch.device) -> Walk:
+        way = walk(self.scan, sizes, extra, device)
+        paths = 1 if way.order is None else way.order.shape[0]
+        if paths != self.paths or (self.conv == "grid" and len(sizes) != self.axes):
+            raise UserError(
+                f"this mixer was made for grids of {self.axes} axes", given=f"grid {sizes}: {paths} paths",
+                allowed=f"{self.axes} axes: {self.paths} paths", do=f"Mamba(..., axes={len(sizes)})",
+            )  # fmt: skip
+        return way
+
+    def _check(self, causal: bool, state: MambaState | None, seq_idx: Tensor | None) -> None:
+        if state is not None and not causal:
+            raise UserError(
+                "a state can only be carried along one path in raster order", given=f"scan={self.scan}, conv={self.conv}",
+                allowed='scan="raster" with conv="path" or "none"',
+            )  # fmt: skip
+        if seq_idx is not None and self.conv == "grid":
+            raise UserError(
+                "packed sequences cannot be convolved on a grid", given="conv=grid with seq_idx",
+                allowed="conv=path, conv=none",
+            )  # fmt: skip
+
+    def _decay(self) -> Tensor:
+        logs = [getattr(self, f"A{end}_log") for end in self._decay_ends]
+        log = logs[0] if len(logs) == 1 else torch.stack(logs)
+        return -torch.exp(log if log.dtype == torch.float64 else log.float())
+
+    def _weight(self, name: str, kind: str = "weight") -> Tensor | None:
+        """A parameter of the one set there is, or those of the paths stacked: ([paths,] ...)."""
+        if name == "D":
+            parts = [getattr(self, name + end) for end in self._ends]
+        else:
+            ends = self._conv_ends if name == self._conv_name else self._ends
+            parts = [getattr(getattr(self, name + end), kind) for end in ends]
+        return parts[0] if len(parts) == 1 or parts[0] is None else torch.stack(parts)
+
+    def _add_float32(self, name: str, value: Tensor, dtype: torch.dtype | None) -> None:
+        parameter = nn.Parameter(value.to(torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)))
+        parameter._no_weight_decay = True
+        self.register_parameter(name, parameter)
+
+    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
+        """As for every module; a checkpoint that holds the parameters of other paths is named as such (UserError)."""
+        if strict:
+            check_path_parameters(self, state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
+
+
+def check_path_parameters(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Raise a UserError where a checkpoint's mixers have other paths, or other sets of parameters, than the model's.
+
+    Args:
+        model: any module; the mixers in it are looked at.
+        state_dict: with the model's own names.
+    """
+    for name, mixer in model.named_modules():
+        if not isinstance(mixer, Mamba):
+            continue
+        prefix = f"{name}." if name else ""
+        mine = {key for key in mixer.state_dict() if key.startswith(PATH_PARAMETERS)}
+        theirs = {key for key in _under(prefix, state_dict) if key.startswith(PATH_PARAMETERS)}
+        if theirs and mine != theirs:
+            raise UserError(
+                "the checkpoint was saved with another scan, or other parameters per path, than this model's",
+                given=f"only in the checkpoint: {', '.join(sorted(theirs - mine)) or 'nothing'} (in {name or 'the mixer'})",
+                allowed=f"scan={mixer.scan}, parameters={mixer.parameters_per_path}; only in the model: "
+                f"{', '.join(sorted(mine - theirs)) or 'nothing'}",
+                do="build the model with the scan and parameters that the checkpoint was trained with",
+            )
+
+
+def _under(prefix: str, names: Iterable[str]) -> Iterator[str]:
+    return (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+
+def _sizes(grid: Grid | tuple[int, ...] | None, length: int | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes and extra positions of a grid, plain numbers also while tracing."""
+    if grid is None:
+        return (int(length),), ()
+    if isinstance(grid, Grid):
+        return grid.sizes, grid.extra
+    return tuple(grid), ()
+
+
+def _suffixes(paths: int) -> list[str]:
+    letters = [chr(ord("a") + i) if i < 26 else f"path{i}" for i in range(paths)]
+    return ["", *letters[1:]]
+
+
+def _check_choice(option: str, value: str) -> None:
+    if value not in CHOICES[option]:
+        near = closest(value, CHOICES[option])
+        raise UserError(
+            f"unknown {option} {value!r}", given=value, allowed=CHOICES[option], do=f"{option}={near}" if near else None
+        )

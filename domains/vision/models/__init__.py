@@ -1,0 +1,5 @@
+"""Vision models, a file per paper; importing them registers them with timm."""
+
+from .vim import Vim
+
+__all__ = ["Vim"]

@@ -1,0 +1,92 @@
+"""Cutting an image into patches: which sizes fit, and the projection of patches to tokens."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from ....core.errors import UserError
+
+LARGEST_PATCH = 16
+FEWEST_TOKENS = 49  # 7 x 7, the coarsest grid of the usual backbones
+MOST_TOKENS = 4096
+
+
+def fitting_patch_sizes(image_size: tuple[int, int]) -> list[int]:
+    """The patch sizes that divide both sides of the image, in pixels, ascending."""
+    return [size for size in range(1, min(image_size) + 1) if image_size[0] % size == image_size[1] % size == 0]
+
+
+def suitable_patch_size(image_size: tuple[int, int]) -> int:
+    """The largest patch size, up to 16 pixels, that divides the image and leaves at least 49 tokens.
+
+    Raises:
+        UserError: an image whose sides share no factor would take too many tokens.
+    """
+    height, width = image_size
+    small = [size for size in fitting_patch_sizes(image_size) if size <= LARGEST_PATCH]
+    fine = [size for size in small if (height // size) * (width // size) >= FEWEST_TOKENS]
+    size = max(fine) if fine else min(small)
+    if (height // size) * (width // size) > MOST_TOKENS:
+        raise UserError(
+            f"no small patch divides images of {height}x{width} pixels into at most {MOST_TOKENS} tokens",
+            given=f"image size {height}x{width}", allowed=fitting_patch_sizes(image_size),
+            do=f"choose another image size, such as {_round(height)}x{_round(width)}, or give the patch size",
+        )  # fmt: skip
+    return size
+
+
+class PatchEmbed(nn.Module):
+    """Projects patches, which may overlap, to tokens.
+
+    Args:
+        image_size: (height, width) in pixels.
+        patch_size: side of a patch in pixels.
+        stride: pixels between patches; None: the patch size.
+        in_chans, embed_dim: channels of the image and of a token.
+
+    Raises:
+        UserError: patches that do not cover the image exactly.
+    """
+
+    def __init__(
+        self, image_size: tuple[int, int], patch_size: int, stride: int | None, in_chans: int, embed_dim: int,
+        device=None, dtype=None,
+    ):  # fmt: skip
+        super().__init__()
+        self.image_size, self.patch_size, self.stride = tuple(image_size), patch_size, stride or patch_size
+        _check_fit(self.image_size, patch_size, self.stride)
+        self.grid_size = tuple((side - patch_size) // self.stride + 1 for side in self.image_size)
+        self.num_patches = math.prod(self.grid_size)
+        self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, self.stride, device=device, dtype=dtype)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(batch, channels, height, width) to (batch, rows * columns, embed_dim), row after row."""
+        if tuple(image.shape[-2:]) != self.image_size:
+            height, width = self.image_size
+            raise UserError(
+                f"the model was made for images of {height}x{width} pixels",
+                given="x".join(map(str, image.shape[-2:])), allowed=f"{height}x{width}",
+                do="resize the images, or build the model with another img_size",
+            )  # fmt: skip
+        return self.proj(image).flatten(2).transpose(1, 2)
+
+
+def _check_fit(image_size: tuple[int, int], patch_size: int, stride: int) -> None:
+    height, width = image_size
+    if patch_size < 1 or stride < 1:
+        raise UserError("patch size and stride are at least 1 pixel", given=f"patch_size={patch_size}, stride={stride}")
+    if min(image_size) >= patch_size and (height - patch_size) % stride == (width - patch_size) % stride == 0:
+        return
+    how = f"patches of {patch_size} pixels" + (f" every {stride} pixels" if stride != patch_size else "")
+    raise UserError(
+        f"{how} do not fit an image of {height}x{width} pixels",
+        given=f"patch_size={patch_size}, stride={stride}, image size {height}x{width}",
+        allowed="patch sizes " + ", ".join(map(str, fitting_patch_sizes(image_size))),
+        do=f"choose one of these, or an image size such as {_round(height, patch_size)}x{_round(width, patch_size)}",
+    )
+
+
+def _round(side: int, multiple: int = LARGEST_PATCH) -> int:
+    return max(1, round(side / multiple)) * multiple
