@@ -30,10 +30,6 @@ def build_parts(config: Config, allow: Sequence[str] = ()) -> Parts:
         UserError: from the data (a file missing or damaged), the scan or the model (sizes that do not fit).
     """
     data = build(config.data, allow)
-    data.prepare_data()
-    data.setup("fit")
-    if hasattr(data, "verify"):
-        data.verify()
     describe = dict(data.describe())
     scan = build_scan(config)
     seeds.seed_everything(config.seed)

@@ -63,6 +63,11 @@ class Saver(Callback):
         config: stored in each checkpoint as plain values.
         monitor: metric that chooses `best`, and whether its "max" or "min" is best.
         stop: whether a signal has come.
+
+    Attributes:
+        best: the best value of the metric so far.
+        settled: the last batch ended an optimizer step; False while gradients are accumulated.
+        validation_due: the last checkpoint was written for a validation that has not been finished.
     """
 
     def __init__(
@@ -72,42 +77,51 @@ class Saver(Callback):
         self.metric, self.direction = monitor
         self.every = config.trainer.checkpoint_every
         self.best: float | None = None
+        self.validation_due = False
+        self.settled = True
         self._step = 0
         self._saved: int | None = None
         self.before_validation = _BeforeValidation(self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
+        # Lightning goes on after the validation that the checkpoint was written for, without having made it.
+        if self.validation_due:
+            loop = trainer.fit_loop.epoch_loop.val_loop
+            trainer.validating = True
+            loop.run()
+            trainer.training = True
+            # What a resumed loop reads as "this epoch is over".
+            loop._has_run = False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if trainer.global_step == self._step:
-            return
+        self.settled = trainer.global_step != self._step
         self._step = trainer.global_step
-        if trainer.is_last_batch:
+        loop = trainer.fit_loop
+        # Half of an accumulated gradient is in no checkpoint; and before a validation `_BeforeValidation` does it all.
+        if not self.settled or loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
             return
         if self.stop.received is not None:
-            self._stop(trainer, pl_module)
+            self.save(trainer)
+            raise Stopped(self.stop.received, trainer.global_step, self.folder.parent)
         if self.every and self._step % self.every == 0:
             self.save(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if self.stop.received is not None and not trainer.sanity_checking:
-            raise Stopped(self.stop.received, trainer.global_step)
+        if self.stop.received is not None and self.validation_due and not trainer.sanity_checking:
+            raise Stopped(self.stop.received, trainer.global_step, self.folder.parent)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.sanity_checking:
             return
+        self.validation_due = False
         value = trainer.callback_metrics.get(self.metric)
-        if value is not None and self._is_best(float(value)):
+        if self.settled and value is not None and self._is_best(float(value)):
             self.best = float(value)
-            if trainer.is_global_zero and self.io.written is not None:
-                files.point(self.folder, "best", self.io.written)
+            if trainer.is_global_zero:
+                files.point(self.folder, "best", (self.folder / "last").resolve())
         if trainer.is_global_zero:
             files.tidy(self.folder)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.stop.received is not None:
-            self._stop(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._saved != trainer.global_step:
@@ -118,10 +132,10 @@ class Saver(Callback):
         checkpoint["config"] = {"schema_version": SCHEMA_VERSION, **self.config.plain()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "validation_due": self.validation_due}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        self.best, self.validation_due = state_dict["best"], state_dict["validation_due"]
 
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint and makes it `last`."""
@@ -136,18 +150,16 @@ class Saver(Callback):
             return False
         return self.best is None or (value > self.best if self.direction == "max" else value < self.best)
 
-    def _stop(self, trainer: Trainer, task: LightningModule) -> None:
-        self.save(trainer)
-        raise Stopped(self.stop.received, trainer.global_step)
-
 
 class _BeforeValidation(Callback):
     def __init__(self, saver: Saver):
         self.saver = saver
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        # A validation that is made after resuming has its checkpoint already.
+        if trainer.sanity_checking or self.saver.validation_due or not self.saver.settled:
             return
+        self.saver.validation_due = True
         self.saver.save(trainer)
         if self.saver.stop.received is not None:
-            raise Stopped(self.saver.stop.received, trainer.global_step)
+            raise Stopped(self.saver.stop.received, trainer.global_step, self.saver.folder.parent)

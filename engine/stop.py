@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
@@ -15,10 +16,11 @@ class Stopped(Exception):
 
     Attributes:
         exit_code: 128 + the signal's number: 143 for SIGTERM, 130 for Ctrl-C.
+        folder: the run folder.
     """
 
-    def __init__(self, signal_number: int, step: int):
-        self.exit_code, self.step = 128 + signal_number, step
+    def __init__(self, signal_number: int, step: int, folder: Path):
+        self.exit_code, self.step, self.folder = 128 + signal_number, step, folder
         super().__init__(
             f"{NAMES.get(signal_number, signal_number)}: stopped after step {step}, the checkpoint is written."
         )

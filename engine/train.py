@@ -105,6 +105,8 @@ def _fit_and_test(
         trainer = make_trainer(config, hardware, folder, [saver.before_validation, *usual, *more, saver], io, length)
         with stop.listening():
             trainer.fit(parts.task, datamodule=parts.data, ckpt_path=resume, weights_only=True if resume else None)
+            if saver.validation_due:
+                trainer.validate(parts.task, datamodule=parts.data, verbose=False)
         best = best_checkpoint(folder)
         parts.task.model.load_state_dict(files.read_weights(best))
         for callback in usual:

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
-from torch.utils.data import Sampler, TensorDataset
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Batches, EpochLoader, EpochSampler
 from polymamba.domains.task import Task
 
 
@@ -44,24 +43,6 @@ def build(describe: dict[str, Any], size: str | None = None, patch_size: int = 2
     return Net(width, describe["num_classes"], **options)
 
 
-class OwnOrder(Sampler[int]):
-    """A shuffle that depends on seed and epoch alone."""
-
-    def __init__(self, length: int, seed: int):
-        self.length, self.seed, self.epoch = length, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self):
-        return iter(
-            torch.randperm(self.length, generator=torch.Generator().manual_seed(self.seed + self.epoch)).tolist()
-        )
-
-
 class Points(LightningDataModule):
     """Gaussian points, shuffled by (seed, epoch)."""
 
@@ -70,7 +51,8 @@ class Points(LightningDataModule):
         self.samples, self.batch_size, self.seed = samples, batch_size, seed
         self.workers, self.classes = workers, classes
         inputs = torch.randn(samples, 1, 2, 2, generator=torch.Generator().manual_seed(seed))
-        self.points = TensorDataset(inputs, inputs.flatten(1)[:, :classes].argmax(1))
+        labels = inputs.flatten(1)[:, :classes].argmax(1)
+        self.points = Batches(lambda epoch, positions: inputs[torch.from_numpy(positions)], labels)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -81,17 +63,16 @@ class Points(LightningDataModule):
     def verify(self) -> None:
         pass
 
-    def _loader(self, train: bool) -> StatefulDataLoader:
-        order = OwnOrder(self.samples, self.seed) if train else None
-        return StatefulDataLoader(self.points, self.batch_size, sampler=order, num_workers=self.workers)
+    def _loader(self, train: bool) -> EpochLoader:
+        return EpochLoader(self.points, EpochSampler(self.samples, self.batch_size, self.seed, train), self.workers)
 
-    def train_dataloader(self) -> StatefulDataLoader:
+    def train_dataloader(self) -> EpochLoader:
         return self._loader(True)
 
-    def val_dataloader(self) -> StatefulDataLoader:
+    def val_dataloader(self) -> EpochLoader:
         return self._loader(False)
 
-    def test_dataloader(self) -> StatefulDataLoader:
+    def test_dataloader(self) -> EpochLoader:
         return self._loader(False)
 
 
