@@ -1,0 +1,54 @@
+"""A run's stored configuration with a few changes: for going on with it and for testing it elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+from ..core.errors import UserError
+from .compose import compose_group, is_choice, parse
+from .groups import Groups
+from .typed import unknown_key
+
+WHEN_RESUMING = (
+    "trainer.epochs", "trainer.steps", "trainer.time_limit", "trainer.accelerator", "trainer.devices", "trainer.threads",
+    "trainer.val_every", "trainer.val_every_steps", "trainer.log_every", "trainer.progress", "trainer.checkpoint_every",
+    "trainer.limit_val", "trainer.limit_test", "trainer.pictures", "data.workers", "data.root", "data.pin_memory", "logger",
+)  # fmt: skip
+
+
+def amend(
+    values: dict[str, Any], arguments: Sequence[str], groups: Groups, allowed: Sequence[str], why: str
+) -> dict[str, Any]:
+    """The stored values after `group=option` and `key=value` arguments.
+
+    Args:
+        values: a run's plain configuration.
+        arguments: what was typed.
+        allowed: keys and groups that may change; a group allows its keys too.
+        why: what the message says about the others.
+
+    Raises:
+        UserError: an unknown key or option, or one that may not change.
+    """
+    values = deepcopy(values)
+    for override in parse(arguments):
+        key, value = override.key_or_group, override.value()
+        if not any(key == each or key.startswith(f"{each}.") for each in allowed):
+            raise UserError(
+                why, given=override.input_line, allowed=allowed, do=f"leave {key} as it is, or start a new run"
+            )
+        if is_choice(override, groups):
+            values[key] = compose_group(key, str(value), groups, values["domain"])
+            continue
+        place, known = values, f"{key.rpartition('.')[0]}."
+        *path, last = key.split(".")
+        for word in path:
+            place = place.get(word)
+            if not isinstance(place, dict):
+                raise unknown_key(key, list(allowed), value)
+        if last not in place:
+            raise unknown_key(key, [f"{known}{name}" for name in place], value)
+        place[last] = value
+    return values

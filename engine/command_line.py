@@ -1,0 +1,141 @@
+"""train.py and eval.py: reads what was typed, runs it, and turns what went wrong into one message and an exit code.
+
+Exit codes: 0 done, 1 training broke down (the loss was not finite), 2 a mistake in what was typed, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..core.errors import UserError, closest
+from .options import Options, read_options
+
+
+def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
+    """Runs a job ("train" or "evaluate") with the arguments typed and returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        options = read_options(arguments)
+        if options.help:
+            from .help import help_text
+
+            print(help_text(options, job))
+            return 0
+        return {"train": _train, "evaluate": _evaluate}[job](options)
+    except UserError as error:
+        print(f"\n{error}\n", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nCtrl-C: stopped.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """The exit code of an error that has a message for the user; other errors are raised again."""
+    from .stop import Stopped
+
+    if isinstance(error, Stopped):
+        print(f"\n{error}", file=sys.stderr)
+        return error.exit_code
+    finite = sys.modules.get("polymamba.engine.callbacks.finite")
+    if finite is not None and isinstance(error, finite.NonFinite):
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    raise error
+
+
+def _train(options: Options) -> int:
+    resume, typed = _take(options.arguments, "resume")
+    if resume is not None:
+        return _resume(options, resume, typed)
+    if options.sweep:
+        from .sweep import sweep
+
+        return sweep(options)
+    from .compose import compose
+
+    config = compose(typed, options.groups())
+    if options.show_config:
+        from .run_folder import config_yaml
+
+        print(config_yaml(config), end="")
+        return 0
+    return run(config, options, typed)
+
+
+def _resume(options: Options, where: str, typed: list[str]) -> int:
+    from .amend import WHEN_RESUMING, amend
+    from .compose import check
+    from .run_folder import read_config, run_of
+
+    checkpoint, remark = _checkpoint("resume", where, ("last",))
+    stored = read_config(run_of(checkpoint))
+    why = "a run that goes on keeps what its results depend on"
+    config = check(amend(stored, typed, options.groups(), WHEN_RESUMING, why))
+    if remark:
+        print(f"\n{remark}", file=sys.stderr)
+    return run(config, options, typed, checkpoint)
+
+
+def run(config, options: Options, typed: Sequence[str], resume: Path | None = None) -> int:
+    """Trains one composed run and prints its result and the next commands; returns the exit code."""
+    from .stop import Stopped
+    from .summary import after_stop, after_training
+
+    from .train import train
+
+    try:
+        result = train(config, typed=typed, allow=options.allow, resume=resume)
+    except Stopped as stopped:
+        print(after_stop(stopped, options), file=sys.stderr)
+        return stopped.exit_code
+    print(after_training(result, config, options))
+    return 0
+
+
+def _evaluate(options: Options) -> int:
+    from .amend import amend
+    from .compose import check
+    from .run_folder import read_config, run_of
+
+    where, typed = _take(options.arguments, "ckpt")
+    if where is None:
+        near = next((each for each in typed if closest(each.partition("=")[0], ["ckpt"])), None)
+        raise UserError(
+            "which weights?", given=near or " ".join(typed) or "nothing", allowed="ckpt=<run folder or checkpoint>",
+            do="python eval.py ckpt=runs/vision/vim/<run>",
+        )  # fmt: skip
+    checkpoint, remark = _checkpoint("ckpt", where, ("best", "last"))
+    if remark:
+        print(f"\n{remark}", file=sys.stderr)
+    why = "the model and how it was trained are given by the weights"
+    stored = amend(read_config(run_of(checkpoint)), typed, options.groups(), ("data", "trainer", "task"), why)
+    config = check(stored)
+    from .evaluate import evaluate
+
+    evaluate(config, checkpoint, allow=options.allow)
+    return 0
+
+
+def _checkpoint(key: str, where: str, prefer: tuple[str, ...]) -> tuple[Path, str | None]:
+    if not Path(where).exists():
+        parent = next((each for each in Path(where).parents if each.is_dir()), Path())
+        names = sorted(each.name for each in parent.iterdir() if each.is_dir() and not each.name.startswith("."))
+        near = closest(Path(where).name, names)
+        raise UserError(
+            "there is no such run or checkpoint", given=f"{key}={where}",
+            allowed=f"in {parent}/: {', '.join(names[-8:]) or 'nothing'}", do=f"{key}={parent / near}" if near else None,
+        )  # fmt: skip
+    from .checkpoint import find
+
+    return find(where, prefer)
+
+
+def _take(arguments: Sequence[str], key: str) -> tuple[str | None, list[str]]:
+    """The value of `key=...` and the other arguments."""
+    values = [each.partition("=")[2] for each in arguments if each.startswith(f"{key}=")]
+    return (values[-1] if values else None), [each for each in arguments if not each.startswith(f"{key}=")]

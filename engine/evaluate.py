@@ -1,0 +1,66 @@
+"""Testing a checkpoint: its own run's data, or other data with the same classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import checkpoint as files
+from .config import Config
+from .hardware import choose_hardware
+from .lightning_trainer import make_trainer, quiet
+from .parts import build_parts, check_fit
+from .plan import describe_data, resolve_backend
+from .run_folder import run_of, write_text
+
+METRICS = "metrics.json"
+
+
+def evaluate(
+    config: Config, checkpoint: Path, *, allow: Sequence[str] = (), say: Callable[[str], None] = print
+) -> dict[str, float]:
+    """Tests the weights of a checkpoint folder and writes metrics.json into its run folder.
+
+    Args:
+        config: the configuration to build data, model and task from.
+        checkpoint: a checkpoint folder.
+        allow: further packages that a `_target_` may come from.
+        say: where the table goes.
+
+    Returns:
+        the metrics by name; metrics.json maps the data set's name to them, to the checkpoint and to the sample count.
+
+    Raises:
+        UserError: the weights do not fit the data or the model.
+    """
+    hardware = choose_hardware(config.trainer)
+    parts = build_parts(config, allow)
+    weights = files.read_weights(checkpoint)
+    check_fit(weights, parts.model)
+    parts.model.load_state_dict(weights)
+    backend, reason = resolve_backend(config, hardware)
+    say(f"\n  weights    {checkpoint / files.WEIGHTS}")
+    say(f"  data       {describe_data(parts.describe)}")
+    say(f"  computing  on {hardware.device} in {hardware.precision}, backend {backend} ({reason})\n")
+    with quiet():
+        trainer = make_trainer(config, hardware, run_of(checkpoint))
+        [found] = trainer.test(parts.task, datamodule=parts.data, verbose=False)
+    metrics = {name: float(value) for name, value in found.items()}
+    say(table(metrics))
+    _remember(
+        run_of(checkpoint) / METRICS, str(parts.describe.get("name", "data")), checkpoint, parts.describe, metrics
+    )
+    return metrics
+
+
+def table(metrics: dict[str, float]) -> str:
+    """Metrics by name, one a line, figures aligned."""
+    width = max((len(name) for name in metrics), default=0)
+    return "\n".join(f"  {name:<{width}}  {value:10.4f}" for name, value in sorted(metrics.items()))
+
+
+def _remember(path: Path, name: str, checkpoint: Path, describe: dict, metrics: dict[str, float]) -> None:
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known[name] = {"checkpoint": checkpoint.name, "samples": describe.get("test"), "metrics": metrics}
+    write_text(path, json.dumps(known, indent=1) + "\n")

@@ -1,0 +1,43 @@
+"""--help: what may be typed, from the config files themselves."""
+
+from __future__ import annotations
+
+from .options import Options
+
+TRAIN = """Train a model.
+
+  python train.py [group=option ...] [key=value ...]
+
+  python train.py                                            Vim on digits, nothing to download
+  python train.py data=cifar10 scan=local scan.window=4      another data set, another scan
+  python train.py model.size=tiny trainer.epochs=20          any key of the configuration
+  python train.py resume=runs/vision/vim/<run>               go on with a run
+  python train.py -m scan=raster,cross seed=0,1              one run for each combination
+  python train.py debug=fast                                 one step of everything
+
+  --cfg                  print the whole configuration and stop
+  -m                     values with commas mean several runs
+  --config-dir=<folder>  a folder of your own, laid out like configs/
+  --allow=<package>      let _target_ name things in your own package
+"""
+
+EVALUATE = """Test the weights of a run.
+
+  python eval.py ckpt=<run folder or checkpoint> [data=...] [data.key=value ...]
+
+  python eval.py ckpt=runs/vision/vim/<run>                  its own test data
+  python eval.py ckpt=runs/vision/vim/<run> data=image_folder data.root=photos
+"""
+
+
+def help_text(options: Options, job: str) -> str:
+    """The help of a job, with every group and its options."""
+    if job != "train":
+        return EVALUATE
+    groups = options.groups()
+    lines = [TRAIN, "Groups and their options", ""]
+    for group in sorted(groups.files):
+        names = groups.options(group)
+        if group != "recipe":
+            lines.append(f"  {group:<12} {', '.join(names) or 'nothing yet'}")
+    return "\n".join(lines) + "\n"

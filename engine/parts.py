@@ -1,0 +1,70 @@
+"""From a Config to the objects of a run: data, scan, model, task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.errors import UserError
+from . import seeds
+from .build import LABELS, build
+from .config import Config
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of. describe: what the data module says of its data."""
+
+    data: Any
+    describe: dict[str, Any]
+    scan: Any
+    model: Any
+    task: Any
+
+
+def build_parts(config: Config, allow: Sequence[str] = ()) -> Parts:
+    """Builds everything a run needs, after seeding, so that one seed gives one set of first weights.
+
+    Raises:
+        UserError: from the data (a file missing or damaged), the scan or the model (sizes that do not fit).
+    """
+    data = build(config.data, allow)
+    describe = dict(data.describe())
+    scan = build_scan(config)
+    seeds.seed_everything(config.seed)
+    model = build(config.model, allow, describe=describe, scan=scan)
+    task = build(config.task, allow, model=model, describe=describe)
+    return Parts(data, describe, scan, model, task)
+
+
+def build_scan(config: Config) -> Any:
+    """The scan of a configuration; None where it names none.
+
+    Raises:
+        UserError: an unknown name or parameter.
+    """
+    if config.scan is None:
+        return None
+    from ..core import scans
+
+    parameters = {key: value for key, value in config.scan.items() if key not in LABELS}
+    return scans.get(config.scan["name"], **parameters)
+
+
+def check_fit(weights: dict[str, Any], model: Any) -> None:
+    """Raises UserError where weights and model differ in a name or a shape."""
+    expected = model.state_dict()
+    differ = [
+        f"{name}: {tuple(weights[name].shape)} in the file, {tuple(value.shape)} in the model"
+        for name, value in expected.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    differ += [f"{name}: only in the model" for name in expected if name not in weights]
+    differ += [f"{name}: only in the file" for name in weights if name not in expected]
+    if differ:
+        raise UserError(
+            "the weights do not fit this model or data",
+            given="; ".join(differ[:4]) + (f" and {len(differ) - 4} more" if len(differ) > 4 else ""),
+            do="use data with the same classes and image size as in training",
+        )

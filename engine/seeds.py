@@ -1,0 +1,17 @@
+"""One seed for every global random generator."""
+
+from __future__ import annotations
+
+import os
+import random
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and torch (all devices), and tells Lightning's worker processes."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  libraries such as timm draw from the global generator
+    torch.manual_seed(seed)
+    os.environ["PL_GLOBAL_SEED"], os.environ["PL_SEED_WORKERS"] = str(seed), "1"

@@ -1,0 +1,45 @@
+"""The last lines of a run: the result, where the weights are, what to type next."""
+
+from __future__ import annotations
+
+from . import checkpoint as files
+from .config import Config
+from .evaluate import table
+from .options import Options
+from .stop import Stopped
+from .train import Result, best_checkpoint
+
+
+def after_training(result: Result, config: Config, options: Options) -> str:
+    """The result of a finished run and commands to paste."""
+    link = result.folder / "checkpoints" / best_link(result)
+    lines = [
+        "",
+        "  result, best weights on the test data",
+        table(result.metrics),
+        "",
+        f"  weights    {link / files.WEIGHTS}",
+        f"  pictures   {result.folder}/ (progress, first batch, worst predictions, scan)"
+        if config.trainer.pictures
+        else "",
+        "",
+        "  test again      " + options.command("eval.py", f"ckpt={result.folder}"),
+        "  train longer    "
+        + options.command("train.py", f"resume={result.folder}", f"trainer.epochs={2 * config.trainer.epochs}"),
+    ]
+    if config.scan is not None:
+        other = "cross" if config.scan["name"] != "cross" else "bidirectional"
+        typed = [each for each in options.arguments if not each.startswith(("scan", "run_dir="))]
+        lines.append("  another scan    " + options.command("train.py", *typed, f"scan={other}"))
+    return "\n".join(lines) + "\n"
+
+
+def best_link(result: Result) -> str:
+    """ "best", or "last" where no validation chose one."""
+    best = best_checkpoint(result.folder)
+    return next(name for name in ("best", "last") if (result.folder / "checkpoints" / name).resolve() == best)
+
+
+def after_stop(stopped: Stopped, options: Options) -> str:
+    """What happened and how to go on."""
+    return f"\n{stopped}\n  go on with it   {options.command('train.py', f'resume={stopped.folder}')}\n"

@@ -1,0 +1,133 @@
+"""The main job: build, print the plan, train, test the best weights, say what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint as files
+from .config import Config
+from .environment import describe_environment
+from .hardware import Hardware, choose_hardware
+from .lightning_trainer import make_trainer, parse_duration, quiet, require_tensorboard
+from .optimizer import build_optimizer
+from .parts import Parts, build_parts
+from .plan import Length, plan_length, resolve_backend, write_plan
+from .run_folder import new_run_folder, run_of, write_start
+from .stop import StopRequest
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Args:
+        folder: the run folder.
+        metrics: the test metrics of the best weights, by name.
+        task: the trained task; its model holds the best weights.
+    """
+
+    folder: Path
+    metrics: dict[str, float] = field(default_factory=dict)
+    task: Any = None
+
+
+def train(
+    config: Config,
+    *,
+    typed: Sequence[str] = (),
+    allow: Sequence[str] = (),
+    resume: Path | None = None,
+    callbacks: Sequence[Any] = (),
+    say: Callable[[str], None] = print,
+) -> Result:
+    """Trains one run from its start, or from a checkpoint, and tests the best weights.
+
+    Args:
+        config: the whole configuration.
+        typed: the arguments as they were typed, kept in the run folder.
+        allow: further packages that a `_target_` may come from.
+        resume: a checkpoint folder to go on from; the run stays in its run folder.
+        callbacks: more Lightning callbacks, after the usual ones and before checkpoints are written.
+        say: where the plan and the result go.
+
+    Raises:
+        UserError: what was given cannot be run.
+        NonFinite: the loss or the gradient was not finite; the weights are those before that step.
+        Stopped: a signal ended the run after its checkpoint was written.
+    """
+    check_before_building(config)
+    folder = run_of(resume) if resume is not None else new_run_folder(config)
+    hardware = choose_hardware(config.trainer)
+    parts = build_parts(config, allow)
+    length = plan_length(config, len(parts.data.train_dataloader()))
+    backend = resolve_backend(config, hardware)
+    scan_typed = any(each.startswith("scan=") for each in typed)
+    say(f"\nPolyMamba {'goes on with' if resume else 'starts'} a run")
+    say(
+        write_plan(config, parts.describe, parts.model, parts.scan, length, hardware, backend, folder, scan_typed)
+        + "\n"
+    )
+    if resume is None:
+        about = {"seed": config.seed, "threads": hardware.threads, "backend": backend[0], "backend_reason": backend[1]}
+        about |= {"device": hardware.device, "precision": hardware.precision}
+        write_start(folder, config, typed, {**describe_environment(), **about})
+    metrics = _fit_and_test(config, parts, length, hardware, folder, resume, callbacks)
+    return Result(folder, metrics, parts.task)
+
+
+def check_before_building(config: Config) -> None:
+    """Raises UserError for settings that are wrong whatever the data and the model are; needs no torch."""
+    parse_duration(config.trainer.time_limit)
+    if config.logger.name == "tensorboard":
+        require_tensorboard()
+
+
+def _fit_and_test(
+    config: Config,
+    parts: Parts,
+    length: Length,
+    hardware: Hardware,
+    folder: Path,
+    resume: Path | None,
+    more: Sequence[Any],
+) -> dict[str, float]:
+    from .callbacks import WeightAverage, default_callbacks
+    from .saving import CheckpointFolders, Saver
+
+    stop, io = StopRequest(), CheckpointFolders()
+    parts.task.optimizer_factory = lambda model: build_optimizer(model, config.optimizer, length.steps)
+    saver = Saver(folder / "checkpoints", io, config, parts.task.monitor, stop)
+    usual = default_callbacks(config, folder)
+    with quiet():
+        trainer = make_trainer(config, hardware, folder, [saver.before_validation, *usual, *more, saver], io, length)
+        with stop.listening():
+            trainer.fit(parts.task, datamodule=parts.data, ckpt_path=resume, weights_only=True if resume else None)
+            if saver.validation_due:
+                trainer.validate(parts.task, datamodule=parts.data, verbose=False)
+        best = best_checkpoint(folder)
+        parts.task.model.load_state_dict(files.read_weights(best))
+        for callback in usual:
+            if isinstance(callback, WeightAverage):
+                callback.release()
+        if config.trainer.pictures:
+            draw_scan(parts, folder)
+        [metrics] = trainer.test(parts.task, datamodule=parts.data, verbose=False)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """The run's best checkpoint, or its last where no validation chose one."""
+    return files.find(folder, ("best", "last"))[0]
+
+
+def draw_scan(parts: Parts, folder: Path) -> None:
+    """Writes scan.png: the paths of the model's scan over its grid of tokens."""
+    grid = getattr(parts.model, "grid", None)
+    if parts.scan is None or grid is None:
+        return
+    from ..core import scans
+
+    scans.draw(parts.scan, grid, path=folder / "scan.png")

@@ -1,0 +1,92 @@
+"""A domain small enough for tests: points in three classes, a small network with dropout, Lightning's own loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+
+from polymamba.core.errors import UserError
+from polymamba.data.loading import Batches, EpochLoader, EpochSampler
+from polymamba.domains.task import Task
+
+
+class Net(nn.Module):
+    """(batch, 1, 2, 2) -> (batch, classes), with dropout so that the random state matters."""
+
+    def __init__(self, features: int, classes: int, hidden: int = 8, dropout: float = 0.2, explode: bool = False):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(features, hidden),
+            nn.ReLU(),
+            nn.LayerNorm(hidden),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, classes),
+        )
+        self.explode = explode
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x.flatten(1))
+        return y * float("nan") if self.explode and self.training else y
+
+
+def build(describe: dict[str, Any], size: str | None = None, patch_size: int = 2, **options: Any) -> Net:
+    """A Net for the data; a patch size that does not divide the width is refused, as real models do."""
+    width = describe["image_size"][0] * describe["image_size"][1]
+    if width % patch_size:
+        raise UserError(
+            "the patch size does not divide the width", given=f"model.patch_size={patch_size}", allowed="1, 2, 4",
+            do="model.patch_size=2",
+        )  # fmt: skip
+    return Net(width, describe["num_classes"], **options)
+
+
+class Points(LightningDataModule):
+    """Gaussian points, shuffled by (seed, epoch)."""
+
+    def __init__(self, samples: int = 48, batch_size: int = 4, seed: int = 0, workers: int = 0, classes: int = 3):
+        super().__init__()
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.workers, self.classes = workers, classes
+        inputs = torch.randn(samples, 1, 2, 2, generator=torch.Generator().manual_seed(seed))
+        labels = inputs.flatten(1)[:, :classes].argmax(1)
+        self.points = Batches(lambda epoch, positions: inputs[torch.from_numpy(positions)], labels)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "domain": "toy", "name": "toy_points", "image_size": (2, 2), "channels": 1, "num_classes": self.classes,
+            "classes": [str(i) for i in range(self.classes)], "train": self.samples, "val": self.samples, "test": self.samples,
+        }  # fmt: skip
+
+    def verify(self) -> None:
+        pass
+
+    def _loader(self, train: bool) -> EpochLoader:
+        return EpochLoader(self.points, EpochSampler(self.samples, self.batch_size, self.seed, train), self.workers)
+
+    def train_dataloader(self) -> EpochLoader:
+        return self._loader(True)
+
+    def val_dataloader(self) -> EpochLoader:
+        return self._loader(False)
+
+    def test_dataloader(self) -> EpochLoader:
+        return self._loader(False)
+
+
+class Classify(Task):
+    """Cross entropy and accuracy."""
+
+    monitor = ("val/accuracy", "max")
+
+    def __init__(self, model: nn.Module, describe: dict[str, Any], label_smoothing: float = 0.0):
+        super().__init__(model, describe)
+        self.label_smoothing = label_smoothing
+
+    def step(self, batch: Any, stage: str):
+        x, target = batch
+        logits = self.model(x)
+        loss = nn.functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        return loss, {"accuracy": (logits.argmax(1) == target).float().mean()}
