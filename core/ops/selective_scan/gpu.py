@@ -35,6 +35,14 @@ class Tile(NamedTuple):
     unroll: int
     warps: int
 
+    @property
+    def channels(self) -> int:
+        return self.rows * self.width
+
+    @property
+    def numel(self) -> int:
+        return self.rows * self.states * self.width
+
 
 class Plan(NamedTuple):
     """Sizes of one call and how the work is divided: `blocks` of channels in all groups, `segments` of `segment` steps."""
@@ -94,8 +102,9 @@ def segments_of(programs: int, warps: int, steps: int, processors: int) -> int:
 
 
 def saved_shape(batch: int, paths: int, steps: int, channels: int, groups: int, states: int) -> tuple[int, ...]:
-    """Shape of the states saved at chunk begins: (batch, paths, chunks, states, channels)."""
-    return batch, paths, -(-steps // CHUNK), states, channels
+    """Shape of the states saved at chunk begins, by tiles: (batch, paths, chunks, channel blocks, numbers in a tile)."""
+    tile = tile_of(states)
+    return batch, paths, triton.cdiv(steps, CHUNK), groups * triton.cdiv(channels // groups, tile.channels), tile.numel
 
 
 def forward(
@@ -166,9 +175,9 @@ def backward(
         for t in (x, delta)
     )
     db, dc = (partial(t, parts, batch, paths, length, plan.groups, states) for t in (B, C))
-    da = partial(A, batch, paths, plan.segments, states, plan.channels)
+    da = partial(A, batch, paths, plan.segments, plan.blocks, plan.tile.numel)
     dd, dbias = (partial(t, batch, paths, plan.segments, plan.channels) for t in (D, delta_bias))
-    dinitial = partial(initial_state, batch, paths, plan.channels, states)
+    dinitial = partial(initial_state, batch, paths, plan.blocks, plan.tile.numel)
     dz = partial(z, batch, length, plan.channels, dtype=x.dtype if z is None else z.dtype)
     if plan.programs * plan.steps:
         with _on(x):
@@ -176,7 +185,7 @@ def backward(
             carry = _carry(plan, inputs, delta_softplus, True, grad, grad_state, stride, scale)
             tile = plan.tile
             scratch = x.new_empty(
-                (plan.programs, CHUNK // tile.unroll, tile.rows * tile.states * tile.width), dtype=torch.float32
+                (plan.programs, CHUNK // tile.unroll, tile.numel), dtype=torch.float32
             )
             scan_backward_kernel[(plan.programs,)](
                 inputs.x, inputs.delta, inputs.A, inputs.B, inputs.C, inputs.D, inputs.z, inputs.bias, inputs.order,
@@ -187,13 +196,13 @@ def backward(
             )  # fmt: skip
             if z is not None:
                 _gate_backward(plan, grad, stride, ungated, inputs, dz)
-    elif dinitial is not None and grad_state is not None:
-        dinitial.copy_(grad_state)
+    elif grad_state is not None and initial_state is not None:
+        return *(None if t is None else t.new_zeros(t.shape) for t in (x, delta, A, B, C, D, z, delta_bias)), grad_state
     return (
-        _sum_paths(dx, x), _sum_paths(ddelta, delta), da.sum((0, 2)).transpose(1, 2).to(A.dtype).contiguous(),
+        _sum_paths(dx, x), _sum_paths(ddelta, delta), _from_tiles(plan, da.sum((0, 2))).to(A.dtype),
         _sum_paths(db.sum(0), B), _sum_paths(dc.sum(0), C), None if D is None else dd.sum((0, 2)).to(D.dtype), dz,
         None if dbias is None else dbias.sum((0, 2)).to(delta_bias.dtype),
-        None if dinitial is None else dinitial.to(initial_state.dtype),
+        None if dinitial is None else _from_tiles(plan, dinitial).to(initial_state.dtype),
     )  # fmt: skip
 
 
@@ -226,7 +235,7 @@ def _inputs(plan, x, delta, A, B, C, D, z, delta_bias, order, seq_idx, initial_s
 def _plan(x: Tensor, A: Tensor, B: Tensor, order: Tensor | None) -> Plan:
     (batch, _, length, channels), (paths, _, states), groups = x.shape, A.shape, B.shape[3]
     steps, group, tile = length if order is None else order.shape[-1], channels // groups, tile_of(states)
-    blocks = groups * triton.cdiv(group, tile.rows * tile.width)
+    blocks = groups * triton.cdiv(group, tile.channels)
     segments = segments_of(batch * paths * blocks, tile.warps, steps, _processors(x.device))
     segment = CHUNK * triton.cdiv(triton.cdiv(steps, CHUNK), segments)
     return Plan(batch, paths, length, steps, channels, group, groups, states, tile, blocks, segments, segment)
@@ -258,6 +267,14 @@ def _edge_or_zero(state: Tensor, given: Tensor | None) -> Tensor:
     return state.zero_() if given is None else state.copy_(given)
 
 
+def _from_tiles(plan: Plan, tiles: Tensor) -> Tensor:
+    """(..., blocks, numbers in a tile) -> (..., channels, states), without the padding."""
+    tile, front = plan.tile, tiles.shape[:-2]
+    rows = tiles.view(*front, plan.groups, -1, tile.rows, tile.states, tile.width).transpose(-1, -2)
+    rows = rows.reshape(*front, plan.groups, -1, tile.states)[..., : plan.group, : plan.states]
+    return rows.reshape(*front, plan.channels, plan.states)
+
+
 def _sum_paths(gradient: Tensor, like: Tensor) -> Tensor:
     """Summed over the paths where the argument has one for all of them, in its dtype."""
     if gradient.shape[1] != like.shape[1]:
@@ -269,11 +286,11 @@ def _carry(
     plan: Plan, inputs: _Inputs, softplus: bool, reverse: bool, grad: Tensor | None = None,
     grad_state: Tensor | None = None, grad_stride: tuple[int, ...] = (0, 0, 0), scale: float = 1.0,
 ) -> Tensor | None:  # fmt: skip
-    """What enters each segment, (batch, paths, segments, states, channels); None where the length is not split."""
+    """What enters each segment, (batch, paths, segments, blocks, tile); None where the length is not split."""
     if plan.segments == 1:
         return None
     shape = (plan.batch, plan.paths, plan.segments)
-    carry = inputs.A.new_empty((*shape, plan.states, plan.channels))
+    carry = inputs.A.new_empty((*shape, plan.blocks, plan.tile.numel))
     sums = inputs.A.new_empty((*shape, plan.channels))
     x, delta, b, c, *others = inputs.strides
     segment_kernel[(plan.programs,)](
@@ -281,10 +298,11 @@ def _carry(
         inputs.seq_idx, grad, carry, sums, x, delta, c if reverse else b, *others, grad_stride, scale,
         *plan.sizes, SOFTPLUS=softplus, REVERSE=reverse, **plan.constants,
     )  # fmt: skip
-    width = 32
-    chain_kernel[(plan.batch * plan.paths * triton.cdiv(plan.channels, width),)](
-        carry, sums, inputs.A, grad_state if reverse else inputs.initial, plan.paths, plan.channels, plan.states,
-        plan.segments, REVERSE=reverse, BN=plan.tile.states, BW=width, num_warps=plan.tile.warps,
+    constants = plan.constants
+    del constants["UNROLL"]
+    chain_kernel[(plan.programs // plan.segments,)](
+        carry, sums, inputs.A, grad_state if reverse else inputs.initial, plan.paths, plan.channels, plan.group, plan.states,
+        plan.blocks, plan.segments, REVERSE=reverse, **constants,
     )  # fmt: skip
     return carry
 

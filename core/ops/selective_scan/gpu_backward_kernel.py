@@ -20,6 +20,7 @@ from .gpu_kernels import (
     load_parameter,
     load_states,
     load_steps,
+    offsets_in_tile,
     place_of_program,
     sigmoid,
 )
@@ -28,7 +29,7 @@ from .gpu_kernels import (
 @triton.jit
 def sum_channels(b_t):
     """(BR, BN, BW) -> (BN,)"""
-    return tl.sum(tl.sum(b_t, axis=0), axis=1)
+    return tl.sum(tl.sum(b_t, axis=2), axis=0)
 
 
 @triton.jit
@@ -42,14 +43,14 @@ def scan_backward_kernel(
 ):  # fmt: skip
     """Every gradient of one segment, from the carry that enters it at its end.
 
-    Sums over programs are left to the caller, in a fixed order: dx, ddelta (B, P, L, D); dA (B, P, K, N, D);
-    dB, dC (NB / G, B, P, L, G, N); dD, dbias (B, P, K, D). dinitial: (B, P, D, N). scratch: (programs, CHUNK / UNROLL,
-    tile), used again for every chunk.
+    Sums over programs are left to the caller, in a fixed order: dx, ddelta (B, P, L, D); dA (B, P, K, NB, tile);
+    dB, dC (NB / G, B, P, L, G, N); dD, dbias (B, P, K, D). dinitial: (B, P, NB, tile). scratch: (programs,
+    CHUNK / UNROLL, tile), used again for every chunk.
     """
-    i_b, i_p, i_k, i_g, o_c, m_c = place_of_program(D, DG, NB, P, K, BR, BW)
+    i_b, i_p, i_k, i_g, i_block, o_c, m_c = place_of_program(D, DG, NB, P, K, BR, BW)
     i_bp = i_b * P + i_p
     G = D // DG
-    i_part = (tl.program_id(0) % NB) % (NB // G)
+    i_part = i_block % (NB // G)
     o_n = tl.arange(0, BN)
     m_n = o_n < N
     m_t = m_c[:, None, :] & m_n[None, :, None]
@@ -69,13 +70,13 @@ def scan_backward_kernel(
     p_db += ((i_part * B + i_b) * P + i_p) * L * G * N + i_g * N
     p_dc += ((i_part * B + i_b) * P + i_p) * L * G * N + i_g * N
 
-    o_t = (tl.arange(0, BR)[:, None, None] * BN + o_n[None, :, None]) * BW + tl.arange(0, BW)[None, None, :]
+    o_t = offsets_in_tile(BR, BN, BW)
     p_scratch += tl.program_id(0).to(tl.int64) * (CHUNK // UNROLL * BR * BN * BW) + o_t
     o_a = o_c[:, None, :] * N + o_n[None, :, None]
     b_a = tl.load(p_a + i_p * D * N + o_a, mask=m_t, other=0.0) * LOG2E
     b_bias = load_parameter(p_bias, i_p * D + o_c, m_c)
     b_d = load_parameter(p_d, i_p * D + o_c, m_c)
-    b_carry = load_edge(p_carry, p_grad_state, i_bp, i_k, K, o_c, o_n, D, N, m_t)
+    b_carry = load_edge(p_carry, p_grad_state, i_bp, (i_bp * K + i_k) * NB + i_block, o_t, o_a, m_t, D, N)
     b_da = tl.zeros(m_t.shape, tl.float32)
     b_dd = tl.zeros(m_c.shape, tl.float32)
     b_dbias = tl.zeros(m_c.shape, tl.float32)
@@ -85,8 +86,7 @@ def scan_backward_kernel(
     begin = first + (tl.minimum(SEGMENT, S - first) - 1) // CHUNK * CHUNK
     while begin >= first:
         n_groups = (tl.minimum(CHUNK, S - begin) + UNROLL - 1) // UNROLL
-        o_chunk = (i_bp * n_chunks + begin // CHUNK) * N * D
-        b_h = tl.load(p_chunks + o_chunk + o_n[None, :, None] * D + o_c[:, None, :], mask=m_t, other=0.0)
+        b_h = tl.load(p_chunks + ((i_bp * n_chunks + begin // CHUNK) * NB + i_block) * (BR * BN * BW) + o_t)
         tl.store(p_scratch, b_h)
         m = i_k * 0 + 1
         while m < n_groups:
@@ -150,10 +150,11 @@ def scan_backward_kernel(
         begin -= CHUNK
 
     o_k = i_bp * K + i_k
-    tl.store(p_da + o_k * N * D + o_n[None, :, None] * D + o_c[:, None, :], b_da, mask=m_t)
+    tl.store(p_da + (o_k * NB + i_block) * (BR * BN * BW) + o_t, b_da)
     if p_dd is not None:
         tl.store(p_dd + o_k * D + o_c, b_dd, mask=m_c)
     if p_dbias is not None:
         tl.store(p_dbias + o_k * D + o_c, b_dbias, mask=m_c)
     if p_dinitial is not None:
-        tl.store(p_dinitial + i_bp * D * N + o_a, b_carry, mask=m_t & (i_k == 0))
+        if i_k == 0:
+            tl.store(p_dinitial + (i_bp * NB + i_block) * (BR * BN * BW) + o_t, b_carry)

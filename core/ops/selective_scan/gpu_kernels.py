@@ -11,7 +11,8 @@ m_ mask, i_ program's place. Sizes:
     CHUNK steps between two saved states, UNROLL steps whose rows are loaded together
     BR x BW channels of a block, BN states padded to a power of two: the state is a tile (BR, BN, BW). Two axes for the
     channels let the compiler spread 8 of them and 4 states over the 32 lanes of a warp, so that sums over either need
-    few shuffles.
+    few shuffles. States that only kernels read (saved states, carries) lie in memory as whole tiles, padding included:
+    then their addresses are one number and constants, where strides would keep a register for every element.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def sigmoid(b_v):
 
 @triton.jit
 def place_of_program(D, DG, NB, P, K, BR: tl.constexpr, BW: tl.constexpr):
-    """Batch, path, segment and group this program works on, and its block's channels (BR, BW) with their mask.
+    """Batch, path, segment, group and block of this program, and the block's channels (BR, BW) with their mask.
 
     NB is the number of channel blocks of all groups; a block never reaches into the next group.
     """
@@ -60,7 +61,7 @@ def place_of_program(D, DG, NB, P, K, BR: tl.constexpr, BW: tl.constexpr):
     i_g = i_block // blocks_of_group
     o_row = tl.arange(0, BR)[:, None] * BW + tl.arange(0, BW)[None, :]
     o_row += (i_block % blocks_of_group) * (BR * BW)
-    return i_b.to(tl.int64), i_p.to(tl.int64), i_k, i_g, i_g * DG + o_row, o_row < DG
+    return i_b.to(tl.int64), i_p.to(tl.int64), i_k, i_g, i_block, i_g * DG + o_row, o_row < DG
 
 
 @triton.jit
@@ -152,13 +153,18 @@ def load_parameter(p_v, o_v, m_v):
 
 
 @triton.jit
-def load_edge(p_carry, p_edge, i_bp, i_k, K, o_c, o_n, D, N, m_t):
-    """What enters the segment: the carry (B, P, K, N, D) where the length is split, else (B, P, D, N), else 0."""
-    o_cc, o_nn = o_c[:, None, :], o_n[None, :, None]
+def offsets_in_tile(BR: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr):
+    o_n = tl.arange(0, BN)[None, :, None]
+    return (tl.arange(0, BR)[:, None, None] * BN + o_n) * BW + tl.arange(0, BW)[None, None, :]
+
+
+@triton.jit
+def load_edge(p_carry, p_edge, i_bp, o_k, o_t, o_a, m_t, D, N):
+    """What enters the segment: its carry (tile o_k) where the length is split, else the edge (B, P, D, N), else 0."""
     if p_carry is not None:
-        b_v = tl.load(p_carry + (i_bp * K + i_k) * N * D + o_nn * D + o_cc, mask=m_t, other=0.0)
+        b_v = tl.load(p_carry + o_k * (m_t.numel) + o_t)
     elif p_edge is not None:
-        b_v = tl.load(p_edge + i_bp * D * N + o_cc * N + o_nn, mask=m_t, other=0.0).to(tl.float32)
+        b_v = tl.load(p_edge + i_bp * D * N + o_a, mask=m_t, other=0.0).to(tl.float32)
     else:
         b_v = tl.zeros(m_t.shape, tl.float32)
     return b_v
@@ -175,9 +181,9 @@ def scan_kernel(
 ):  # fmt: skip
     """Outputs of one segment from the state that enters it; with p_chunks also the state at each chunk's begin.
 
-    out and ungated: (B, P, L, D), gated where z is given. chunks: (B, P, ceil(S / CHUNK), N, D). final: (B, P, D, N).
+    out and ungated: (B, P, L, D), gated where z is given. chunks: (B, P, ceil(S / CHUNK), NB, tile). final: (B, P, D, N).
     """
-    i_b, i_p, i_k, i_g, o_c, m_c = place_of_program(D, DG, NB, P, K, BR, BW)
+    i_b, i_p, i_k, i_g, i_block, o_c, m_c = place_of_program(D, DG, NB, P, K, BR, BW)
     i_bp = i_b * P + i_p
     o_n = tl.arange(0, BN)
     m_t = m_c[:, None, :] & (o_n < N)[None, :, None]
@@ -192,18 +198,19 @@ def scan_kernel(
     if p_z is not None:
         p_z += i_b * s_z[0]
 
-    b_a = tl.load(p_a + i_p * D * N + o_c[:, None, :] * N + o_n[None, :, None], mask=m_t, other=0.0) * LOG2E
+    o_a = o_c[:, None, :] * N + o_n[None, :, None]
+    b_a = tl.load(p_a + i_p * D * N + o_a, mask=m_t, other=0.0) * LOG2E
     b_bias = load_parameter(p_bias, i_p * D + o_c, m_c)
     b_d = load_parameter(p_d, i_p * D + o_c, m_c)
-    b_h = load_edge(p_carry, p_initial, i_bp, i_k, K, o_c, o_n, D, N, m_t)
+    o_t = offsets_in_tile(BR, BN, BW)
+    b_h = load_edge(p_carry, p_initial, i_bp, (i_bp * K + i_k) * NB + i_block, o_t, o_a, m_t, D, N)
     n_chunks = (S + CHUNK - 1) // CHUNK
     t = i_k * SEGMENT
     end = tl.minimum(t + SEGMENT, S)
     while t < end:
         if p_chunks is not None:
             if t % CHUNK == 0:
-                o_chunk = (i_bp * n_chunks + t // CHUNK) * N * D
-                tl.store(p_chunks + o_chunk + o_n[None, :, None] * D + o_c[:, None, :], b_h, mask=m_t)
+                tl.store(p_chunks + ((i_bp * n_chunks + t // CHUNK) * NB + i_block) * (BR * BN * BW) + o_t, b_h)
         tokens, visits, begins, xs, dts, raws = load_steps(
             p_x, p_delta, p_order, p_seq, b_bias, o_c, m_c, t, S, L, s_x[2], s_delta[2], SOFTPLUS, UNROLL
         )
@@ -224,7 +231,7 @@ def scan_kernel(
             tl.store(p_out + o_y, b_y, mask=m_y)
         t += UNROLL
     m_final = m_t & (i_k == K - 1)
-    tl.store(p_final + i_bp * D * N + o_c[:, None, :] * N + o_n[None, :, None], b_h, mask=m_final)
+    tl.store(p_final + i_bp * D * N + o_a, b_h, mask=m_final)
 
 
 @triton.jit
@@ -238,10 +245,10 @@ def segment_kernel(
 ):  # fmt: skip
     """What a segment that is entered with 0 hands on: its last state, or with REVERSE the carry at its begin.
 
-    rows: B, or with REVERSE C. carry: (B, P, K, N, D). sum: (B, P, K, D), the segment's sum of Δ, from which its whole
+    rows: B, or with REVERSE C. carry: (B, P, K, NB, tile). sum: (B, P, K, D), the segment's sum of Δ, from which its whole
     decay is exp(A sum); infinite where a restart cuts the segment, so that nothing passes through it.
     """
-    i_b, i_p, i_k, i_g, o_c, m_c = place_of_program(D, DG, NB, P, K, BR, BW)
+    i_b, i_p, i_k, i_g, i_block, o_c, m_c = place_of_program(D, DG, NB, P, K, BR, BW)
     o_n = tl.arange(0, BN)
     m_t = m_c[:, None, :] & (o_n < N)[None, :, None]
     p_x += i_b * s_x[0] + i_p * s_x[1]
@@ -256,7 +263,8 @@ def segment_kernel(
         if p_z is not None:
             p_z += i_b * s_z[0]
 
-    b_a = tl.load(p_a + i_p * D * N + o_c[:, None, :] * N + o_n[None, :, None], mask=m_t, other=0.0) * LOG2E
+    o_a = o_c[:, None, :] * N + o_n[None, :, None]
+    b_a = tl.load(p_a + i_p * D * N + o_a, mask=m_t, other=0.0) * LOG2E
     b_bias = load_parameter(p_bias, i_p * D + o_c, m_c)
     b_h = tl.zeros(m_t.shape, tl.float32)
     b_sum = tl.zeros(m_c.shape, tl.float32)
@@ -286,39 +294,36 @@ def segment_kernel(
                 b_sum += dts[i]
         j += 1
     o_k = (i_b * P + i_p) * K + i_k
-    tl.store(p_carry + o_k * N * D + o_n[None, :, None] * D + o_c[:, None, :], b_h, mask=m_t)
+    tl.store(p_carry + (o_k * NB + i_block) * (BR * BN * BW) + offsets_in_tile(BR, BN, BW), b_h)
     tl.store(p_sum + o_k * D + o_c, b_sum, mask=m_c)
 
 
 @triton.jit
 def chain_kernel(
-    p_carry, p_sum, p_a, p_edge, P, D, N, K, REVERSE: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr
+    p_carry, p_sum, p_a, p_edge, P, D, DG, N, NB, K, REVERSE: tl.constexpr,
+    BR: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     """Turns what each segment hands on when entered with 0 into what enters each segment; in place, K short steps.
 
-    carry: (B, P, K, N, D). sum: (B, P, K, D). edge: (B, P, D, N) or None, what enters the first (REVERSE: last) segment.
+    carry: (B, P, K, NB, tile). sum: (B, P, K, D). edge: (B, P, D, N) or None, what enters the first (REVERSE: last) segment.
     """
-    i = tl.program_id(0)
-    n_blocks = (D + BW - 1) // BW
-    i_bp = (i // n_blocks).to(tl.int64)
-    i_p = i_bp % P
-    o_c = (i % n_blocks) * BW + tl.arange(0, BW)[None, :]
-    o_n = tl.arange(0, BN)[:, None]
-    m_t = (o_c < D) & (o_n < N)
-    b_a = tl.load(p_a + i_p * D * N + o_c * N + o_n, mask=m_t, other=0.0) * LOG2E
-    if p_edge is None:
-        b_h = tl.zeros([BN, BW], tl.float32)
-    else:
-        b_h = tl.load(p_edge + i_bp * D * N + o_c * N + o_n, mask=m_t, other=0.0).to(tl.float32)
-    j = i_bp * 0
+    i_b, i_p, i_one, i_g, i_block, o_c, m_c = place_of_program(D, DG, NB, P, 1, BR, BW)
+    i_bp = i_b * P + i_p
+    o_n = tl.arange(0, BN)
+    m_t = m_c[:, None, :] & (o_n < N)[None, :, None]
+    o_a = o_c[:, None, :] * N + o_n[None, :, None]
+    o_t = offsets_in_tile(BR, BN, BW)
+    b_a = tl.load(p_a + i_p * D * N + o_a, mask=m_t, other=0.0) * LOG2E
+    b_h = load_edge(None, p_edge, i_bp, 0, o_t, o_a, m_t, D, N)
+    j = i_one * 0
     while j < K:
         o_k = i_bp * K + ((K - 1 - j) if REVERSE else j)
-        p_t = p_carry + o_k * N * D + o_n * D + o_c
-        b_sum = tl.load(p_sum + o_k * D + o_c, mask=o_c < D, other=0.0)
-        b_end = tl.load(p_t, mask=m_t, other=0.0)
-        tl.store(p_t, b_h, mask=m_t)
-        b_decay = tl.where(b_sum == float("inf"), 0.0, tl.exp2(b_sum * b_a))
-        b_h = tl.where(b_decay == 0.0, 0.0, b_decay * b_h) + b_end
+        p_t = p_carry + (o_k * NB + i_block) * (BR * BN * BW) + o_t
+        b_sum = tl.load(p_sum + o_k * D + o_c, mask=m_c, other=0.0)[:, None, :]
+        b_end = tl.load(p_t)
+        tl.store(p_t, b_h)
+        whole = b_sum < float("inf")
+        b_h = tl.where(whole, tl.exp2(tl.where(whole, b_sum, 0.0) * b_a) * b_h, 0.0) + b_end
         j += 1
 
 
