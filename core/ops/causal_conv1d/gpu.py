@@ -89,9 +89,7 @@ def backward(
     grad_state = None if grad_state is None else grad_state.float().contiguous()
     batch, paths, channels, width = plan.batch, plan.paths, plan.channels, plan.width
     summed = x.shape[1] != paths
-    dx = torch.zeros(
-        (batch, paths, plan.length, channels), dtype=torch.float32 if summed else x.dtype, device=x.device
-    )
+    dx = torch.zeros((batch, paths, plan.length, channels), dtype=torch.float32 if summed else x.dtype, device=x.device)
     dpre = dx.new_empty((batch, paths, plan.steps, channels), dtype=torch.float32)
     blocks = triton.cdiv(plan.steps, plan.rows)
     dweight = dpre.new_empty((batch, paths, blocks, width, channels))
@@ -112,7 +110,8 @@ def backward(
     if summed:
         dx = dx.sum(1, keepdim=True)
     return (
-        dx.to(x.dtype), dweight.sum((0, 2)).transpose(1, 2).to(weight.dtype).contiguous(),
+        dx.to(x.dtype),
+        dweight.sum((0, 2)).transpose(1, 2).to(weight.dtype).contiguous(),
         None if dbias is None else dbias.sum((0, 2)).to(bias.dtype),
         None if dinitial is None else dinitial.to(initial_state.dtype),
     )  # fmt: skip

@@ -73,9 +73,8 @@ def before_activation(
         b_y += tl.load(p_bias + o_c, mask=m_c, other=0.0)
     reached = o_s >= 0
     for lag in tl.static_range(W):
-        if lag > 0:
-            if p_seq is not None:
-                reached = reached & (restarts_at(p_seq, p_order, o_s - (lag - 1), S, L) == 0)
+        if lag > 0 and p_seq is not None:
+            reached = reached & (restarts_at(p_seq, p_order, o_s - (lag - 1), S, L) == 0)
         b_w = tl.load(p_weight + o_c * W + (W - 1 - lag), mask=m_c, other=0.0)
         b_x = load_history(p_x, p_order, p_state, o_s - lag, o_c, x_row, S, L, D, W)
         b_y += tl.where(reached, b_x, 0.0) * b_w
@@ -88,7 +87,7 @@ def conv_kernel(
     SILU: tl.constexpr, W: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """out: (B, P, L, D)."""
-    i_b, i_p, i_row, o_s, o_c = place_of_program(P, D, (S + BS - 1) // BS, BS, BD)
+    i_b, i_p, _i_row, o_s, o_c = place_of_program(P, D, (S + BS - 1) // BS, BS, BD)
     p_x += i_b * s_x[0] + i_p * s_x[1]
     p_weight += i_p * D * W
     if p_bias is not None:
@@ -112,7 +111,7 @@ def conv_state_kernel(
     W: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """The last W - 1 inputs of each path, final: (B, P, D, W - 1). count: (B, P), steps of each path; None: S."""
-    i_b, i_p, i_row, o_k, o_c = place_of_program(P, D, 1, BS, BD)
+    i_b, i_p, _i_row, o_k, o_c = place_of_program(P, D, 1, BS, BD)
     p_x += i_b * s_x[0] + i_p * s_x[1]
     count = S
     if p_order is not None:
@@ -168,9 +167,8 @@ def conv_backward_weight_kernel(
         tl.store(p_dbias + o_part * D + o_c, tl.sum(b_g, axis=0)[None, :], mask=m_c)
     reached = o_s >= 0
     for lag in tl.static_range(W):
-        if lag > 0:
-            if p_seq is not None:
-                reached = reached & (restarts_at(p_seq, p_order, o_s - (lag - 1), S, L) == 0)
+        if lag > 0 and p_seq is not None:
+            reached = reached & (restarts_at(p_seq, p_order, o_s - (lag - 1), S, L) == 0)
         b_x = load_history(p_x, p_order, p_state, o_s - lag, o_c, s_x[2], S, L, D, W)
         b_dw = tl.sum(tl.where(reached, b_x, 0.0) * b_g, axis=0)[None, :]
         tl.store(p_dweight + (o_part * W + W - 1 - lag) * D + o_c, b_dw, mask=m_c)
@@ -182,7 +180,7 @@ def conv_backward_input_kernel(
     W: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """dx: (B, P, L, D), and for the steps -(W - 1) .. -1 before the first the initial state's gradient (B, P, D, W - 1)."""
-    i_b, i_p, i_row, o_s, o_c = place_of_program(P, D, (S + W - 1 + BS - 1) // BS, BS, BD)
+    i_b, i_p, _i_row, o_s, o_c = place_of_program(P, D, (S + W - 1 + BS - 1) // BS, BS, BD)
     o_s -= W - 1
     i_bp = i_b * P + i_p
     m_c = o_c < D
@@ -198,9 +196,8 @@ def conv_backward_input_kernel(
     b_dx = tl.zeros([BS, BD], tl.float32)
     for lag in tl.static_range(W):
         o_y = o_s + lag
-        if lag > 0:
-            if p_seq is not None:
-                reached = reached & (restarts_at(p_seq, p_order, o_y, S, L) == 0)
+        if lag > 0 and p_seq is not None:
+            reached = reached & (restarts_at(p_seq, p_order, o_y, S, L) == 0)
         b_w = tl.load(p_weight + o_c * W + (W - 1 - lag), mask=m_c, other=0.0)
         m_y = reached & (o_y >= 0) & (o_y < S) & m_c
         b_dx += tl.load(p_dpre + o_y.to(tl.int64) * D + o_c, mask=m_y, other=0.0) * b_w

@@ -11,7 +11,6 @@ them one after the other would save that memory and leave most of the card idle.
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -22,17 +21,20 @@ from torch import Tensor
 from .gpu_backward_kernel import scan_backward_kernel
 from .gpu_kernels import chain_kernel, gate_backward_kernel, merge_kernel, scan_kernel, segment_kernel
 
-CHUNK = 64  # steps between two saved states: a saved state costs states / CHUNK numbers a token and channel
+CHUNK = 32  # steps between two saved states: a saved state costs states / CHUNK numbers a token and channel
 PROCESSORS_WITHOUT_GPU = 1  # the interpreter runs programs one after the other
 
 
 class Tile(NamedTuple):
-    """A block of channels (rows × width) and padded states, and how it is run: `unroll` steps at a time by `warps`."""
+    """A block of channels (rows × width) and padded states; how many warps run it, and how many steps at a time: `replay`
+    in the backward, which holds their states in registers, `unroll` elsewhere.
+    """
 
     rows: int
     states: int
     width: int
     unroll: int
+    replay: int
     warps: int
 
     @property
@@ -75,13 +77,19 @@ class Plan(NamedTuple):
     @property
     def constants(self) -> dict[str, int]:
         tile = self.tile
-        return {"UNROLL": tile.unroll, "BR": tile.rows, "BN": tile.states, "BW": tile.width, "num_warps": tile.warps}
+        return {"BR": tile.rows, "BN": tile.states, "BW": tile.width, "num_warps": tile.warps}
 
 
 def tile_of(states: int) -> Tile:
-    """The launch configuration for a number of states: 16 numbers of the state a thread up to 128 states, then 32."""
+    """The launch configuration for a number of states: at most 16 numbers of the state a thread up to 128 states."""
     padded = max(4, triton.next_power_of_2(states))
-    return Tile(rows=4, states=padded, width=8, unroll=4 if padded <= 32 else 2, warps=min(8, max(1, padded // 16)))
+    if padded <= 16:
+        return Tile(rows=4, states=padded, width=8, unroll=4, replay=2, warps=1)
+    if padded == 32:
+        return Tile(rows=2, states=padded, width=8, unroll=4, replay=2, warps=1)
+    if padded <= 128:
+        return Tile(rows=4, states=padded, width=8, unroll=2, replay=2, warps=padded // 16)
+    return Tile(rows=max(1, 1024 // padded), states=padded, width=8, unroll=2, replay=1, warps=8)
 
 
 def segments_of(programs: int, warps: int, steps: int, processors: int) -> int:
@@ -124,8 +132,8 @@ def forward(
     shape = (plan.batch, paths, plan.length, plan.channels)
     out = x.new_empty(shape if merge == "none" else (plan.batch, *shape[2:]))
     ungated = x.new_empty(out.shape if save and z is not None else (0,), dtype=torch.float32)
-    chunk_states = x.new_empty(saved_shape(*shape[:2], plan.steps, plan.channels, plan.groups, plan.states) if save else (0,),
-                               dtype=torch.float32)  # fmt: skip
+    saved = saved_shape(*shape[:2], plan.steps, plan.channels, plan.groups, plan.states) if save else (0,)
+    chunk_states = x.new_empty(saved, dtype=torch.float32)
     final_state = x.new_empty((*shape[:2], plan.channels, plan.states), dtype=torch.float32)
     parts = x.new_empty(shape, dtype=torch.float32) if merged else out
     if order is not None:  # the order may leave tokens out
@@ -141,14 +149,14 @@ def forward(
             inputs.x, inputs.delta, inputs.A, inputs.B, inputs.C, inputs.D, None if merged else inputs.z, inputs.bias,
             inputs.order, inputs.seq_idx, carry, inputs.initial,
             parts, None if merged else kept, chunk_states if save else None, final_state,
-            *inputs.strides, *plan.sizes, SOFTPLUS=delta_softplus, CHUNK=CHUNK, **plan.constants,
+            *inputs.strides, *plan.sizes, SOFTPLUS=delta_softplus, CHUNK=CHUNK, UNROLL=plan.tile.unroll, **plan.constants,
         )  # fmt: skip
         if merged:
-            rows, columns = plan.batch * plan.length, _columns(plan.channels)
-            merge_kernel[(triton.cdiv(rows, 4) * triton.cdiv(plan.channels, columns),)](
-                parts, inputs.z, out, kept, inputs.strides[4], _scale(plan, merge), paths, plan.length, plan.channels, rows,
-                BL=4, BD=columns,
-            )  # fmt: skip
+            grid, rows, blocks = _rowwise(plan)
+            scale = 1.0 / paths if merge == "mean" else 1.0
+            merge_kernel[grid](
+                parts, inputs.z, out, kept, inputs.strides[4], scale, paths, plan.length, plan.channels, rows, **blocks
+            )
     return out, final_state, chunk_states, ungated
 
 
@@ -160,50 +168,60 @@ def backward(
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """Gradients of x, delta, A, B, C, D, z, delta_bias, initial_state; None where the argument is None."""
     plan = _plan(x, A, B, order)
+    if plan.programs * plan.steps == 0:
+        given = (x, delta, A, B, C, D, z, delta_bias, initial_state)
+        found = [None if t is None else t.new_zeros(t.shape) for t in given]
+        if initial_state is not None and grad_state is not None:
+            found[-1].copy_(grad_state)
+        return tuple(found)
     inputs = _inputs(plan, x, delta, A, B, C, D, z, delta_bias, order, seq_idx, initial_state)
     grad = _rows(grad_out if merge == "none" else grad_out[:, None])
     stride = (grad.stride(0), grad.stride(1) if merge == "none" else 0, grad.stride(2))
     grad_state = None if grad_state is None else grad_state.float().contiguous()
-    batch, paths, length, states, parts = plan.batch, plan.paths, plan.length, plan.states, plan.blocks // plan.groups
-    empty = torch.zeros if order is not None or plan.programs * plan.steps == 0 else torch.empty
-
-    def partial(like: Tensor | None, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor | None:
-        return None if like is None else empty(shape, dtype=dtype, device=x.device)
-
-    dx, ddelta = (
-        partial(t, batch, paths, length, plan.channels, dtype=t.dtype if t.shape[1] == paths else torch.float32)
-        for t in (x, delta)
+    scale, tile = 1.0 / plan.paths if merge == "mean" else 1.0, plan.tile
+    dx, ddelta, da, db, dc, dd, dbias, dinitial = buffers = _gradient_buffers(
+        plan, x, delta, D, delta_bias, order, initial_state
     )
-    db, dc = (partial(t, parts, batch, paths, length, plan.groups, states) for t in (B, C))
-    da = partial(A, batch, paths, plan.segments, plan.blocks, plan.tile.numel)
-    dd, dbias = (partial(t, batch, paths, plan.segments, plan.channels) for t in (D, delta_bias))
-    dinitial = partial(initial_state, batch, paths, plan.blocks, plan.tile.numel)
-    dz = partial(z, batch, length, plan.channels, dtype=x.dtype if z is None else z.dtype)
-    if plan.programs * plan.steps:
-        with _on(x):
-            scale = _scale(plan, merge)
-            carry = _carry(plan, inputs, delta_softplus, True, grad, grad_state, stride, scale)
-            tile = plan.tile
-            scratch = x.new_empty(
-                (plan.programs, CHUNK // tile.unroll, tile.numel), dtype=torch.float32
-            )
-            scan_backward_kernel[(plan.programs,)](
-                inputs.x, inputs.delta, inputs.A, inputs.B, inputs.C, inputs.D, inputs.z, inputs.bias, inputs.order,
-                inputs.seq_idx, carry, grad_state, grad, chunk_states, scratch,
-                dx, ddelta, da, db, dc, dd, dbias, dinitial,
-                *inputs.strides, stride, scale, batch, *plan.sizes,
-                SOFTPLUS=delta_softplus, CHUNK=CHUNK, **plan.constants,
+    dz = None if z is None else z.new_empty(z.shape)
+    with _on(x):
+        carry = _carry(plan, inputs, delta_softplus, True, grad, grad_state, stride, scale)
+        scratch = x.new_empty((plan.programs, CHUNK // tile.replay, tile.numel), dtype=torch.float32)
+        scan_backward_kernel[(plan.programs,)](
+            inputs.x, inputs.delta, inputs.A, inputs.B, inputs.C, inputs.D, inputs.z, inputs.bias, inputs.order,
+            inputs.seq_idx, carry, grad_state, grad, chunk_states, scratch, *buffers,
+            *inputs.strides, stride, scale, plan.batch, *plan.sizes,
+            SOFTPLUS=delta_softplus, CHUNK=CHUNK, UNROLL=tile.replay, **plan.constants,
+        )  # fmt: skip
+        if z is not None:
+            grid, rows, blocks = _rowwise(plan)
+            gate_backward_kernel[grid](
+                grad, ungated, inputs.z, dz, inputs.strides[4], stride, grad.shape[1], plan.length, plan.channels, rows,
+                **blocks,
             )  # fmt: skip
-            if z is not None:
-                _gate_backward(plan, grad, stride, ungated, inputs, dz)
-    elif grad_state is not None and initial_state is not None:
-        return *(None if t is None else t.new_zeros(t.shape) for t in (x, delta, A, B, C, D, z, delta_bias)), grad_state
     return (
         _sum_paths(dx, x), _sum_paths(ddelta, delta), _from_tiles(plan, da.sum((0, 2))).to(A.dtype),
         _sum_paths(db.sum(0), B), _sum_paths(dc.sum(0), C), None if D is None else dd.sum((0, 2)).to(D.dtype), dz,
-        None if dbias is None else dbias.sum((0, 2)).to(delta_bias.dtype),
-        None if dinitial is None else _from_tiles(plan, dinitial).to(initial_state.dtype),
+        None if delta_bias is None else dbias.sum((0, 2)).to(delta_bias.dtype),
+        None if initial_state is None else _from_tiles(plan, dinitial).to(initial_state.dtype),
     )  # fmt: skip
+
+
+def _gradient_buffers(plan: Plan, x, delta, D, delta_bias, order, initial_state) -> tuple[Tensor | None, ...]:
+    """Where the backward kernel writes the gradients of x, delta, A, B, C, D, bias and state, one place a contribution."""
+    empty = torch.empty if order is None else torch.zeros  # the order may leave tokens out
+
+    def buffer(*shape: int, dtype: torch.dtype = torch.float32, wanted: Tensor | None = x) -> Tensor | None:
+        return None if wanted is None else empty(shape, dtype=dtype, device=x.device)
+
+    outer, parts = (plan.batch, plan.paths), plan.blocks // plan.groups
+    dx, ddelta = (
+        buffer(*outer, plan.length, plan.channels, dtype=t.dtype if t.shape[1] == plan.paths else torch.float32)
+        for t in (x, delta)
+    )
+    db, dc = (buffer(parts, *outer, plan.length, plan.groups, plan.states) for _ in "BC")
+    da = buffer(*outer, plan.segments, plan.blocks, plan.tile.numel)
+    dd, dbias = (buffer(*outer, plan.segments, plan.channels, wanted=t) for t in (D, delta_bias))
+    return dx, ddelta, da, db, dc, dd, dbias, buffer(*outer, plan.blocks, plan.tile.numel, wanted=initial_state)
 
 
 class _Inputs(NamedTuple):
@@ -237,12 +255,17 @@ def _plan(x: Tensor, A: Tensor, B: Tensor, order: Tensor | None) -> Plan:
     steps, group, tile = length if order is None else order.shape[-1], channels // groups, tile_of(states)
     blocks = groups * triton.cdiv(group, tile.channels)
     segments = segments_of(batch * paths * blocks, tile.warps, steps, _processors(x.device))
-    segment = CHUNK * triton.cdiv(triton.cdiv(steps, CHUNK), segments)
+    segment = CHUNK * max(1, triton.cdiv(triton.cdiv(steps, CHUNK), segments))
+    segments = max(1, triton.cdiv(steps, segment))
     return Plan(batch, paths, length, steps, channels, group, groups, states, tile, blocks, segments, segment)
 
 
 def _processors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else PROCESSORS_WITHOUT_GPU
+    return (
+        torch.cuda.get_device_properties(device).multi_processor_count
+        if device.type == "cuda"
+        else PROCESSORS_WITHOUT_GPU
+    )
 
 
 def _on(x: Tensor):
@@ -255,12 +278,10 @@ def _rows(t: Tensor) -> Tensor:
     return t if t.shape[-1] <= 1 or t.stride(-1) == 1 else t.contiguous()
 
 
-def _scale(plan: Plan, merge: str) -> float:
-    return 1.0 / plan.paths if merge == "mean" else 1.0
-
-
-def _columns(channels: int) -> int:
-    return min(512, triton.next_power_of_2(channels))
+def _rowwise(plan: Plan) -> tuple[tuple[int], int, dict[str, int]]:
+    """Grid, rows and block sizes of the kernels that treat every row (batch and token) alike."""
+    rows, columns = plan.batch * plan.length, min(512, triton.next_power_of_2(plan.channels))
+    return (triton.cdiv(rows, 4) * triton.cdiv(plan.channels, columns),), rows, {"BL": 4, "BD": columns}
 
 
 def _edge_or_zero(state: Tensor, given: Tensor | None) -> Tensor:
@@ -296,20 +317,10 @@ def _carry(
     segment_kernel[(plan.programs,)](
         inputs.x, inputs.delta, inputs.A, inputs.C if reverse else inputs.B, inputs.z, inputs.bias, inputs.order,
         inputs.seq_idx, grad, carry, sums, x, delta, c if reverse else b, *others, grad_stride, scale,
-        *plan.sizes, SOFTPLUS=softplus, REVERSE=reverse, **plan.constants,
+        *plan.sizes, SOFTPLUS=softplus, REVERSE=reverse, UNROLL=plan.tile.unroll, **plan.constants,
     )  # fmt: skip
-    constants = plan.constants
-    del constants["UNROLL"]
     chain_kernel[(plan.programs // plan.segments,)](
         carry, sums, inputs.A, grad_state if reverse else inputs.initial, plan.paths, plan.channels, plan.group, plan.states,
-        plan.blocks, plan.segments, REVERSE=reverse, **constants,
+        plan.blocks, plan.segments, REVERSE=reverse, **plan.constants,
     )  # fmt: skip
     return carry
-
-
-def _gate_backward(plan: Plan, grad: Tensor, stride: tuple[int, ...], ungated: Tensor, inputs: _Inputs, dz: Tensor) -> None:
-    rows, columns = plan.batch * plan.length, _columns(plan.channels)
-    gate_backward_kernel[(triton.cdiv(rows, 4) * triton.cdiv(plan.channels, columns),)](
-        grad, ungated, inputs.z, dz, inputs.strides[4], stride, math.prod(ungated.shape[1:-2]), plan.length, plan.channels,
-        rows, BL=4, BD=columns,
-    )  # fmt: skip

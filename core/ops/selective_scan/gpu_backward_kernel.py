@@ -2,7 +2,8 @@
 
 With g the gradient of y, carry = exp(Δ A) dh of the step after, and ā = exp(Δ A) times the state before the step:
 
-    dh = C g + carry    dx = Δ (Σ_n dh B) + D g    dΔ = x (Σ_n dh B) + Σ_n dh A ā    dA = Σ dh Δ ā    dB = Σ_c dh Δ x    dC = Σ_c g h
+    dh = C g + carry            dx = Δ (Σ_n dh B) + D g     dΔ = x (Σ_n dh B) + Σ_n dh A ā
+    dA = Σ_t dh Δ ā             dB = Σ_c dh Δ x             dC = Σ_c g h
 
 ā is computed from the state before the step, never as h - Δ x B, which cancels. Names and sizes: gpu_kernels.py.
 """
@@ -155,6 +156,5 @@ def scan_backward_kernel(
         tl.store(p_dd + o_k * D + o_c, b_dd, mask=m_c)
     if p_dbias is not None:
         tl.store(p_dbias + o_k * D + o_c, b_dbias, mask=m_c)
-    if p_dinitial is not None:
-        if i_k == 0:
-            tl.store(p_dinitial + (i_bp * NB + i_block) * (BR * BN * BW) + o_t, b_carry)
+    if p_dinitial is not None and i_k == 0:
+        tl.store(p_dinitial + (i_bp * NB + i_block) * (BR * BN * BW) + o_t, b_carry)

@@ -208,10 +208,9 @@ def scan_kernel(
     t = i_k * SEGMENT
     end = tl.minimum(t + SEGMENT, S)
     while t < end:
-        if p_chunks is not None:
-            if t % CHUNK == 0:
-                tl.store(p_chunks + ((i_bp * n_chunks + t // CHUNK) * NB + i_block) * (BR * BN * BW) + o_t, b_h)
-        tokens, visits, begins, xs, dts, raws = load_steps(
+        if p_chunks is not None and t % CHUNK == 0:
+            tl.store(p_chunks + ((i_bp * n_chunks + t // CHUNK) * NB + i_block) * (BR * BN * BW) + o_t, b_h)
+        tokens, visits, begins, xs, dts, _raws = load_steps(
             p_x, p_delta, p_order, p_seq, b_bias, o_c, m_c, t, S, L, s_x[2], s_delta[2], SOFTPLUS, UNROLL
         )
         bs = load_states(p_b, tokens, visits, s_b[2], o_n, N, UNROLL)
@@ -273,7 +272,7 @@ def segment_kernel(
     j = n_groups * 0
     while j < n_groups:
         t = first + ((n_groups - 1 - j) if REVERSE else j) * UNROLL
-        tokens, visits, begins, xs, dts, raws = load_steps(
+        tokens, visits, begins, xs, dts, _raws = load_steps(
             p_x, p_delta, p_order, p_seq, b_bias, o_c, m_c, t, S, L, s_x[2], s_delta[2], SOFTPLUS, UNROLL
         )
         rows = load_states(p_rows, tokens, visits, s_rows[2], o_n, N, UNROLL)
@@ -307,7 +306,7 @@ def chain_kernel(
 
     carry: (B, P, K, NB, tile). sum: (B, P, K, D). edge: (B, P, D, N) or None, what enters the first (REVERSE: last) segment.
     """
-    i_b, i_p, i_one, i_g, i_block, o_c, m_c = place_of_program(D, DG, NB, P, 1, BR, BW)
+    i_b, i_p, i_one, _i_g, i_block, o_c, m_c = place_of_program(D, DG, NB, P, 1, BR, BW)
     i_bp = i_b * P + i_p
     o_n = tl.arange(0, BN)
     m_t = m_c[:, None, :] & (o_n < N)[None, :, None]
