@@ -1,0 +1,163 @@
+"""The Triton scan: in the interpreter and compiled ahead of time everywhere, on a GPU where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ahead_of_time import resources
+from operators import assert_matches_reference, run, selective_scan_call
+
+from polymamba.core.ops.selective_scan import gpu, selective_scan
+from polymamba.core.ops.selective_scan.gpu_backward_kernel import scan_backward_kernel
+from polymamba.core.ops.selective_scan.gpu_kernels import (
+    chain_kernel,
+    gate_backward_kernel,
+    merge_kernel,
+    scan_kernel,
+    segment_kernel,
+)
+from polymamba.core.ops.tolerances import RELATIVE_ERROR
+
+SUPPORT = Path(__file__).parents[3] / "support"
+ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+OPTIONAL = {"p_d", "p_z", "p_bias", "p_order", "p_seq", "p_carry", "p_initial", "p_grad_state", "p_ungated", "p_chunks"}
+OPTIONAL |= {"p_dd", "p_dbias", "p_dinitial"}
+
+
+def interpreted(calls: int, visits: int) -> list[dict]:
+    """What tests/support/interpreted.py prints."""
+    done = subprocess.run(
+        [sys.executable, SUPPORT / "interpreted.py", "selective_scan", str(calls), str(visits)],
+        env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def assert_small(results: list[dict]) -> None:
+    limit = RELATIVE_ERROR[torch.float32]
+    wrong = [r for r in results if not all(error <= limit for error in r["errors"].values())]
+    assert not wrong, f"beyond {limit}: {wrong}"
+
+
+def test_interpreted_kernels_match_the_reference():
+    results = interpreted(calls=20, visits=40)
+    assert {r["form"] for r in results} == {"whole", "split"}
+    assert len(results) == 30
+    assert_small(results)
+
+
+@pytest.mark.slow
+def test_interpreted_kernels_match_the_reference_on_many_calls():
+    assert_small(interpreted(calls=200, visits=1000))
+
+
+def compiled(kernel, states: int, architecture: int, dtype: str = "bf16", absent=(), **constants) -> dict[str, int]:
+    tile = gpu.tile_of(states)
+    sizes = {"BR": tile.rows, "BN": tile.states, "BW": tile.width, "CHUNK": gpu.CHUNK, "SOFTPLUS": True}
+    sizes["UNROLL"] = tile.replay if kernel is scan_backward_kernel else tile.unroll
+    names = {parameter.name for parameter in kernel.params}
+    return resources(kernel, architecture, dtype, tile.warps, set(absent) & names, **sizes | constants)
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize("kernel", [scan_kernel, scan_backward_kernel], ids=["forward", "backward"])
+def test_no_spills_with_every_argument(kernel, architecture):
+    usage = compiled(kernel, 16, architecture)
+    assert usage["stack"] == usage["local"] == 0, usage
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize("states", [1, 8, 16, 32, 64, 128, 256])
+@pytest.mark.parametrize("absent", [(), OPTIONAL], ids=["every", "least"])
+def test_no_spills_at_other_sizes(states, architecture, absent):
+    for dtype in ("bf16", "fp32"):
+        for kernel in (scan_kernel, scan_backward_kernel):
+            usage = compiled(kernel, states, architecture, dtype, absent)
+            assert usage["stack"] == usage["local"] == 0, (kernel.__name__, dtype, usage)
+        for reverse in (False, True):
+            unread = {"p_grad", "p_z"} if not reverse else set()
+            usage = compiled(segment_kernel, states, architecture, dtype, set(absent) | unread, REVERSE=reverse)
+            assert usage["stack"] == usage["local"] == 0, ("segment", dtype, usage)
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_no_spills_beside_the_scan(architecture):
+    found = [compiled(chain_kernel, 16, architecture, REVERSE=True)]
+    found += [
+        resources(kernel, architecture, "bf16", 4, BL=4, BD=512) for kernel in (merge_kernel, gate_backward_kernel)
+    ]
+    assert all(usage["stack"] == usage["local"] == 0 for usage in found), found
+
+
+def test_length_is_split_only_where_the_card_would_stay_empty():
+    assert gpu.segments_of(programs=48, warps=1, steps=4096, processors=132) > 8
+    assert gpu.segments_of(programs=64 * 48, warps=1, steps=4096, processors=132) == 1
+    assert gpu.segments_of(programs=1, warps=1, steps=2 * gpu.CHUNK, processors=132) == 1
+    assert gpu.segments_of(programs=1, warps=8, steps=0, processors=132) == 1
+
+
+@pytest.mark.parametrize("steps", [1, 31, 32, 33, 100, 197, 4096, 65_537])
+@pytest.mark.parametrize("programs", [1, 7, 48, 400])
+def test_segments_cover_every_chunk_and_none_is_empty(programs, steps):
+    count = gpu.segments_of(programs, 1, steps, 132)
+    chunks = -(-steps // gpu.CHUNK)
+    each = -(-chunks // count)
+    assert (count - 1) * each < chunks <= count * each
+
+
+@pytest.mark.parametrize("states", [1, 3, 4, 16, 20, 64, 100, 256, 400])
+def test_tiles_hold_all_states_and_divide_a_chunk(states):
+    tile = gpu.tile_of(states)
+    assert states <= tile.states < max(4, 2 * states) or tile.states == 4
+    assert gpu.CHUNK % tile.unroll == gpu.CHUNK % tile.replay == 0
+    assert tile.numel <= 32 * 32 * tile.warps
+
+
+class TestOnGpu:
+    pytestmark = ON_GPU
+
+    @pytest.mark.parametrize("seed", range(60))
+    def test_random_calls_match_the_reference(self, seed):
+        assert_matches_reference(selective_scan, *selective_scan_call(seed), backend="gpu", device="cuda")
+
+    @pytest.mark.parametrize("states", [64, 100, 128, 256])
+    def test_many_states(self, states):
+        g = torch.Generator().manual_seed(states)
+        tensors = {"x": torch.randn(2, 70, 72, generator=g), "delta": torch.rand(2, 70, 72, generator=g)}
+        tensors |= {"A": -torch.rand(72, states, generator=g), "B": torch.randn(2, 70, states, generator=g)}
+        tensors |= {"C": torch.randn(2, 70, states, generator=g), "z": torch.randn(2, 70, 72, generator=g)}
+        assert_matches_reference(selective_scan, tensors, {"return_final_state": True}, backend="gpu", device="cuda")
+
+    @pytest.mark.parametrize("seed", range(30))
+    def test_both_forms_agree(self, seed, monkeypatch):
+        tensors, other = selective_scan_call(seed)
+        monkeypatch.setattr(gpu, "CHUNK", 16)
+        for segments in (1, 3, 10):
+            monkeypatch.setattr(gpu, "segments_of", lambda *sizes, segments=segments: segments)
+            assert_matches_reference(selective_scan, tensors, other, backend="gpu", device="cuda")
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("seed", range(10))
+    def test_half_precision(self, seed, dtype):
+        tensors, other = selective_scan_call(seed)
+        half = {n: t.to(dtype) if n in ("x", "delta", "B", "C", "z") else t for n, t in tensors.items()}
+        rounded = {n: t.float() for n, t in half.items()}
+        expected, state = selective_scan(**{n: t.double() for n, t in rounded.items()}, **other, backend="reference")
+        moved = {n: v.cuda() if torch.is_tensor(v) else v for n, v in (half | other).items()}
+        out, found = selective_scan(**moved, backend="gpu")
+        assert out.dtype == dtype
+        for a, b in ((out, expected), (found, state)):
+            assert (a.double().cpu() - b).norm() <= RELATIVE_ERROR[dtype] * b.norm()
+
+    def test_results_repeat_bit_for_bit(self):
+        for seed in range(8):
+            first, second = (run(selective_scan, *selective_scan_call(seed), "gpu", device="cuda") for _ in range(2))
+            assert all(torch.equal(first[name], second[name]) for name in first)
