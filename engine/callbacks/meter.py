@@ -45,12 +45,14 @@ class Meter(Callback):
         smoothed: moving average of every training scalar ("train/loss", …), as tensors on the model's device, so that
             nothing waits for the device until somebody looks.
         epoch: epoch of the last batch, from 0 (the trainer's own is one further once training has ended).
+        seconds_before: seconds of training that earlier parts of a resumed run took.
     """
 
     def __init__(self, window: int = 50, clock: Callable[[], float] = time.perf_counter):
         self.clock = clock
         self.smoothed: dict[str, Tensor] = {}
         self.epoch = 0
+        self.seconds_before = 0.0
         self.window = window
         self._marks: deque[Mark] = deque()
         self._sums: dict[str, Tensor] = {}
@@ -154,8 +156,9 @@ class Meter(Callback):
         self.pause()
 
     def state_dict(self) -> dict[str, Any]:
-        # So that the means of a resumed run's first row cover the same batches as an uninterrupted run's.
+        # The sums, so that the means of a resumed run's first row cover the same batches as an uninterrupted run's.
         return {
+            "seconds": self.seconds_before + self.elapsed(),
             "epoch": self.epoch,
             "seen": self._seen,
             "smoothed": dict(self.smoothed),
@@ -164,6 +167,7 @@ class Meter(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds_before = state_dict["seconds"]
         self.epoch, self._seen = state_dict["epoch"], state_dict["seen"]
         self.smoothed = dict(state_dict["smoothed"])
         self._sums, self._batches = dict(state_dict["sums"]), state_dict["batches"]

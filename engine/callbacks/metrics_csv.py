@@ -27,7 +27,6 @@ class MetricsCSV(Callback):
     def __init__(self, path: Path, meter: Meter, every: int = 10):
         self.table = Table(path)
         self.meter, self.every = meter, every
-        self._seconds_before = 0.0
         self._last_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -38,7 +37,6 @@ class MetricsCSV(Callback):
             self.table.clear()
         else:
             self.table.keep_until(trainer.global_step)
-        self._seconds_before = max((float(row.get("seconds", 0)) for row in self.table.rows), default=0.0)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -79,5 +77,5 @@ class MetricsCSV(Callback):
         if stage == "test" and step == 0 and self.table.rows:
             step = int(self.table.rows[-1]["step"])
         row = {"step": step, "epoch": self.meter.epoch, "stage": stage}
-        row["seconds"] = round(self._seconds_before + self.meter.elapsed(), 3)
+        row["seconds"] = round(self.meter.seconds_before + self.meter.elapsed(), 3)
         self.table.add({**row, **(figures if stage == "train" else found)})

@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+from lightning.pytorch import Callback
 
 from polymamba.engine.callbacks import FiniteGuard, Meter, MetricsCSV
 from polymamba.engine.callbacks.table import Table
@@ -60,3 +61,22 @@ def test_a_new_run_in_the_same_folder_starts_a_new_file(make_task, make_loader, 
     rows = read(path)
     assert [r["step"] for r in rows] == ["5", "10"]
     assert "train/other" not in rows[0]
+
+
+def test_seconds_go_on_in_a_resumed_run(make_task, make_loader, make_trainer, tmp_path, clock):
+    class Passing(Callback):
+        def on_before_backward(self, *arguments):
+            clock.now += 2.0
+
+    def run(epochs, checkpoint=None):
+        meter = Meter(clock=clock)
+        callbacks = [meter, MetricsCSV(tmp_path / "metrics.csv", meter, every=3), Passing()]
+        trainer = make_trainer(callbacks, max_epochs=epochs)
+        trainer.fit(make_task(), make_loader(40), ckpt_path=checkpoint, weights_only=True)
+        return trainer
+
+    run(1).save_checkpoint(tmp_path / "part.ckpt")
+    clock.now += 5000
+    run(2, tmp_path / "part.ckpt")
+    rows = read(tmp_path / "metrics.csv")
+    assert [(r["step"], float(r["seconds"])) for r in rows] == [("3", 6), ("5", 10), ("6", 12), ("9", 18), ("10", 20)]
