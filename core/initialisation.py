@@ -18,18 +18,19 @@ def log_decay(channels: int, states: int, device: torch.device | None = None) ->
     return torch.arange(1, states + 1, dtype=torch.float32, device=device).log().repeat(channels, 1)
 
 
-def step_bias(
-    channels: int, smallest: float, largest: float, floor: float, device: torch.device | None = None
-) -> Tensor:
-    """Biases whose softplus is a step size drawn log-uniformly: float32 (channels,).
+@torch.no_grad()
+def init_step_bias(bias: Tensor, smallest: float, largest: float, floor: float) -> None:
+    """Fill biases (channels,) whose softplus is a step size drawn log-uniformly, and mark them to be left as they are.
 
     Args:
         smallest, largest: range of the step sizes.
         floor: steps below it are raised to it.
     """
     low, high = math.log(smallest), math.log(largest)
-    step = torch.exp(torch.rand(channels, device=device) * (high - low) + low).clamp(min=floor)
-    return step + torch.log(-torch.expm1(-step))
+    draw = torch.rand(bias.shape, device=bias.device)
+    step = torch.exp(draw * (high - low) + low).clamp(min=floor)
+    bias.copy_(step + torch.log(-torch.expm1(-step)))
+    bias._no_reinit = bias._no_weight_decay = True
 
 
 @torch.no_grad()

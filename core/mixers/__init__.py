@@ -1,1 +1,5 @@
-"""Modules that mix tokens, all with one signature: mixer(x, grid=None, state=None, seq_idx=None) -> (y, state)."""
+"""Modules that mix tokens, all called as mixer(x, grid=None, state=None, seq_idx=None) -> (y, state)."""
+
+from .mamba import Mamba, MambaState
+
+__all__ = ["Mamba", "MambaState"]

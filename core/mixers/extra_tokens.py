@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ def without_extra(x: Tensor, extra: tuple[int, ...]) -> Tensor:
     if not extra:
         return x
     edges = [-1, *extra, x.shape[1]]
-    return torch.cat([x[:, before + 1 : after] for before, after in zip(edges, edges[1:], strict=False)], 1)
+    return torch.cat([x[:, before + 1 : after] for before, after in itertools.pairwise(edges)], 1)
 
 
 def with_extra(tokens: Tensor, others: Tensor, extra: tuple[int, ...]) -> Tensor:

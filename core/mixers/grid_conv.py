@@ -8,9 +8,7 @@ from torch.nn import functional as F
 from .extra_tokens import with_extra, without_extra
 
 
-def grid_conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None, sizes: tuple[int, ...], extra: tuple[int, ...]
-) -> Tensor:
+def grid_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sizes: tuple[int, ...], extra: tuple[int, ...]) -> Tensor:
     """Depthwise "same" convolution on the grid; a token outside the grid is multiplied by the centre tap.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UserError, closest
-from ..initialisation import init_step_projection, log_decay, step_bias
+from ..initialisation import init_step_bias, init_step_projection, log_decay
 from ..ops.causal_conv1d import causal_conv1d
 from ..ops.selective_scan import selective_scan
 from ..scans import Grid, Scan
@@ -106,10 +106,11 @@ class Mamba(nn.Module):
         self.backend = backend
         self._raster = self.scan == get_scan("raster")
         if conv == "grid" and self.d_conv % 2 == 0:
-            raise UserError("a convolution on the grid needs an odd kernel", given=f"d_conv={d_conv}", allowed="3, 5, 7, ...")
+            raise UserError(
+                "a convolution on the grid needs an odd kernel", given=f"d_conv={d_conv}", allowed="3, 5, 7, ..."
+            )
 
         factory = {"device": device, "dtype": dtype}
-        self.in_proj = nn.Linear(d_model, self.d_inner * (2 if gate else 1), bias=bias, **factory)
         suffixes = list(suffixes) if suffixes is not None else _suffixes(self.paths)
         if len(suffixes) < self.paths:
             raise UserError("each path needs a suffix", given=suffixes, allowed=f"{self.paths} suffixes")
@@ -117,23 +118,17 @@ class Mamba(nn.Module):
         self._ends = ends if parameters == "separate" else ends[:1]
         self._decay_ends = ends[:1] if parameters == "shared" else ends
         self._conv_ends = self._ends if conv == "path" else [""]
-        for end in self._decay_ends:
-            self._add_float32(f"A{end}_log", log_decay(self.d_inner, d_state, device), dtype)
-        for end in self._ends:
-            self._add_float32(f"D{end}", torch.ones(self.d_inner, device=device), dtype)
-        self._conv_name = "conv1d" if conv != "grid" else f"conv{axes}d"
-        for end in self._conv_ends if conv != "none" else ():
-            kind = nn.Conv1d if conv == "path" else (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
-            convolution = kind(self.d_inner, self.d_inner, self.d_conv, groups=self.d_inner, bias=conv_bias, **factory)
-            self.add_module(self._conv_name + end, convolution)
+        self._conv_name = f"conv{axes}d" if conv == "grid" else "conv1d"
+
+        self.in_proj = nn.Linear(d_model, self.d_inner * (2 if gate else 1), bias=bias, **factory)
+        self._add_decays_and_skips(device, dtype)
+        if conv != "none":
+            self._add_convolutions(conv_bias, factory)
         for end in self._ends:
             self.add_module(f"x_proj{end}", nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False, **factory))
             projection = nn.Linear(self.dt_rank, self.d_inner, **factory)
             init_step_projection(projection.weight, dt_init, dt_scale)
-            with torch.no_grad():
-                projection.bias.copy_(step_bias(self.d_inner, dt_min, dt_max, dt_init_floor, device))
-            projection.bias._no_reinit = True
-            projection.bias._no_weight_decay = True
+            init_step_bias(projection.bias, dt_min, dt_max, dt_init_floor)
             self.add_module(f"dt_proj{end}", projection)
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory)
 
@@ -250,7 +245,7 @@ class Mamba(nn.Module):
                 "the grid does not fit the sequence", given=f"grid {sizes} with {len(extra)} extra tokens, {length} tokens",
                 allowed=f"{math.prod(sizes) + len(extra)} tokens",
             )  # fmt: skip
-        if self._raster and not self.conv == "grid":
+        if self._raster and self.conv != "grid":
             return Walk(None, length, None)
         return self._walk(sizes, extra, x.device)
 
@@ -292,10 +287,20 @@ class Mamba(nn.Module):
             parts = [getattr(getattr(self, name + end), kind) for end in ends]
         return parts[0] if len(parts) == 1 or parts[0] is None else torch.stack(parts)
 
-    def _add_float32(self, name: str, value: Tensor, dtype: torch.dtype | None) -> None:
-        parameter = nn.Parameter(value.to(torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)))
-        parameter._no_weight_decay = True
-        self.register_parameter(name, parameter)
+    def _add_decays_and_skips(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
+        kept = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
+        values = {f"A{end}_log": log_decay(self.d_inner, self.d_state, device) for end in self._decay_ends}
+        values |= {f"D{end}": torch.ones(self.d_inner, device=device) for end in self._ends}
+        for name, value in values.items():
+            parameter = nn.Parameter(value.to(kept))
+            parameter._no_weight_decay = True
+            self.register_parameter(name, parameter)
+
+    def _add_convolutions(self, bias: bool, factory: dict) -> None:
+        kind = nn.Conv1d if self.conv == "path" else (nn.Conv1d, nn.Conv2d, nn.Conv3d)[self.axes - 1]
+        for end in self._conv_ends:
+            convolution = kind(self.d_inner, self.d_inner, self.d_conv, groups=self.d_inner, bias=bias, **factory)
+            self.add_module(self._conv_name + end, convolution)
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """As for every module; a checkpoint that holds the parameters of other paths is named as such (UserError)."""

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from torch import nn
+
 from polymamba.core.errors import UserError
 from polymamba.core.mixers.mamba import Mamba
 from polymamba.core.stack import ResidualBlock, final_norm, make_norm, normalised, run_stack
-from torch import nn
 
 DOUBLE = {"dtype": torch.float64}
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from timm.layers import DropPath, resample_patch_embed, trunc_normal_
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -93,22 +92,17 @@ class Vim(nn.Module):
         self.pos_drop = nn.Dropout(pos_drop_rate)
 
         self.scan = get_scan(scan, **(scan_parameters or {})) if isinstance(scan, str) else scan
-        for index in range(depth):
-            self.scan.layer(index).order(self.grid)  # a scan that cannot walk this grid says so now, not in training
-        summed = parameters == "decay" or self.scan.disjoint(2)
         mixing = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "conv": conv, "parameters": parameters}
-        mixing |= {"axes": 2, "merge": "mean" if divide and not summed else "sum", "backend": backend}
+        mixing |= {"merge": self._merge(parameters, divide), "axes": 2, "backend": backend, **factory}
         # A layer's rate applies to what the layer before it said, so the first has none and the last goes to norm_f.
         rates = [0.0, *torch.linspace(0, drop_path_rate, depth).tolist()]
-        self.layers = nn.ModuleList(
-            ResidualBlock(
-                Mamba(embed_dim, scan=self.scan.layer(index), **mixing, **factory),
-                make_norm(norm, embed_dim, **factory),
-                drop_path=DropPath(rates[index]) if rates[index] else None,
-                residual_in_fp32=residual_in_fp32,
-            )
-            for index in range(depth)
-        )
+        self.layers = nn.ModuleList()
+        for index in range(depth):
+            walked = self.scan.layer(index)
+            walked.order(self.grid)  # a scan that cannot walk this grid says so now, not in training
+            mixer, before = Mamba(embed_dim, scan=walked, **mixing), make_norm(norm, embed_dim, **factory)
+            drop_path = DropPath(rates[index]) if rates[index] else None
+            self.layers.append(ResidualBlock(mixer, before, drop_path=drop_path, residual_in_fp32=residual_in_fp32))
         self.norm_f = make_norm(norm, embed_dim, **factory)
         self.drop_path = DropPath(rates[-1]) if rates[-1] else nn.Identity()
         self.head_drop = nn.Dropout(drop_rate)
@@ -116,9 +110,9 @@ class Vim(nn.Module):
         self.img_size = image_size
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
         self.grad_checkpointing = False
-        reduction = self.patch_embed.stride
         self.feature_info = [
-            {"module": f"layers.{index}", "num_chs": embed_dim, "reduction": reduction} for index in range(depth)
+            {"module": f"layers.{index}", "num_chs": embed_dim, "reduction": self.patch_embed.stride}
+            for index in range(depth)
         ]
         self.reset_classifier(num_classes, global_pool or ("token" if self.grid.extra else "avg"))
         self._init_weights()
@@ -209,7 +203,9 @@ class Vim(nn.Module):
         pool = self.global_pool if global_pool is None else global_pool
         allowed = POOLS if self.grid.extra else POOLS[1:]
         if pool not in allowed:
-            raise UserError(f"unknown global_pool {pool!r} for class_token={self.class_token}", given=pool, allowed=allowed)
+            raise UserError(
+                f"unknown global_pool {pool!r} for class_token={self.class_token}", given=pool, allowed=allowed
+            )
         self.num_classes, self.global_pool = num_classes, pool
         like = self.pos_embed
         self.head = nn.Identity()
@@ -232,13 +228,19 @@ class Vim(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """Which layer a parameter belongs to, for learning rates by depth."""
-        return {"stem": r"^cls_token|pos_embed|patch_embed", "blocks": [(r"^layers\.(\d+)", None), (r"^norm_f", (99999,))]}
+        return {
+            "stem": r"^cls_token|pos_embed|patch_embed",
+            "blocks": [(r"^layers\.(\d+)", None), (r"^norm_f", (99999,))],
+        }
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """As for every module; a checkpoint trained with another scan's parameters is named as such (UserError)."""
         if strict:
             check_path_parameters(self, state_dict)
         return super().load_state_dict(state_dict, strict, assign)
+
+    def _merge(self, parameters: str, divide: bool) -> str:
+        return "mean" if divide and parameters != "decay" and not self.scan.disjoint(2) else "sum"
 
     def _class_token_names(self) -> tuple[str, ...]:
         return {0: (), 1: ("cls_token",), 2: ("cls_token_head", "cls_token_tail")}[len(self.grid.extra)]
@@ -315,80 +317,3 @@ def build(
         parameters=parameters, scan=scan, class_token=class_token, divide=divide, drop_path_rate=drop_path_rate,
         backend=backend,
     )  # fmt: skip
-
-
-def _cfg(repository: str | None = None, file: str | None = None, **kwargs) -> dict:
-    return {
-        "hf_hub_id": repository and f"hustvl/{repository}",
-        "hf_hub_filename": file,
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": None,
-        "crop_pct": 0.9,
-        "interpolation": "bicubic",
-        "fixed_input_size": True,
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-        "license": "apache-2.0",
-        "origin_url": "https://github.com/hustvl/Vim",
-        "paper_ids": "arXiv:2401.09417",
-        **kwargs,
-    }
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "vim_micro": _cfg(input_size=(3, 32, 32)),
-        "vim_tiny_patch16_224.midclstok_in1k": _cfg("Vim-tiny-midclstok", "vim_t_midclstok_76p1acc.pth"),
-        "vim_small_patch16_224.midclstok_in1k": _cfg("Vim-small-midclstok", "vim_s_midclstok_80p5acc.pth"),
-        "vim_base_patch16_224.midclstok_in1k": _cfg("Vim-base-midclstok", "vim_b_midclstok_81p9acc.pth"),
-        "vim_tiny_patch16_stride8_224.midclstok_ft_in1k": _cfg("Vim-tiny-midclstok", "vim_t_midclstok_ft_78p3acc.pth"),
-        "vim_small_patch16_stride8_224.midclstok_ft_in1k": _cfg("Vim-small-midclstok", "vim_s_midclstok_ft_81p6acc.pth"),
-    }
-)
-
-
-def _create(variant: str, pretrained: bool, size: str, kwargs: dict, **preset) -> Vim:
-    features = {"out_indices": kwargs.pop("out_indices", 3), "feature_cls": "getter"}
-    return build_model_with_cfg(
-        Vim, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, feature_cfg=features,
-        **{**SIZES[size], **preset, **kwargs},
-    )  # fmt: skip
-
-
-@register_model
-def vim_micro(pretrained: bool = False, **kwargs) -> Vim:
-    """A small Vim for images of 8 to 64 pixels; the patch size follows the image size."""
-    return _create("vim_micro", pretrained, "micro", kwargs, patch_size=None)
-
-
-@register_model
-def vim_tiny_patch16_224(pretrained: bool = False, **kwargs) -> Vim:
-    """Vim-Ti: 7.1 million parameters, ImageNet-1k 76.1% (paper)."""
-    return _create("vim_tiny_patch16_224", pretrained, "tiny", kwargs)
-
-
-@register_model
-def vim_small_patch16_224(pretrained: bool = False, **kwargs) -> Vim:
-    """Vim-S: 25.8 million parameters, ImageNet-1k 80.5% (published checkpoint)."""
-    return _create("vim_small_patch16_224", pretrained, "small", kwargs)
-
-
-@register_model
-def vim_base_patch16_224(pretrained: bool = False, **kwargs) -> Vim:
-    """Vim-B: 97.6 million parameters, ImageNet-1k 81.9% (published checkpoint)."""
-    return _create("vim_base_patch16_224", pretrained, "base", kwargs)
-
-
-@register_model
-def vim_tiny_patch16_stride8_224(pretrained: bool = False, **kwargs) -> Vim:
-    """Vim-Ti+: patches overlap by half, finetuned; ImageNet-1k 78.3% (published checkpoint)."""
-    return _create("vim_tiny_patch16_stride8_224", pretrained, "tiny", kwargs, stride=8)
-
-
-@register_model
-def vim_small_patch16_stride8_224(pretrained: bool = False, **kwargs) -> Vim:
-    """Vim-S+: patches overlap by half, finetuned; ImageNet-1k 81.6% (published checkpoint)."""
-    return _create("vim_small_patch16_stride8_224", pretrained, "small", kwargs, stride=8)

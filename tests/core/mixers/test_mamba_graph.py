@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from polymamba.core.mixers import walk
 from polymamba.core.mixers.mamba import Mamba
 from polymamba.core.scans import Grid
