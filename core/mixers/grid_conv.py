@@ -29,4 +29,5 @@ def grid_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sizes: tuple[int, 
         return tokens
     centre = weight.flatten(1)[:, weight[0].numel() // 2]
     others = x[:, list(extra)] * centre
-    return with_extra(tokens, others if bias is None else others + bias, extra)
+    others = others if bias is None else others + bias
+    return with_extra(tokens, others.to(tokens.dtype), extra)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from ....core.errors import UserError
 
 LARGEST_PATCH = 16
-FEWEST_TOKENS = 49  # 7 x 7, the coarsest grid of the usual backbones
+ENOUGH_TOKENS = 49  # 7 x 7, the coarsest grid of the usual backbones
+FEW_TOKENS = 16
 MOST_TOKENS = 4096
 
 
@@ -21,17 +22,20 @@ def fitting_patch_sizes(image_size: tuple[int, int]) -> list[int]:
 def suitable_patch_size(image_size: tuple[int, int]) -> int:
     """The largest patch size, up to 16 pixels, that divides the image and leaves at least 49 tokens.
 
+    Tiny images get patches of 2 pixels or more as long as 16 tokens are left.
+
     Raises:
         UserError: an image whose sides share no factor would take too many tokens.
     """
     height, width = image_size
-    small = [size for size in fitting_patch_sizes(image_size) if size <= LARGEST_PATCH]
-    fine = [size for size in small if (height // size) * (width // size) >= FEWEST_TOKENS]
-    size = max(fine) if fine else min(small)
-    if (height // size) * (width // size) > MOST_TOKENS:
+    tokens = {size: (height // size) * (width // size) for size in fitting_patch_sizes(image_size)}
+    enough = [size for size in tokens if 2 <= size <= LARGEST_PATCH and tokens[size] >= ENOUGH_TOKENS]
+    few = [size for size in tokens if size >= 2 and tokens[size] >= FEW_TOKENS]
+    size = max(enough) if enough else min(few, default=1)
+    if tokens[size] > MOST_TOKENS:
         raise UserError(
             f"no small patch divides images of {height}x{width} pixels into at most {MOST_TOKENS} tokens",
-            given=f"image size {height}x{width}", allowed=fitting_patch_sizes(image_size),
+            given=f"image size {height}x{width}", allowed=list(tokens),
             do=f"choose another image size, such as {_round(height)}x{_round(width)}, or give the patch size",
         )  # fmt: skip
     return size

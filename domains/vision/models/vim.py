@@ -250,7 +250,7 @@ class Vim(nn.Module):
         if self.grid.extra:
             names = self._class_token_names()
             tokens = torch.cat([getattr(self, name) for name in names], 1) if len(names) > 1 else self.cls_token
-            x = with_extra(x, tokens.to(x.dtype).expand(x.shape[0], -1, -1), self.grid.extra)
+            x = with_extra(x, tokens.expand(x.shape[0], -1, -1), self.grid.extra)
         return self.pos_drop(x + self.pos_embed)
 
     @torch.no_grad()

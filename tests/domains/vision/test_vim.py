@@ -152,6 +152,26 @@ def test_gradient_checkpointing_changes_nothing():
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("options", [{}, {"conv": "grid"}, {"scan": "skip"}, {"parameters": "decay"}])
+def test_bfloat16_autocast_stays_near_float32(options):
+    model, x = vim(dtype=torch.float32, **options), image().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.forward_features(x)
+        model(x).float().square().sum().backward()
+    expected = model.forward_features(x)
+    assert (found.float() - expected).norm() < 0.03 * expected.norm()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_whole_model_compiles_as_one_graph_and_exports():
+    torch._dynamo.reset()
+    model, x = vim(scan="cross", dtype=torch.float32), image().float()
+    expected = model(x)
+    torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(x), expected)
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected)
+
+
 def test_drop_path_rises_over_the_layers():
     model = vim(depth=4, drop_path_rate=0.3)
     rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in [*model.layers, model]]
@@ -279,7 +299,9 @@ def test_a_scan_that_cannot_walk_the_grid_says_so_when_built():
 
 def test_patch_sizes():
     assert fitting_patch_sizes((24, 36)) == [1, 2, 3, 4, 6, 12]
-    assert [suitable_patch_size((side, side)) for side in (8, 16, 28, 32, 64, 96, 224)] == [1, 2, 4, 4, 8, 12, 16]
+    sides = {7: 1, 8: 2, 16: 2, 28: 4, 32: 4, 64: 8, 96: 12, 224: 16}
+    assert {side: suitable_patch_size((side, side)) for side in sides} == sides
+    assert suitable_patch_size((30, 45)) == 5
     with pytest.raises(UserError, match="224x224"):
         suitable_patch_size((227, 227))
 
@@ -301,7 +323,7 @@ def test_build_from_what_the_data_say():
     digits = {"channels": 1, "image_size": (8, 8), "num_classes": 10, "model_size": "micro"}
     model = build(digits, scans.get("cross"))
     assert model.patch_embed.proj.weight.shape[1] == 1
-    assert (model.num_classes, model.tokens, len(model.layers)) == (10, 65, 4)
+    assert (model.num_classes, model.tokens, len(model.layers)) == (10, 17, 4)
     assert model.scan == scans.get("cross")
     wide = build(digits, scans.get("raster"), size="tiny", patch_size=2, depth=1, embed_dim=32, class_token="none")
     assert (wide.tokens, len(wide.layers), wide.embed_dim) == (16, 1, 32)
