@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 from ..core.errors import UserError
-from .compose import compose_group, is_choice, parse
+from .compose import accepted_keys, compose_group, is_choice, parse
 from .groups import Groups
 from .typed import unknown_key
 
@@ -48,7 +48,8 @@ def amend(
             place = place.get(word)
             if not isinstance(place, dict):
                 raise unknown_key(key, list(allowed), value)
-        if last not in place:
-            raise unknown_key(key, [f"{known}{name}" for name in place], value)
+        accepted = accepted_keys(place) if "_target_" in place else set(place)
+        if last not in place and accepted is not None and last not in accepted:
+            raise unknown_key(key, [f"{known}{name}" for name in sorted(accepted)], value)
         place[last] = value
     return values

@@ -58,11 +58,8 @@ def resolve(target: str, allow: Sequence[str] = ()) -> Any:
     Raises:
         UserError: not on the list, or not there.
     """
-    listed = (*ALLOWED, *allow)
-    parts = target.split(".")
-    known = any(target == each or target.startswith(f"{each}.") for each in listed)
-    if not known or any(part.startswith("_") or not part.isidentifier() for part in parts):
-        raise _refused(target, listed)
+    check_listed(target, allow)
+    listed, parts = (*ALLOWED, *allow), target.split(".")
     module, names = _module(parts)
     if module is None or not names:
         raise UserError(
@@ -79,6 +76,14 @@ def resolve(target: str, allow: Sequence[str] = ()) -> Any:
     if isinstance(found, ModuleType) or not callable(found) or not inside:
         raise _refused(target, listed)
     return found
+
+
+def check_listed(target: str, allow: Sequence[str] = ()) -> None:
+    """Raises UserError where a dotted path is not below a listed package; imports nothing."""
+    listed = (*ALLOWED, *allow)
+    known = any(target == each or target.startswith(f"{each}.") for each in listed)
+    if not known or any(part.startswith("_") or not part.isidentifier() for part in target.split(".")):
+        raise _refused(target, listed)
 
 
 def _module(parts: list[str]) -> tuple[ModuleType | None, list[str]]:

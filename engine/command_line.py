@@ -15,6 +15,8 @@ from .options import Options, read_options
 
 def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
     """Runs a job ("train" or "evaluate") with the arguments typed and returns the exit code."""
+    # Where bytecode may not be kept, every start compiles some 3,000 modules again, for longer than it then trains digits.
+    sys.dont_write_bytecode = False
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         options = read_options(arguments)
@@ -58,7 +60,7 @@ def _train(options: Options) -> int:
         return sweep(options)
     from .compose import compose
 
-    config = compose(typed, options.groups())
+    config = compose(typed, options.groups(), options.allow)
     if options.show_config:
         from .run_folder import config_yaml
 
@@ -75,7 +77,7 @@ def _resume(options: Options, where: str, typed: list[str]) -> int:
     checkpoint, remark = _checkpoint("resume", where, ("last",))
     stored = read_config(run_of(checkpoint))
     why = "a run that goes on keeps what its results depend on"
-    config = check(amend(stored, typed, options.groups(), WHEN_RESUMING, why))
+    config = check(amend(stored, typed, options.groups(), WHEN_RESUMING, why), options.allow)
     if remark:
         print(f"\n{remark}", file=sys.stderr)
     return run(config, options, typed, checkpoint)
@@ -85,7 +87,6 @@ def run(config, options: Options, typed: Sequence[str], resume: Path | None = No
     """Trains one composed run and prints its result and the next commands; returns the exit code."""
     from .stop import Stopped
     from .summary import after_stop, after_training
-
     from .train import train
 
     try:
@@ -114,7 +115,7 @@ def _evaluate(options: Options) -> int:
         print(f"\n{remark}", file=sys.stderr)
     why = "the model and how it was trained are given by the weights"
     stored = amend(read_config(run_of(checkpoint)), typed, options.groups(), ("data", "trainer", "task"), why)
-    config = check(stored)
+    config = check(stored, options.allow)
     from .evaluate import evaluate
 
     evaluate(config, checkpoint, allow=options.allow)

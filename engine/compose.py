@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -17,17 +16,22 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..core.errors import UserError, closest
 from . import signature
+from .build import LABELS, check_listed
 from .config import Config
 from .groups import Groups
 from .typed import convert, unknown_key
 
 FREE = ("data", "model", "task")
 MAY_BE_NULL = ("scan", "recipe", "experiments", "debug")
-NOT_PASSED_ON = ("_target_", "domains", "name")
 
 
-def compose(arguments: Sequence[str], groups: Groups | None = None) -> Config:
+def compose(arguments: Sequence[str], groups: Groups | None = None, allow: Sequence[str] = ()) -> Config:
     """The checked Config of a list of `group=option` and `key=value` arguments, in any order.
+
+    Args:
+        arguments: what was typed.
+        groups: the options there are; None: those of this package.
+        allow: further packages that a `_target_` may come from.
 
     Raises:
         UserError: whatever is wrong with them: option, key, type, range, a model of another domain.
@@ -42,11 +46,15 @@ def compose(arguments: Sequence[str], groups: Groups | None = None) -> Config:
     chosen = _run_hydra(lines, groups)
     _check_domains(chosen, groups)
     more = [_setting(each, chosen, groups) for each in settings]
-    return check(_run_hydra(lines + more, groups) if more else chosen)
+    return check(_run_hydra(lines + more, groups) if more else chosen, allow)
 
 
-def check(values: Mapping[str, Any]) -> Config:
+def check(values: Mapping[str, Any], allow: Sequence[str] = ()) -> Config:
     """Plain values as a Config, after every key of data, model and task is found in what its `_target_` accepts.
+
+    Args:
+        values: a whole configuration.
+        allow: further packages that a `_target_` may come from.
 
     Raises:
         UserError: an unknown or missing key, a value of the wrong type or outside its range.
@@ -56,7 +64,7 @@ def check(values: Mapping[str, Any]) -> Config:
             raise UserError(f"no {part} is chosen", do=f"{part}=<name>")
     config = Config.from_plain({"scan": None, **values})
     for part in FREE:
-        _check_part(part, values[part])
+        _check_part(part, values[part], allow)
     return config
 
 
@@ -175,17 +183,18 @@ def accepted_keys(part: Mapping[str, Any]) -> set[str] | None:
     return (set(part) | set(found.parameters)) - {"_target_", "domains", "describe"}
 
 
-def _check_part(part: str, values: Mapping[str, Any]) -> None:
+def _check_part(part: str, values: Mapping[str, Any], allow: Sequence[str]) -> None:
     """Every key of a free part exists for its `_target_` and has the type written there."""
     if "_target_" not in values:
         raise UserError(
             f"the {part} has no _target_", given=f"{part}={values.get('name', '?')}", do="add it to the yaml"
         )
+    check_listed(str(values["_target_"]), allow)
     found = signature.of(str(values["_target_"]))
     if found is None:
         return
     for key, value in values.items():
-        if key in NOT_PASSED_ON and key not in found.parameters:
+        if key in LABELS and key not in found.parameters:
             continue
         if key not in found.parameters:
             if found.open:
@@ -227,8 +236,3 @@ def _leaves(values: Mapping[str, Any], path: str = "") -> list[str]:
         elif key not in ("_target_", "domains"):
             found.append(f"{path}{key}")
     return found
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as plain values."""
-    return dict(OmegaConf.to_container(OmegaConf.load(path)) or {})

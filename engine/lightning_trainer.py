@@ -45,7 +45,6 @@ def make_trainer(
         limit_train_batches=settings.limit_train,
         limit_val_batches=settings.limit_val,
         limit_test_batches=settings.limit_test,
-        overfit_batches=settings.overfit,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.gradient_clip,
         deterministic=settings.deterministic or None,

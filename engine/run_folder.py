@@ -71,8 +71,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The run folder that a checkpoint folder lies in."""
-    return checkpoint.resolve().parent.parent
+    """The run folder that a checkpoint folder lies in, relative to the working directory where it lies below."""
+    folder = checkpoint.resolve().parent.parent
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,20 +13,13 @@ from .train import Result, best_checkpoint
 def after_training(result: Result, config: Config, options: Options) -> str:
     """The result of a finished run and commands to paste."""
     link = result.folder / "checkpoints" / best_link(result)
-    lines = [
-        "",
-        "  result, best weights on the test data",
-        table(result.metrics),
-        "",
-        f"  weights    {link / files.WEIGHTS}",
-        f"  pictures   {result.folder}/ (progress, first batch, worst predictions, scan)"
-        if config.trainer.pictures
-        else "",
-        "",
-        "  test again      " + options.command("eval.py", f"ckpt={result.folder}"),
-        "  train longer    "
-        + options.command("train.py", f"resume={result.folder}", f"trainer.epochs={2 * config.trainer.epochs}"),
-    ]
+    lines = ["", "  result, best weights on the test data", table(result.metrics), ""]
+    lines.append(f"  weights    {link / files.WEIGHTS}")
+    if config.trainer.pictures:
+        lines.append(f"  pictures   {result.folder}/ (progress, first batch, worst predictions, scan)")
+    longer = (f"resume={result.folder}", f"trainer.epochs={2 * config.trainer.epochs}")
+    lines += ["", "  test again      " + options.command("eval.py", f"ckpt={result.folder}")]
+    lines.append("  train longer    " + options.command("train.py", *longer))
     if config.scan is not None:
         other = "cross" if config.scan["name"] != "cross" else "bidirectional"
         typed = [each for each in options.arguments if not each.startswith(("scan", "run_dir="))]

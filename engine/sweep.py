@@ -32,7 +32,7 @@ def sweep(options: Options) -> int:
     from .summary import after_stop
 
     runs = combinations(options.arguments)
-    configs = [compose(each, options.groups()) for each in runs]
+    configs = [compose(each, options.groups(), options.allow) for each in runs]
     from .callbacks import NonFinite
     from .train import train
 
@@ -40,7 +40,7 @@ def sweep(options: Options) -> int:
     for number, (typed, config) in enumerate(zip(runs, configs, strict=True), start=1):
         print(f"\nrun {number} of {len(runs)}: {' '.join(typed)}")
         if config.run_dir is not None and len(runs) > 1:
-            config = compose([*typed, f"run_dir={Path(config.run_dir, str(number))}"], options.groups())
+            config = compose([*typed, f"run_dir={Path(config.run_dir, str(number))}"], options.groups(), options.allow)
         try:
             result = train(config, typed=typed, allow=options.allow)
         except Stopped as stopped:

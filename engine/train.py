@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def _fit_and_test(
     with quiet():
         trainer = make_trainer(config, hardware, folder, [saver.before_validation, *usual, *more, saver], io, length)
         with stop.listening():
-            trainer.fit(parts.task, datamodule=parts.data, ckpt_path=resume, weights_only=True if resume else None)
+            trainer.fit(parts.task, **loaders(config, parts), ckpt_path=resume, weights_only=True if resume else None)
             if saver.validation_due:
                 trainer.validate(parts.task, datamodule=parts.data, verbose=False)
         best = best_checkpoint(folder)
@@ -116,6 +117,30 @@ def _fit_and_test(
             draw_scan(parts, folder)
         [metrics] = trainer.test(parts.task, datamodule=parts.data, verbose=False)
     return {name: float(value) for name, value in metrics.items()}
+
+
+class FixedBatches:
+    """The first batches of a loader, the same ones each time."""
+
+    def __init__(self, loader: Iterable[Any], count: int):
+        self.batches = list(islice(loader, count))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+
+def loaders(config: Config, parts: Parts) -> dict[str, Any]:
+    """What is trained and validated on, as arguments of trainer.fit: the data, or a few fixed batches of it.
+
+    Lightning's own overfit_batches puts another sampler into the loader, which loaders of whole batches cannot take.
+    """
+    if not config.trainer.overfit:
+        return {"datamodule": parts.data}
+    fixed = FixedBatches(parts.data.train_dataloader(), config.trainer.overfit)
+    return {"train_dataloaders": fixed, "val_dataloaders": fixed}
 
 
 def best_checkpoint(folder: Path) -> Path:

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).resolve().parent / "stand_ins"
+OPTIONS = (f"--config-dir={HERE / 'configs'}", "--allow=toy")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """The config groups with those of the stand-ins; their module can be imported."""
+    from polymamba.engine.groups import Groups
+
+    monkeypatch.syspath_prepend(str(HERE))
+    return Groups([HERE / "configs"])
+
+
+@pytest.fixture
+def toy(groups, tmp_path, monkeypatch):
+    """Trains the toy domain in `tmp_path`: toy("data.samples=20", resume=..., callbacks=[...]) -> Result."""
+    from polymamba.engine.compose import check, compose
+    from polymamba.engine.run_folder import read_config, run_of
+    from polymamba.engine.train import train
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, resume=None, callbacks=(), say=lambda text: None):
+        if resume is not None:
+            config = check(read_config(run_of(resume)), ["toy"])
+        else:
+            usual = ("domain=toy", "trainer.progress=none", "data.samples=20", "trainer.epochs=3")
+            config = compose([*usual, *arguments], groups, ["toy"])
+        return train(config, allow=["toy"], resume=resume, callbacks=callbacks, say=say, typed=arguments)
+
+    return run
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, capsys):
+    """Runs a command line in this process: command("domain=toy", job="train") -> (exit code, stdout, stderr)."""
+    from polymamba.engine.command_line import main
+
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, job="train"):
+        code = main([*OPTIONS, *arguments], job=job)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run

@@ -1,0 +1,115 @@
+import json
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from polymamba.core.errors import UserError
+from polymamba.engine import checkpoint as files
+
+
+def save(folder, step, value=0.0):
+    return files.write(
+        folder, step, {"w": torch.full((4,), value)}, {"step": step, "moment": torch.ones(3)}, {"epoch": 1}
+    )
+
+
+def test_what_is_written_comes_back(tmp_path):
+    path = save(tmp_path, 7, 2.5)
+    assert files.verify(path)["step"] == 7
+    assert torch.equal(files.read_weights(path)["w"], torch.full((4,), 2.5))
+    state = files.read_state(path)
+    assert state["step"] == 7
+    assert torch.equal(state["moment"], torch.ones(3))
+
+
+def test_links_move_and_old_checkpoints_go(tmp_path):
+    for step in range(1, 6):
+        path = save(tmp_path, step)
+        files.point(tmp_path, "last", path)
+        if step == 2:
+            files.point(tmp_path, "best", path)
+        files.tidy(tmp_path)
+    assert (tmp_path / "last").resolve().name == "step-00000005"
+    assert sorted(path.name for path in files.checkpoints(tmp_path)) == [
+        "step-00000002",
+        "step-00000004",
+        "step-00000005",
+    ]
+
+
+def test_one_step_twice_keeps_both(tmp_path):
+    assert save(tmp_path, 3).name == "step-00000003"
+    assert save(tmp_path, 3).name == "step-00000003-2"
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", [files.WEIGHTS, files.STATE])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_damage_is_found_and_the_one_before_is_used(tmp_path, name, damage):
+    run = tmp_path / "run"
+    for step in (1, 2):
+        files.point(run / "checkpoints", "last", save(run / "checkpoints", step))
+    target = run / "checkpoints" / "step-00000002" / name
+    if damage == "flip":
+        flip(target)
+    elif damage == "cut":
+        os.truncate(target, target.stat().st_size // 2)
+    else:
+        target.unlink()
+    path, remark = files.find(run)
+    assert path.name == "step-00000001"
+    assert name in remark
+    assert "Using" in remark
+
+
+def test_all_damaged_is_an_error(tmp_path):
+    path = save(tmp_path / "checkpoints", 1)
+    (path / files.MANIFEST).write_text("{}")
+    with pytest.raises(UserError, match="every checkpoint here is damaged"):
+        files.find(tmp_path)
+
+
+def test_a_crash_while_writing_leaves_what_was_there(tmp_path, monkeypatch):
+    files.point(tmp_path, "last", save(tmp_path, 1))
+    monkeypatch.setattr(files.torch, "save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        save(tmp_path, 2)
+    monkeypatch.undo()
+    assert files.find(tmp_path)[0].name == "step-00000001"
+    save(tmp_path, 2)
+    assert not list(tmp_path.glob(f"{files.UNFINISHED}*"))
+
+
+def test_state_that_would_run_code_is_refused(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "was_here"), "w"))
+
+    path = save(tmp_path, 1)
+    torch.save({"attack": Hostile()}, path / files.STATE)
+    manifest = json.loads((path / files.MANIFEST).read_text())
+    manifest["sha256"][files.STATE] = files.sha256(path / files.STATE)
+    (path / files.MANIFEST).write_text(json.dumps(manifest))
+    assert files.verify(path)
+    with pytest.raises(Exception, match="weights_only"):
+        files.read_state(path)
+    assert not (tmp_path / "was_here").exists()
+
+
+def test_tied_weights_are_written_under_both_names(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    path = files.write(tmp_path, 1, model.state_dict(), {}, {})
+    assert set(files.read_weights(path)) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+
+
+def test_no_checkpoint_at_all(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint in this folder"):
+        files.find(tmp_path)

@@ -1,0 +1,134 @@
+"""Whole runs of a tiny domain: repeatable, resumable bit for bit, stopped in good order."""
+
+import csv
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from polymamba.engine import checkpoint as files
+from polymamba.engine.callbacks import NonFinite
+from polymamba.engine.stop import Stopped
+
+
+class SignalAt(Callback):
+    """Sends this process a signal after an optimizer step, or during the validation that follows it."""
+
+    def __init__(self, step, during="training", number=signal.SIGTERM):
+        self.step, self.during, self.number = step, during, number
+
+    def on_train_batch_end(self, trainer, *_):
+        if self.during == "training" and trainer.global_step == self.step:
+            signal.raise_signal(self.number)
+
+    def on_validation_batch_start(self, trainer, *_):
+        if self.during == "validation" and trainer.global_step == self.step:
+            signal.raise_signal(self.number)
+
+
+def last(folder):
+    path = (folder / "checkpoints" / "last").resolve()
+    return files.read_weights(path), files.read_state(path)
+
+
+def same(first, second):
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+def test_one_seed_gives_the_same_weights(toy):
+    first, second, other = toy("run_dir=a"), toy("run_dir=b"), toy("run_dir=c", "seed=1")
+    assert first.metrics == second.metrics
+    assert same(last(first.folder)[0], last(second.folder)[0])
+    assert not same(last(first.folder)[0], last(other.folder)[0])
+
+
+# 20 samples in batches of 4: an epoch ends at steps 5, 10 and 15.
+@pytest.mark.parametrize(
+    ("step", "more"),
+    [
+        *((step, ()) for step in (1, 5, 7, 10, 14)),
+        *((step, ("trainer.ema=0.9",)) for step in (5, 7)),
+        *((step, ("trainer.val_every=2",)) for step in (5, 7)),
+    ],
+)
+def test_stopped_and_resumed_is_as_if_never_stopped(toy, step, more):
+    whole = toy("run_dir=whole", *more)
+    with pytest.raises(Stopped) as stopped:
+        toy("run_dir=parts", *more, callbacks=[SignalAt(step)])
+    assert stopped.value.exit_code == 143
+    path, remark = files.find("parts")
+    assert (path.name, remark) == (f"step-{step:08d}", None)
+    resumed = toy(resume=path)
+    weights, state = last(resumed.folder)
+    expected_weights, expected_state = last(whole.folder)
+    assert same(weights, expected_weights)
+    for part in ("optimizer_states", "lr_schedulers", "global_step", "trained"):
+        assert same(state[part], expected_state[part])
+    assert resumed.metrics == whole.metrics
+    assert files.find("parts", ("best",))[0].name == files.find("whole", ("best",))[0].name
+
+
+@pytest.mark.parametrize("step", [5, 10])
+def test_stopped_in_validation_goes_on_with_it(toy, step):
+    whole = toy("run_dir=whole")
+    with pytest.raises(Stopped):
+        toy("run_dir=parts", callbacks=[SignalAt(step, during="validation", number=signal.SIGINT)])
+    resumed = toy(resume=files.find("parts")[0])
+    assert same(last(resumed.folder)[0], last(whole.folder)[0])
+    assert files.find("parts", ("best",))[0].name == files.find("whole", ("best",))[0].name
+    assert resumed.metrics == whole.metrics
+
+
+def test_accumulated_gradients_resume_at_step_boundaries(toy):
+    arguments = ("data.samples=24", "trainer.accumulate=2")
+    whole = toy("run_dir=whole", *arguments)
+    with pytest.raises(Stopped):
+        toy("run_dir=parts", *arguments, callbacks=[SignalAt(4)])
+    assert same(last(toy(resume=files.find("parts")[0]).folder)[0], last(whole.folder)[0])
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(toy):
+    with pytest.raises(NonFinite):
+        toy("run_dir=broken", "model.explode=true")
+    assert not list(files.checkpoints(Path("broken/checkpoints")))
+
+
+def test_what_a_run_folder_holds(toy, tmp_path):
+    said = []
+    result = toy("run_dir=run", "trainer.checkpoint_every=2", say=said.append)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.yaml", "overrides.txt", "environment.json", "metrics.csv", "checkpoints"} <= names
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["backend"] == "cpu"
+    assert environment["versions"]["torch"]
+    assert environment["seed"] == 0
+    weights = files.read_weights(tmp_path / "run" / "checkpoints" / "best")
+    assert set(weights) == set(result.task.model.state_dict())
+    lines = [line.split()[0] for line in said[1].strip().splitlines()]
+    assert lines == [
+        "domain", "data", "model", "scan", "compute", "training", "optimizer", "precision", "backend", "device", "seed", "folder",
+    ]  # fmt: skip
+    assert "15 steps: 3 epochs of 5 batches of 4" in said[1]
+
+
+def test_steps_end_a_run_early(toy):
+    result = toy("run_dir=run", "trainer.steps=7")
+    assert last(result.folder)[1]["global_step"] == 7
+
+
+def test_debug_presets(toy):
+    assert last(toy("run_dir=fast", "debug=fast").folder)[1]["global_step"] == 1
+    learnt = toy("run_dir=overfit", "debug=overfit", "model.dropout=0.0", "trainer.epochs=100", "optimizer.lr=0.05")
+    assert last(learnt.folder)[1]["global_step"] == 100
+    with open("overfit/metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["val/loss"]) for row in rows if row["stage"] == "val"][-1] < 0.05
