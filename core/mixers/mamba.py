@@ -205,28 +205,31 @@ class Mamba(nn.Module):
         elif x.dim() == 3:
             both = F.linear(x, weight.flatten(0, 1)).unflatten(-1, weight.shape[:2]).transpose(1, 2)
         else:
-            both = torch.matmul(x, weight.transpose(1, 2))
+            both = _linear_per_path(x, weight)
         step, B, C = both.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         if step_weight.dim() == 2:
             return F.linear(step, step_weight), B, C
-        return torch.matmul(step, step_weight.transpose(1, 2)), B, C
+        return _linear_per_path(step, step_weight), B, C
 
     def _mix_shares(self, x: Tensor, z: Tensor | None, shares: Shares, grid) -> Tensor:
         """The same result, with each token convolved and projected only for the path that it is on."""
         if self.conv != "path":
             x, _ = self._convolve(x, None, grid, None, None)
-        x = x.index_select(1, shares.tokens).unflatten(1, shares.order.shape)
+        x = x.index_select(1, shares.tokens).unflatten(1, (self.paths, -1))
         if self.conv == "path":
             x, _ = self._convolve(x, None, None, None, None)
-        delta, B, C = (t.flatten(1, 2) for t in self._project(x))
+        delta, B, C = self._project(x)
         y = selective_scan(
-            x.flatten(1, 2), delta, self._decay(), B, C, self._weight("D"), None, self._weight("dt_proj", "bias"), True,
-            shares.order, merge=self.merge, backend=self.backend,
+            x, delta, self._decay(), B, C, self._weight("D"), None, self._weight("dt_proj", "bias"), True,
+            merge="none", backend=self.backend,
         )  # fmt: skip
+        y = y.flatten(1, 2)
         tokens = y.index_select(1, shares.slot)
         if shares.met is not None:
             met = y.index_select(1, shares.meeting.flatten()).unflatten(1, shares.meeting.shape).sum(2)
             tokens = tokens.index_copy(1, shares.met, met)
+        if self.merge == "mean":
+            tokens = tokens / self.paths
         return tokens if z is None else tokens * F.silu(z)
 
     def _shares_tokens(self, way: Walk) -> bool:
@@ -334,6 +337,13 @@ def check_path_parameters(model: nn.Module, state_dict: Mapping[str, Tensor]) ->
 
 def _under(prefix: str, names: Iterable[str]) -> Iterator[str]:
     return (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+
+def _linear_per_path(x: Tensor, weight: Tensor) -> Tensor:
+    """(batch, paths, length, inputs) times (paths, outputs, inputs): no copy where the paths lie outermost in memory."""
+    rows = x.transpose(0, 1)
+    y = torch.bmm(rows.flatten(1, 2), weight.transpose(1, 2))
+    return y.unflatten(1, rows.shape[1:3]).transpose(0, 1)
 
 
 def _sizes(grid: Grid | tuple[int, ...] | None, length: int | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:

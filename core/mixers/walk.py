@@ -18,13 +18,11 @@ class Shares(NamedTuple):
     """Tables for paths that share the tokens out: path after path, each step of each path is a slot.
 
     tokens: (slots,) int64, the token in each slot (0 in a slot past the end of a short path).
-    order: (paths, steps) int32, the slots of each path, -1 past its end.
     slot: (length,) int64, a slot of each token.
     met: (tokens,) int64, the tokens on several paths (class tokens), or None; meeting: (tokens, paths) int64, their slots.
     """
 
     tokens: Tensor
-    order: Tensor
     slot: Tensor
     met: Tensor | None
     meeting: Tensor | None
@@ -68,5 +66,4 @@ def _shares(order: Tensor, length: int) -> Shares:
     meeting = None
     if met.numel():
         meeting = torch.stack([slots[flat == token] for token in met])
-    walked = torch.where(used, slots, -1).view_as(order).to(torch.int32)
-    return Shares(flat.clamp_min(0), walked, slot, met if met.numel() else None, meeting)
+    return Shares(flat.clamp_min(0), slot, met if met.numel() else None, meeting)

@@ -22,7 +22,7 @@ def count_paths(order: Tensor | None, given: dict[str, tuple[Tensor | None, int]
     shown = bool(sizes)
     if order is not None and order.dim() >= 2:
         sizes["order"] = order.shape[-2]
-    paths = max(sizes.values(), default=1)
+    paths = max([1, *sizes.values()])
     if any(size not in (1, paths) for size in sizes.values()):
         raise UserError("the arguments disagree about the number of paths", given=sizes, allowed="one number, or 1")
     return paths, shown or paths > 1

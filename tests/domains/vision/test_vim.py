@@ -323,10 +323,12 @@ def test_build_from_what_the_data_say():
     digits = {"channels": 1, "image_size": (8, 8), "num_classes": 10, "model_size": "micro"}
     model = build(digits, scans.get("cross"))
     assert model.patch_embed.proj.weight.shape[1] == 1
-    assert (model.num_classes, model.tokens, len(model.layers)) == (10, 17, 4)
+    assert (model.num_classes, model.tokens, len(model.layers)) == (10, 16, 4)
     assert model.scan == scans.get("cross")
     wide = build(digits, scans.get("raster"), size="tiny", patch_size=2, depth=1, embed_dim=32, class_token="none")
     assert (wide.tokens, len(wide.layers), wide.embed_dim) == (16, 1, 32)
+    assert build(digits, "raster", size="tiny", depth=1).class_token == "middle"
+    assert build(digits, "raster", class_token="end").grid.extra == (16,)
     with pytest.raises(UserError, match="tiny"):
         build(digits, scans.get("raster"), size="tini")
     with pytest.raises(UserError, match="do not fit"):
