@@ -85,8 +85,11 @@ def _resume(options: Options, where: str, typed: list[str]) -> int:
 
 def run(config, options: Options, typed: Sequence[str], resume: Path | None = None) -> int:
     """Trains one composed run and prints its result and the next commands; returns the exit code."""
+    from .startup import import_torchmetrics
     from .stop import Stopped
     from .summary import after_stop, after_training
+
+    import_torchmetrics()
     from .train import train
 
     try:
@@ -116,6 +119,9 @@ def _evaluate(options: Options) -> int:
     why = "the model and how it was trained are given by the weights"
     stored = amend(read_config(run_of(checkpoint)), typed, options.groups(), ("data", "trainer", "task"), why)
     config = check(stored, options.allow)
+    from .startup import import_torchmetrics
+
+    import_torchmetrics()
     from .evaluate import evaluate
 
     evaluate(config, checkpoint, allow=options.allow)

@@ -33,6 +33,9 @@ def sweep(options: Options) -> int:
 
     runs = combinations(options.arguments)
     configs = [compose(each, options.groups(), options.allow) for each in runs]
+    from .startup import import_torchmetrics
+
+    import_torchmetrics()
     from .callbacks import NonFinite
     from .train import train
 

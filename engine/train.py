@@ -155,4 +155,4 @@ def draw_scan(parts: Parts, folder: Path) -> None:
         return
     from ..core import scans
 
-    scans.draw(parts.scan, grid, path=folder / "scan.png")
+    scans.draw(parts.scan, grid, file=folder / "scan.png")
