@@ -23,15 +23,13 @@ from .gpu_kernels import chain_kernel, gate_backward_kernel, merge_kernel, scan_
 
 CHUNK = 32  # steps between two saved states: a saved state costs states / CHUNK numbers a token and channel
 WIDE = 2**31  # numbers from a sample's first to its last from which on 32 bits cannot say where a row is
+REGISTERS, REGISTERS_BACKWARD = 168, 255  # a thread; left to itself the assembler aims lower and moves some to memory
 PROCESSORS_WITHOUT_GPU = 1  # the interpreter runs programs one after the other
 
 
 class Tile(NamedTuple):
     """A block of channels (rows × width) and padded states; how many warps run it, and how many steps at a time: `replay`
     in the backward, which holds their states in registers, `unroll` elsewhere.
-
-    `registers` is what a thread may take outside the backward, which may take all. Left to itself the assembler sometimes
-    aims lower and moves a few of them to memory.
     """
 
     rows: int
@@ -40,7 +38,6 @@ class Tile(NamedTuple):
     unroll: int
     replay: int
     warps: int
-    registers: int = 168
 
     @property
     def channels(self) -> int:
@@ -86,15 +83,15 @@ class Plan(NamedTuple):
 
 
 def tile_of(states: int) -> Tile:
-    """The launch configuration for a number of states: at most 16 numbers of the state a thread up to 128 states."""
+    """The launch configuration for a number of states: at most 16 numbers of the state a thread."""
     padded = max(4, triton.next_power_of_2(states))
     if padded <= 16:
         return Tile(rows=4, states=padded, width=8, unroll=4, replay=2, warps=1)
     if padded == 32:
-        return Tile(rows=2, states=padded, width=8, unroll=2, replay=2, warps=1)
+        return Tile(rows=2, states=padded, width=8, unroll=2, replay=1, warps=1)
     if padded <= 128:
         return Tile(rows=4, states=padded, width=8, unroll=2, replay=1, warps=padded // 16)
-    return Tile(max(1, 1024 // padded), states=padded, width=8, unroll=2, replay=1, warps=8, registers=240)
+    return Tile(rows=max(1, 512 // padded), states=padded, width=8, unroll=2, replay=1, warps=8)
 
 
 def segments_of(programs: int, warps: int, steps: int, processors: int) -> int:
@@ -155,7 +152,7 @@ def forward(
             inputs.order, inputs.seq_idx, carry, inputs.initial,
             parts, None if merged else kept, chunk_states if save else None, final_state,
             *inputs.strides, *plan.sizes, SOFTPLUS=delta_softplus, WIDE=inputs.wide, CHUNK=CHUNK, UNROLL=plan.tile.unroll,
-            maxnreg=plan.tile.registers, **plan.constants,
+            maxnreg=REGISTERS, **plan.constants,
         )  # fmt: skip
         if merged:
             grid, rows, blocks = _rowwise(plan)
@@ -198,7 +195,7 @@ def backward(
             inputs.seq_idx, carry, grad_state, grad, chunk_states, scratch, *buffers,
             *inputs.strides, stride, scale, plan.batch, *plan.sizes,
             SOFTPLUS=delta_softplus, WIDE=inputs.wide, CHUNK=CHUNK, UNROLL=tile.replay,
-            maxnreg=255, **plan.constants,
+            maxnreg=REGISTERS_BACKWARD, **plan.constants,
         )  # fmt: skip
         if z is not None:
             grid, rows, blocks = _rowwise(plan)
@@ -329,7 +326,7 @@ def _carry(
         inputs.x, inputs.delta, inputs.A, inputs.C if reverse else inputs.B, inputs.z, inputs.bias, inputs.order,
         inputs.seq_idx, grad, carry, sums, x, delta, c if reverse else b, *others, grad_stride, scale,
         *plan.sizes, SOFTPLUS=softplus, WIDE=inputs.wide, REVERSE=reverse, UNROLL=plan.tile.unroll,
-        maxnreg=plan.tile.registers, **plan.constants,
+        maxnreg=REGISTERS, **plan.constants,
     )  # fmt: skip
     chain_kernel[(plan.programs // plan.segments,)](
         carry, sums, inputs.A, grad_state if reverse else inputs.initial, plan.paths, plan.channels, plan.group, plan.states,

@@ -63,7 +63,7 @@ def compiled(kernel, states: int, architecture: int, dtype: str = "bf16", absent
     sizes = {"BR": tile.rows, "BN": tile.states, "BW": tile.width, "CHUNK": gpu.CHUNK, "SOFTPLUS": True, "WIDE": False}
     sizes["UNROLL"] = tile.replay if kernel is scan_backward_kernel else tile.unroll
     names = {parameter.name for parameter in kernel.params}
-    most = 255 if kernel is scan_backward_kernel else tile.registers
+    most = gpu.REGISTERS_BACKWARD if kernel is scan_backward_kernel else gpu.REGISTERS
     return resources(kernel, architecture, dtype, tile.warps, set(absent) & names, most, **sizes | constants)
 
 
@@ -127,7 +127,7 @@ def test_tiles_hold_all_states_and_divide_a_chunk(states):
     tile = gpu.tile_of(states)
     assert states <= tile.states < max(4, 2 * states) or tile.states == 4
     assert gpu.CHUNK % tile.unroll == gpu.CHUNK % tile.replay == 0
-    assert tile.numel <= 32 * 32 * tile.warps
+    assert tile.numel <= 16 * 32 * tile.warps
 
 
 class TestOnGpu:
