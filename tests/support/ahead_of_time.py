@@ -14,10 +14,12 @@ from triton.compiler import ASTSource
 STRIDES = {"s_x": 3, "s_delta": 3, "s_b": 4, "s_c": 4, "s_rows": 4, "s_z": 2, "s_order": 2, "s_seq": 1, "s_grad": 3}
 INTEGERS = {"p_order", "p_seq", "p_count"}
 ACTIVATIONS = {"p_x", "p_delta", "p_b", "p_c", "p_rows", "p_z", "p_out", "p_grad", "p_dx", "p_ddelta", "p_dz"}
-MULTIPLES_OF_16 = {"D", "DG", "N", "SEGMENT"}
+MULTIPLES_OF_16 = {"D", "DG", "N"}
 
 
-def resources(kernel, architecture: int, dtype: str, warps: int, absent=(), **constants) -> dict[str, int]:
+def resources(
+    kernel, architecture: int, dtype: str, warps: int, absent=(), most: int | None = None, **constants
+) -> dict[str, int]:
     """Registers a thread, bytes of stack and local memory (both 0 where nothing is spilled) of the compiled kernel.
 
     Args:
@@ -25,6 +27,7 @@ def resources(kernel, architecture: int, dtype: str, warps: int, absent=(), **co
         architecture: 80, 90, ...
         dtype: of the activations: "bf16", "fp16" or "fp32".
         absent: parameters that are None.
+        most: registers a thread may take.
         constants: values of the compile-time parameters; more than the kernel has are ignored.
     """
     signature, values, attributes = {}, {}, {}
@@ -43,7 +46,9 @@ def resources(kernel, architecture: int, dtype: str, warps: int, absent=(), **co
             if name in MULTIPLES_OF_16:
                 attributes[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, values, attributes)
-    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": warps})
+    compiled = triton.compile(
+        source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": warps, "maxnreg": most}
+    )
     return _usage(compiled.asm["cubin"])
 
 

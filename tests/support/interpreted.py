@@ -70,6 +70,7 @@ def main() -> None:
     gpu.CHUNK = 8  # short sequences then have several chunks
     make = functools.partial(selective_scan_call, longest=40, states=20, paths=3)
     for i, (seed, call) in enumerate(calls(make, count, most)):
+        gpu.WIDE = 0 if i % 4 == 3 else 2**31
         for form, segments in (("split", 3), ("whole", 1))[: 1 + i % 2]:
             gpu.segments_of = lambda *sizes, segments=segments: segments
             report(selective_scan, call, seed=seed, form=form)

@@ -47,11 +47,11 @@ class Plan(NamedTuple):
         return self.batch * self.paths * triton.cdiv(steps, self.rows) * self.column_blocks
 
 
-def blocks_of(steps: int, channels: int) -> tuple[int, int, int]:
-    """Steps and channels of a block, and its warps: 16 numbers a thread, fewer where the tensor is small."""
+def blocks_of(steps: int, channels: int, width: int) -> tuple[int, int, int]:
+    """Steps and channels of a block, and its warps: 16 numbers a thread, 8 where there are many taps."""
     columns = min(128, max(16, triton.next_power_of_2(channels)))
     rows = min(16, max(4, triton.next_power_of_2(steps)))
-    return rows, columns, max(1, rows * columns // 512)
+    return rows, columns, max(1, rows * columns // (512 if width <= 4 else 256))
 
 
 def forward(
@@ -140,7 +140,7 @@ def _inputs(plan: Plan, x, weight, bias, order, seq_idx, initial_state) -> _Inpu
 def _plan(x: Tensor, weight: Tensor, order: Tensor | None) -> Plan:
     (batch, _, length, channels), (paths, _, width) = x.shape, weight.shape
     steps = length if order is None else order.shape[-1]
-    return Plan(batch, paths, length, steps, channels, width, *blocks_of(steps, channels))
+    return Plan(batch, paths, length, steps, channels, width, *blocks_of(steps, channels, width))
 
 
 def _rows(t: Tensor) -> Tensor:

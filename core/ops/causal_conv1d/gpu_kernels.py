@@ -10,6 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+COUNTS = ("P", "L", "S")  # their values are not compiled in: no compiling per length
+
 
 @triton.jit
 def sigmoid(b_v):
@@ -81,7 +83,7 @@ def before_activation(
     return b_y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_kernel(
     p_x, p_weight, p_bias, p_order, p_seq, p_state, p_out, s_x, s_order, s_seq, P, L, S, D,
     SILU: tl.constexpr, W: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr,
@@ -105,7 +107,7 @@ def conv_kernel(
     tl.store(p_out + ((i_b * P + i_p) * L + token) * D + o_c, b_y, mask=visited & (o_c < D))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_state_kernel(
     p_x, p_order, p_seq, p_state, p_count, p_final, s_x, s_order, s_seq, P, L, S, D,
     W: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr,
@@ -131,7 +133,7 @@ def conv_state_kernel(
     tl.store(p_final, tl.where(kept, b_x, 0.0), mask=(o_k < W - 1) & (o_c < D))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_backward_weight_kernel(
     p_x, p_weight, p_bias, p_order, p_seq, p_state, p_grad, p_dpre, p_dweight, p_dbias,
     s_x, s_order, s_seq, s_grad, P, L, S, D,
@@ -174,7 +176,7 @@ def conv_backward_weight_kernel(
         tl.store(p_dweight + (o_part * W + W - 1 - lag) * D + o_c, b_dw, mask=m_c)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_backward_input_kernel(
     p_weight, p_order, p_seq, p_count, p_dpre, p_grad_state, p_dx, p_dinitial, s_x, s_order, s_seq, P, L, S, D,
     W: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr,

@@ -22,6 +22,8 @@ from .gpu_backward_kernel import scan_backward_kernel
 from .gpu_kernels import chain_kernel, gate_backward_kernel, merge_kernel, scan_kernel, segment_kernel
 
 CHUNK = 32  # steps between two saved states: a saved state costs states / CHUNK numbers a token and channel
+WIDE = 2**31  # numbers from a sample's first to its last from which on 32 bits cannot say where a row is
+REGISTERS, REGISTERS_BACKWARD = 168, 255  # a thread; left to itself the assembler aims lower and moves some to memory
 PROCESSORS_WITHOUT_GPU = 1  # the interpreter runs programs one after the other
 
 
@@ -81,15 +83,15 @@ class Plan(NamedTuple):
 
 
 def tile_of(states: int) -> Tile:
-    """The launch configuration for a number of states: at most 16 numbers of the state a thread up to 128 states."""
+    """The launch configuration for a number of states: at most 16 numbers of the state a thread."""
     padded = max(4, triton.next_power_of_2(states))
     if padded <= 16:
         return Tile(rows=4, states=padded, width=8, unroll=4, replay=2, warps=1)
     if padded == 32:
-        return Tile(rows=2, states=padded, width=8, unroll=4, replay=2, warps=1)
+        return Tile(rows=2, states=padded, width=8, unroll=2, replay=1, warps=1)
     if padded <= 128:
-        return Tile(rows=4, states=padded, width=8, unroll=2, replay=2, warps=padded // 16)
-    return Tile(rows=max(1, 1024 // padded), states=padded, width=8, unroll=2, replay=1, warps=8)
+        return Tile(rows=4, states=padded, width=8, unroll=2, replay=1, warps=padded // 16)
+    return Tile(rows=max(1, 512 // padded), states=padded, width=8, unroll=2, replay=1, warps=8)
 
 
 def segments_of(programs: int, warps: int, steps: int, processors: int) -> int:
@@ -149,7 +151,8 @@ def forward(
             inputs.x, inputs.delta, inputs.A, inputs.B, inputs.C, inputs.D, None if merged else inputs.z, inputs.bias,
             inputs.order, inputs.seq_idx, carry, inputs.initial,
             parts, None if merged else kept, chunk_states if save else None, final_state,
-            *inputs.strides, *plan.sizes, SOFTPLUS=delta_softplus, CHUNK=CHUNK, UNROLL=plan.tile.unroll, **plan.constants,
+            *inputs.strides, *plan.sizes, SOFTPLUS=delta_softplus, WIDE=inputs.wide, CHUNK=CHUNK, UNROLL=plan.tile.unroll,
+            maxnreg=REGISTERS, **plan.constants,
         )  # fmt: skip
         if merged:
             grid, rows, blocks = _rowwise(plan)
@@ -176,6 +179,7 @@ def backward(
         return tuple(found)
     inputs = _inputs(plan, x, delta, A, B, C, D, z, delta_bias, order, seq_idx, initial_state)
     grad = _rows(grad_out if merge == "none" else grad_out[:, None])
+    inputs = inputs._replace(wide=inputs.wide or plan.length * grad.stride(2) >= WIDE)
     stride = (grad.stride(0), grad.stride(1) if merge == "none" else 0, grad.stride(2))
     grad_state = None if grad_state is None else grad_state.float().contiguous()
     scale, tile = 1.0 / plan.paths if merge == "mean" else 1.0, plan.tile
@@ -190,7 +194,8 @@ def backward(
             inputs.x, inputs.delta, inputs.A, inputs.B, inputs.C, inputs.D, inputs.z, inputs.bias, inputs.order,
             inputs.seq_idx, carry, grad_state, grad, chunk_states, scratch, *buffers,
             *inputs.strides, stride, scale, plan.batch, *plan.sizes,
-            SOFTPLUS=delta_softplus, CHUNK=CHUNK, UNROLL=tile.replay, **plan.constants,
+            SOFTPLUS=delta_softplus, WIDE=inputs.wide, CHUNK=CHUNK, UNROLL=tile.replay,
+            maxnreg=REGISTERS_BACKWARD, **plan.constants,
         )  # fmt: skip
         if z is not None:
             grid, rows, blocks = _rowwise(plan)
@@ -239,6 +244,7 @@ class _Inputs(NamedTuple):
     seq_idx: Tensor | None
     initial: Tensor | None
     strides: tuple[tuple[int, ...], ...]
+    wide: bool  # offsets of rows need 64 bits
 
 
 def _inputs(plan, x, delta, A, B, C, D, z, delta_bias, order, seq_idx, initial_state) -> _Inputs:
@@ -247,7 +253,9 @@ def _inputs(plan, x, delta, A, B, C, D, z, delta_bias, order, seq_idx, initial_s
     z, seq_idx = (None if t is None else _rows(t) for t in (z, seq_idx))
     order = None if order is None else _rows(order.expand(plan.batch, -1, -1))
     strides = tuple((0, 0) if t is None else t.stride()[:-1] for t in (x, delta, B, C, z, order, seq_idx))
-    return _Inputs(x, delta, A, B, C, D, z, bias, order, seq_idx, initial, strides)
+    rows = [t.stride(2) for t in (x, delta, B, C)] + [plan.channels, plan.groups * plan.states, strides[4][1]]
+    wide = plan.length * max(rows) >= WIDE
+    return _Inputs(x, delta, A, B, C, D, z, bias, order, seq_idx, initial, strides, wide)
 
 
 def _plan(x: Tensor, A: Tensor, B: Tensor, order: Tensor | None) -> Plan:
@@ -317,7 +325,8 @@ def _carry(
     segment_kernel[(plan.programs,)](
         inputs.x, inputs.delta, inputs.A, inputs.C if reverse else inputs.B, inputs.z, inputs.bias, inputs.order,
         inputs.seq_idx, grad, carry, sums, x, delta, c if reverse else b, *others, grad_stride, scale,
-        *plan.sizes, SOFTPLUS=softplus, REVERSE=reverse, UNROLL=plan.tile.unroll, **plan.constants,
+        *plan.sizes, SOFTPLUS=softplus, WIDE=inputs.wide, REVERSE=reverse, UNROLL=plan.tile.unroll,
+        maxnreg=REGISTERS, **plan.constants,
     )  # fmt: skip
     chain_kernel[(plan.programs // plan.segments,)](
         carry, sums, inputs.A, grad_state if reverse else inputs.initial, plan.paths, plan.channels, plan.group, plan.states,

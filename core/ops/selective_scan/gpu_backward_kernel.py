@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from .gpu_kernels import (
+    COUNTS,
     LN2,
     LOG2E,
     load_edge,
@@ -33,13 +34,13 @@ def sum_channels(b_t):
     return tl.sum(tl.sum(b_t, axis=2), axis=0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def scan_backward_kernel(
     p_x, p_delta, p_a, p_b, p_c, p_d, p_z, p_bias, p_order, p_seq, p_carry, p_grad_state, p_grad, p_chunks, p_scratch,
     p_dx, p_ddelta, p_da, p_db, p_dc, p_dd, p_dbias, p_dinitial,
     s_x, s_delta, s_b, s_c, s_z, s_order, s_seq, s_grad, scale,
     B, P, L, S, D, DG, N, NB, K, SEGMENT,
-    SOFTPLUS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
+    SOFTPLUS: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
     BR: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     """Every gradient of one segment, from the carry that enters it at its end.
@@ -93,7 +94,7 @@ def scan_backward_kernel(
         while m < n_groups:
             tokens, visits, begins, xs, dts, raws = load_steps(
                 p_x, p_delta, p_order, p_seq, b_bias, o_c, m_c, begin + (m - 1) * UNROLL, S, L, s_x[2], s_delta[2],
-                SOFTPLUS, UNROLL,
+                SOFTPLUS, WIDE, UNROLL,
             )  # fmt: skip
             bs = load_states(p_b, tokens, visits, s_b[2], o_n, N, UNROLL)
             for i in tl.static_range(UNROLL):
@@ -109,7 +110,7 @@ def scan_backward_kernel(
             b_h = tl.load(p_scratch + group * (BR * BN * BW))
             tokens, visits, begins, xs, dts, raws = load_steps(
                 p_x, p_delta, p_order, p_seq, b_bias, o_c, m_c, begin + group * UNROLL, S, L, s_x[2], s_delta[2],
-                SOFTPLUS, UNROLL,
+                SOFTPLUS, WIDE, UNROLL,
             )  # fmt: skip
             bs = load_states(p_b, tokens, visits, s_b[2], o_n, N, UNROLL)
             cs = load_states(p_c, tokens, visits, s_c[2], o_n, N, UNROLL)
@@ -144,8 +145,8 @@ def scan_backward_kernel(
                 b_dd += b_g * b_x
                 b_dbias += b_ddt
                 m_y = m_c & visits[i]
-                tl.store(p_dx + tokens[i] * D + o_c, b_dt * b_s + b_d * b_g, mask=m_y)
-                tl.store(p_ddelta + tokens[i] * D + o_c, b_ddt, mask=m_y)
+                tl.store(p_dx + (tokens[i] * D + o_c), b_dt * b_s + b_d * b_g, mask=m_y)
+                tl.store(p_ddelta + (tokens[i] * D + o_c), b_ddt, mask=m_y)
             group -= 1
         tl.debug_barrier()
         begin -= CHUNK

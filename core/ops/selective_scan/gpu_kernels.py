@@ -22,6 +22,17 @@ import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
+COUNTS = (
+    "B",
+    "P",
+    "Q",
+    "L",
+    "S",
+    "NB",
+    "K",
+    "SEGMENT",
+    "ROWS",
+)  # their values are not compiled in: no compiling per length
 
 
 @triton.jit
@@ -65,21 +76,25 @@ def place_of_program(D, DG, NB, P, K, BR: tl.constexpr, BW: tl.constexpr):
 
 
 @triton.jit
-def token_of_step(p_order, t, S, L):
-    """The token visited at step t, and whether there is one: -1, a number beyond L, a step beyond S mean none."""
+def token_of_step(p_order, t, S, L, WIDE: tl.constexpr):
+    """The token visited at step t, and whether there is one: -1, a number beyond L, a step beyond S mean none.
+
+    The token is a 64-bit number where WIDE, else 32: its products with row strides then keep one register for the channel
+    instead of a pointer for every tensor.
+    """
     if p_order is None:
-        token = t.to(tl.int64)
+        token = t
         visited = t < S
     else:
-        token = tl.load(p_order + t, mask=t < S, other=0).to(tl.int64)
+        token = tl.load(p_order + t, mask=t < S, other=0)
         visited = (t < S) & (token >= 0) & (token < L)
-    return token, visited
+    return token.to(tl.int64 if WIDE else tl.int32), visited
 
 
 @triton.jit
-def restarts_at(p_seq, p_order, t, token, visited, S, L):
+def restarts_at(p_seq, p_order, t, token, visited, S, L, WIDE: tl.constexpr):
     """Whether a new sequence begins at step t; never at the first step of a path."""
-    before, _ = token_of_step(p_order, tl.maximum(t - 1, 0), S, L)
+    before, _ = token_of_step(p_order, tl.maximum(t - 1, 0), S, L, WIDE)
     before = tl.minimum(tl.maximum(before, 0), L - 1)
     now = tl.load(p_seq + token, mask=visited, other=0)
     return visited & (t > 0) & (now != tl.load(p_seq + before, mask=visited, other=0))
@@ -88,7 +103,7 @@ def restarts_at(p_seq, p_order, t, token, visited, S, L):
 @triton.jit
 def load_steps(
     p_x, p_delta, p_order, p_seq, b_bias, o_c, m_c, t, S, L, x_row, delta_row, SOFTPLUS: tl.constexpr,
-    UNROLL: tl.constexpr,
+    WIDE: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """Tokens, visits, restarts, x, Δ and δ (before softplus) of UNROLL steps from t on, as tuples.
 
@@ -102,10 +117,10 @@ def load_steps(
     dts = ()
     raws = ()
     for i in tl.static_range(UNROLL):
-        token, visited = token_of_step(p_order, t + i, S, L)
+        token, visited = token_of_step(p_order, t + i, S, L, WIDE)
         m_x = m_c & visited
-        xs += (tl.load(p_x + token * x_row + o_c, mask=m_x, other=0.0).to(tl.float32),)
-        b_raw = tl.load(p_delta + token * delta_row + o_c, mask=m_x, other=0.0).to(tl.float32) + b_bias
+        xs += (tl.load(p_x + (token * x_row + o_c), mask=m_x, other=0.0).to(tl.float32),)
+        b_raw = tl.load(p_delta + (token * delta_row + o_c), mask=m_x, other=0.0).to(tl.float32) + b_bias
         raws += (b_raw,)
         if SOFTPLUS:
             b_raw = softplus(b_raw)
@@ -113,7 +128,7 @@ def load_steps(
         if p_seq is None:
             begins += (False,)
         else:
-            begins += (restarts_at(p_seq, p_order, t + i, token, visited, S, L),)
+            begins += (restarts_at(p_seq, p_order, t + i, token, visited, S, L, WIDE),)
         tokens += (token,)
         visits += (visited,)
     return tokens, visits, begins, xs, dts, raws
@@ -124,7 +139,7 @@ def load_states(p_rows, tokens, visits, row, o_n, N, UNROLL: tl.constexpr):
     """The rows (BN,) of B or C at UNROLL tokens, as a tuple."""
     rows = ()
     for i in tl.static_range(UNROLL):
-        rows += (tl.load(p_rows + tokens[i] * row + o_n, mask=(o_n < N) & visits[i], other=0.0).to(tl.float32),)
+        rows += (tl.load(p_rows + (tokens[i] * row + o_n), mask=(o_n < N) & visits[i], other=0.0).to(tl.float32),)
     return rows
 
 
@@ -134,9 +149,9 @@ def load_gradients(p_grad, p_z, tokens, visits, grad_row, z_row, o_c, m_c, scale
     rows = ()
     for i in tl.static_range(UNROLL):
         m_x = m_c & visits[i]
-        b_g = tl.load(p_grad + tokens[i] * grad_row + o_c, mask=m_x, other=0.0).to(tl.float32) * scale
+        b_g = tl.load(p_grad + (tokens[i] * grad_row + o_c), mask=m_x, other=0.0).to(tl.float32) * scale
         if p_z is not None:
-            b_z = tl.load(p_z + tokens[i] * z_row + o_c, mask=m_x, other=0.0).to(tl.float32)
+            b_z = tl.load(p_z + (tokens[i] * z_row + o_c), mask=m_x, other=0.0).to(tl.float32)
             b_g *= b_z * sigmoid(b_z)
         rows += (b_g,)
     return rows
@@ -170,13 +185,13 @@ def load_edge(p_carry, p_edge, i_bp, o_k, o_t, o_a, m_t, D, N):
     return b_v
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def scan_kernel(
     p_x, p_delta, p_a, p_b, p_c, p_d, p_z, p_bias, p_order, p_seq, p_carry, p_initial,
     p_out, p_ungated, p_chunks, p_final,
     s_x, s_delta, s_b, s_c, s_z, s_order, s_seq,
     P, L, S, D, DG, N, NB, K, SEGMENT,
-    SOFTPLUS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
+    SOFTPLUS: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr,
     BR: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     """Outputs of one segment from the state that enters it; with p_chunks also the state at each chunk's begin.
@@ -197,6 +212,9 @@ def scan_kernel(
         p_seq += i_b * s_seq[0]
     if p_z is not None:
         p_z += i_b * s_z[0]
+    p_out += i_bp * L * D
+    if p_ungated is not None:
+        p_ungated += i_bp * L * D
 
     o_a = o_c[:, None, :] * N + o_n[None, :, None]
     b_a = tl.load(p_a + i_p * D * N + o_a, mask=m_t, other=0.0) * LOG2E
@@ -211,7 +229,7 @@ def scan_kernel(
         if p_chunks is not None and t % CHUNK == 0:
             tl.store(p_chunks + ((i_bp * n_chunks + t // CHUNK) * NB + i_block) * (BR * BN * BW) + o_t, b_h)
         tokens, visits, begins, xs, dts, _raws = load_steps(
-            p_x, p_delta, p_order, p_seq, b_bias, o_c, m_c, t, S, L, s_x[2], s_delta[2], SOFTPLUS, UNROLL
+            p_x, p_delta, p_order, p_seq, b_bias, o_c, m_c, t, S, L, s_x[2], s_delta[2], SOFTPLUS, WIDE, UNROLL
         )
         bs = load_states(p_b, tokens, visits, s_b[2], o_n, N, UNROLL)
         cs = load_states(p_c, tokens, visits, s_c[2], o_n, N, UNROLL)
@@ -221,11 +239,11 @@ def scan_kernel(
             b_h = tl.exp2(dts[i][:, None, :] * b_a) * b_h + (dts[i] * xs[i])[:, None, :] * bs[i][None, :, None]
             b_y = tl.sum(b_h * cs[i][None, :, None], axis=1) + b_d * xs[i]
             m_y = m_c & visits[i]
-            o_y = (i_bp * L + tokens[i]) * D + o_c
+            o_y = tokens[i] * D + o_c
             if p_ungated is not None:
                 tl.store(p_ungated + o_y, b_y, mask=m_y)
             if p_z is not None:
-                b_z = tl.load(p_z + tokens[i] * s_z[1] + o_c, mask=m_y, other=0.0).to(tl.float32)
+                b_z = tl.load(p_z + (tokens[i] * s_z[1] + o_c), mask=m_y, other=0.0).to(tl.float32)
                 b_y *= b_z * sigmoid(b_z)
             tl.store(p_out + o_y, b_y, mask=m_y)
         t += UNROLL
@@ -233,13 +251,13 @@ def scan_kernel(
     tl.store(p_final + i_bp * D * N + o_a, b_h, mask=m_final)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def segment_kernel(
     p_x, p_delta, p_a, p_rows, p_z, p_bias, p_order, p_seq, p_grad,
     p_carry, p_sum,
     s_x, s_delta, s_rows, s_z, s_order, s_seq, s_grad, scale,
     P, L, S, D, DG, N, NB, K, SEGMENT,
-    SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, UNROLL: tl.constexpr,
+    SOFTPLUS: tl.constexpr, WIDE: tl.constexpr, REVERSE: tl.constexpr, UNROLL: tl.constexpr,
     BR: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     """What a segment that is entered with 0 hands on: its last state, or with REVERSE the carry at its begin.
@@ -273,7 +291,7 @@ def segment_kernel(
     while j < n_groups:
         t = first + ((n_groups - 1 - j) if REVERSE else j) * UNROLL
         tokens, visits, begins, xs, dts, _raws = load_steps(
-            p_x, p_delta, p_order, p_seq, b_bias, o_c, m_c, t, S, L, s_x[2], s_delta[2], SOFTPLUS, UNROLL
+            p_x, p_delta, p_order, p_seq, b_bias, o_c, m_c, t, S, L, s_x[2], s_delta[2], SOFTPLUS, WIDE, UNROLL
         )
         rows = load_states(p_rows, tokens, visits, s_rows[2], o_n, N, UNROLL)
         if REVERSE:
@@ -297,7 +315,7 @@ def segment_kernel(
     tl.store(p_sum + o_k * D + o_c, b_sum, mask=m_c)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def chain_kernel(
     p_carry, p_sum, p_a, p_edge, P, D, DG, N, NB, K, REVERSE: tl.constexpr,
     BR: tl.constexpr, BN: tl.constexpr, BW: tl.constexpr,
@@ -326,7 +344,7 @@ def chain_kernel(
         j += 1
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def merge_kernel(
     p_parts, p_z, p_out, p_ungated, s_z, scale, P, L, D, ROWS, BL: tl.constexpr, BD: tl.constexpr
 ):  # fmt: skip
@@ -351,7 +369,7 @@ def merge_kernel(
     tl.store(p_out + o_row * D + o_c, b_v, mask=m_v)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def gate_backward_kernel(
     p_grad, p_ungated, p_z, p_dz, s_z, s_grad, Q, L, D, ROWS, BL: tl.constexpr, BD: tl.constexpr
 ):  # fmt: skip

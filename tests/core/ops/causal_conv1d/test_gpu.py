@@ -47,7 +47,7 @@ def test_interpreted_kernels_match_the_reference_on_many_calls():
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("width", [4, pytest.param(2, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)])
 def test_no_spills(name, architecture, width):
-    rows, columns, warps = gpu.blocks_of(steps=1024, channels=768)
+    rows, columns, warps = gpu.blocks_of(1024, 768, width)
     rows = rows if name != "conv_state_kernel" else {2: 1, 4: 4, 8: 8}[width]
     usage = resources(getattr(gpu_kernels, name), architecture, "bf16", warps, W=width, BS=rows, BD=columns, SILU=True)
     assert usage["stack"] == usage["local"] == 0, usage
