@@ -6,6 +6,7 @@ from . import checkpoint as files
 from .config import Config
 from .evaluate import table
 from .options import Options
+from .run_folder import OVERRIDES
 from .stop import Stopped
 from .train import Result, best_checkpoint
 
@@ -17,12 +18,15 @@ def after_training(result: Result, config: Config, options: Options) -> str:
     lines.append(f"  weights    {link / files.WEIGHTS}")
     if config.trainer.pictures:
         lines.append(f"  pictures   {result.folder}/ (progress, first batch, worst predictions, scan)")
-    longer = (f"resume={result.folder}", f"trainer.epochs={2 * config.trainer.epochs}")
+    longer = [f"resume={result.folder}", f"trainer.epochs={2 * config.trainer.epochs}"]
+    if config.trainer.steps is not None:
+        longer.append(f"trainer.steps={2 * config.trainer.steps}")
     lines += ["", "  test again      " + options.command("eval.py", f"ckpt={result.folder}")]
     lines.append("  train longer    " + options.command("train.py", *longer))
     if config.scan is not None:
         other = "cross" if config.scan["name"] != "cross" else "bidirectional"
-        typed = [each for each in options.arguments if not each.startswith(("scan", "run_dir="))]
+        typed = (result.folder / OVERRIDES).read_text(encoding="utf-8").splitlines()
+        typed = [each for each in typed if not each.lstrip("+").startswith(("scan", "run_dir="))]
         lines.append("  another scan    " + options.command("train.py", *typed, f"scan={other}"))
     return "\n".join(lines) + "\n"
 

@@ -40,6 +40,17 @@ def test_train_then_the_commands_it_prints(command, monkeypatch, tmp_path):
     assert "goes on with a run" in printed
 
 
+@pytest.mark.slow
+def test_another_scan_is_a_command_that_runs(command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "train.py")])
+    code, printed, _ = command("debug=fast", "run_dir=one", "scan=local", "scan.window=4", "trainer.progress=none")
+    assert code == 0
+    line = next(line for line in printed.splitlines() if "another scan" in line)
+    words = [word for word in shlex.split(line.partition("scan")[2])[2:] if not word.startswith("--")]
+    assert words == ["debug=fast", "trainer.progress=none", "scan=cross"]
+    assert command(*words)[0] == 0
+
+
 def test_weights_that_do_not_fit(command):
     assert command(*TOY, "run_dir=run", "debug=fast")[0] == 0
     code, _, message = command("ckpt=run", "data.classes=4", job="evaluate")
