@@ -48,10 +48,11 @@ class Plan(NamedTuple):
 
 
 def blocks_of(steps: int, channels: int, width: int) -> tuple[int, int, int]:
-    """Steps and channels of a block, and its warps: 16 numbers a thread, 8 where there are many taps."""
+    """Steps and channels of a block, and its warps: 16 numbers a thread, 4 where there are many taps."""
+    few = width <= 4
     columns = min(128, max(16, triton.next_power_of_2(channels)))
-    rows = min(16, max(4, triton.next_power_of_2(steps)))
-    return rows, columns, max(1, rows * columns // (512 if width <= 4 else 256))
+    rows = min(16 if few else 8, max(4, triton.next_power_of_2(steps)))
+    return rows, columns, max(1, rows * columns // (512 if few else 128))
 
 
 def forward(
