@@ -138,18 +138,23 @@ def take_ticket(typingctx, address):
     return types.int64(types.int64), build
 
 
-@intrinsic
-def prefetch(typingctx, address):
-    """Ask for the cache line at a byte address; any address will do."""
+def _prefetch(write: int):
+    @intrinsic
+    def run(typingctx, address):
+        def build(context, builder, signature, arguments):
+            pointer = ir.IntType(8).as_pointer()
+            kind = ir.FunctionType(ir.VoidType(), [pointer, _int, _int, _int])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            builder.call(function, [builder.inttoptr(arguments[0], pointer), _int(write), _int(3), _int(1)])
+            return context.get_dummy_value()
 
-    def build(context, builder, signature, arguments):
-        pointer = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, _int, _int, _int])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [builder.inttoptr(arguments[0], pointer), _int(0), _int(3), _int(1)])
-        return context.get_dummy_value()
+        return types.void(types.int64), build
 
-    return types.void(types.int64), build
+    return run
+
+
+# Ask for the cache line at a byte address, to read or to write; any address will do.
+prefetch, prefetch_to_write = _prefetch(0), _prefetch(1)
 
 
 def _multiply_add(builder, a, b, c):

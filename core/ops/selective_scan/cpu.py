@@ -11,9 +11,9 @@ from ..team import KernelCall, rows
 from ..visits import visits
 from .cpu_kernels import RECORD, K, backward_scan, forward_scan
 
-# Work items wanted per call, so that two to sixteen threads share the work evenly; and the widest item, in blocks: what
-# its states and one chunk's tiles take stays within a core's second-level cache.
-ITEMS_WANTED, WIDEST = 16, 16
+# Work items wanted per call, so that a few threads share the work evenly; and the most channels of an item: wide enough
+# that a row is read in long runs, narrow enough that states and one chunk's tiles stay in a core's second-level cache.
+ITEMS_WANTED, CHANNELS_PER_ITEM = 8, 256
 
 
 def saved_shape(batch, paths, steps, channels, groups, states) -> tuple[int, ...]:
@@ -81,7 +81,9 @@ class _Call(KernelCall):
         self.steps = length if order is None else order.shape[2]
         self.covers = visits(order, length, paths)
         blocks = -(-channels // self.groups // WIDTH)
-        splits = min(blocks, max(-(-blocks // WIDEST), -(-ITEMS_WANTED // max(1, batch * self.groups))))
+        splits = min(
+            blocks, max(-(-blocks * WIDTH // CHANNELS_PER_ITEM), -(-ITEMS_WANTED // max(1, batch * self.groups)))
+        )
         self.widest = -(-blocks // max(1, splits))
         self.set(
             batch=batch, paths=paths, length=length, steps=self.steps, channels=channels, groups=self.groups, N=states,

@@ -16,6 +16,7 @@ from ..lanes import (
     fma,
     load,
     prefetch,
+    prefetch_to_write,
     read_float,
     read_int,
     splat,
@@ -118,7 +119,9 @@ def forward_chunk(p, b, path, group, channel, count, tokens, steps, ahead, A, h)
     for i in range(steps):
         prefetch(x + ahead[2 * i] * p.x_token)
         prefetch(delta + ahead[2 * i] * p.delta_token)
-        prefetch(p.out + out + ahead[2 * i] * row)
+        prefetch_to_write(p.out + out + ahead[2 * i] * row)
+        if p.ungated != 0:
+            prefetch_to_write(p.ungated + out + ahead[2 * i] * row)
         if p.z != 0:
             prefetch(p.z + b * p.z_batch + ahead[2 * i] * p.z_token + 4 * channel)
         token = tokens[2 * i]
@@ -240,6 +243,8 @@ def load_tiles(p, b, path, channel, count, tokens, steps, ahead, tiles):
         token, later = tokens[2 * i], ahead[2 * i]
         prefetch(p.delta + b * p.delta_batch + path * p.delta_path + later * p.delta_token + 4 * channel)
         prefetch(p.x + b * p.x_batch + path * p.x_path + later * p.x_token + 4 * channel)
+        prefetch_to_write(p.dx + b * p.dx_batch + path * p.dx_path + 4 * (later * p.channels + channel))
+        prefetch_to_write(p.ddelta + b * p.ddelta_batch + path * p.ddelta_path + 4 * (later * p.channels + channel))
         prefetch(p.grad_out + b * p.grad_batch + path * p.grad_path + later * p.grad_token + 4 * channel)
         if p.z != 0:
             prefetch(p.z + b * p.z_batch + later * p.z_token + 4 * channel)
