@@ -74,8 +74,11 @@ def empty_by_path(like: Tensor, batch: int, paths: int, length: int, channels: i
     return like.new_empty(paths, batch, length, channels, **options).transpose(0, 1)
 
 
-def empty_rows(like: Tensor, **options) -> Tensor:
-    """Uninitialised, in the shape of (batch, paths, length, channels) rows, and with their outermost axis outermost."""
-    if like.stride(0) < like.stride(1):
+def empty_rows(like: Tensor, backend: str = "cpu", **options) -> Tensor:
+    """Uninitialised, in the shape of (batch, paths, length, channels) rows.
+
+    The CPU kernels keep the rows' outermost axis outermost; the GPU kernels write (batch, paths) in that order.
+    """
+    if backend == "cpu" and like.stride(0) < like.stride(1):
         return empty_by_path(like, *like.shape, **options)
     return like.new_empty(like.shape, **options)

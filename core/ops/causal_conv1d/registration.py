@@ -6,7 +6,7 @@ A backend module offers (every axis written out; shapes: causal_conv1d_reference
     backward(grad_out, grad_state, x, weight, bias, activation, order, seq_idx, initial_state)
         -> gradients of x, weight, bias, initial_state (None where the argument is None)
 
-`out` is laid out by empty_by_path, the gradient of x by empty_rows.
+The CPU backend lays `out` out by empty_by_path; the gradient of x is laid out by empty_rows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def _forward(
 def _(x, weight, bias, activation, order, seq_idx, initial_state, backend):
     (batch, _, length, channels), (paths, _, width) = x.shape, weight.shape
     final_state = x.new_empty((batch, paths, channels, width - 1), dtype=torch.float32)
-    return empty_by_path(x, batch, paths, length, channels), final_state
+    if backend == "cpu":
+        return empty_by_path(x, batch, paths, length, channels), final_state
+    return x.new_empty((batch, paths, length, channels)), final_state
 
 
 @torch.library.custom_op("polymamba::causal_conv1d_backward", mutates_args=())
@@ -51,7 +53,7 @@ def _backward(
 
 @_backward.register_fake
 def _(grad_out, grad_state, x, weight, bias, activation, order, seq_idx, initial_state, backend):
-    return [empty_rows(x), *(t.new_empty(t.shape) for t in (weight, bias, initial_state) if t is not None)]
+    return [empty_rows(x, backend), *(t.new_empty(t.shape) for t in (weight, bias, initial_state) if t is not None)]
 
 
 def _setup_context(ctx, inputs, output):
