@@ -55,7 +55,7 @@ def test_interpreted_kernels_match_the_reference():
 
 @pytest.mark.slow
 def test_interpreted_kernels_match_the_reference_on_many_calls():
-    assert_small(interpreted(calls=200, visits=120))
+    assert_small(interpreted(calls=100, visits=60))
 
 
 def compiled(kernel, states: int, architecture: int, dtype: str = "bf16", absent=(), **constants) -> dict[str, int]:
