@@ -54,37 +54,42 @@ def _processor() -> str:
     return f"{name} ({get_host_cpu_name()})"
 
 
-def measure(names: list[str], device: str) -> list[dict]:
-    """Rows of the named suites, printed as they come."""
+def chosen(names: list[str]) -> list[str]:
+    """The suites asked for, or all of them."""
     unknown = [name for name in names if name not in SUITES]
     if unknown:
         near = closest(unknown[0], SUITES)
         raise UserError(f"unknown suite {unknown[0]!r}", given=unknown[0], allowed=list(SUITES), do=near)
-    rows = []
-    for name in names or SUITES:
-        for row in SUITES[name](device):
-            print(f"{row['suite']:10s} {row['case']:64s} {row['what']} / {row['against']}: {row['ratio']}", flush=True)
-            rows.append(row)
-    return rows
+    return names or list(SUITES)
+
+
+def write(suite: str, rows: list[dict], device: str) -> Path:
+    """Put a suite's rows into this machine's results file, in place of what was measured before, and draw it anew."""
+    facts = machine(device)
+    label = facts.get("gpu", facts["processor"]).replace(" ", "_").replace("(", "").replace(")", "").lower()
+    file = RESULTS / f"benchmark_{label}.json"
+    before = json.loads(file.read_text())["rows"] if file.exists() else []
+    kept = [row for row in before if row["suite"] != suite]
+    results = {"date": datetime.date.today().isoformat(), "device": device, "machine": facts, "rows": kept + rows}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(results, indent=1) + "\n")
+    plot(results, file.with_suffix(".png"))
+    return file
 
 
 def main(arguments: list[str]) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        rows = measure(arguments, device)
+        suites = chosen(arguments)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    facts = machine(device)
-    results = {"date": datetime.date.today().isoformat(), "device": device, "machine": facts, "rows": rows}
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    label = facts.get("gpu", facts["processor"]).replace(" ", "_").replace("(", "").replace(")", "").lower()
-    file = RESULTS / f"benchmark_{label}.json"
-    if file.exists():
-        measured = {row["suite"] for row in rows}
-        results["rows"] = [r for r in json.loads(file.read_text())["rows"] if r["suite"] not in measured] + rows
-    file.write_text(json.dumps(results, indent=1) + "\n")
-    plot(results, file.with_suffix(".png"))
+    for suite in suites:
+        rows = []
+        for row in SUITES[suite](device):
+            print(f"{row['suite']:10s} {row['case']:64s} {row['what']} / {row['against']}: {row['ratio']}", flush=True)
+            rows.append(row)
+        file = write(suite, rows, device)
     print(f"written: {file} and {file.with_suffix('.png').name}")
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from polymamba.core.errors import UserError
-from polymamba.engine.benchmark.__main__ import measure
+from polymamba.engine.benchmark.__main__ import chosen
 from polymamba.engine.benchmark.plot import plot
 from polymamba.engine.benchmark.timing import Comparison, compare, row
 
@@ -39,4 +39,4 @@ def test_plot(tmp_path):
 
 def test_unknown_suite():
     with pytest.raises(UserError, match="unknown suite 'scam'"):
-        measure(["scam"], "cpu")
+        chosen(["scam"])
