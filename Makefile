@@ -17,7 +17,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 		{ echo "PolyMamba needs Python 3.11 or 3.12; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Type: make PYTHON=/path/to/python3.12"; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check uv
-	$(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) -c constraints.txt -e ".[dev]" || \
+	$(PY) -m uv pip install --quiet --python $(PY) -c constraints.txt -e ".[dev]" || \
 		$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $(READY)
 
@@ -39,7 +39,7 @@ format: $(READY)
 	$(PY) -m ruff format .
 
 bench: $(READY)
-	$(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) -c constraints.txt -e ".[dev,bench]"
+	$(PY) -m uv pip install --quiet --python $(PY) -c constraints.txt -e ".[dev,bench]"
 	$(PY) -m polymamba.engine.benchmark $(ARGS)
 
 clean:
