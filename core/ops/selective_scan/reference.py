@@ -47,17 +47,19 @@ def selective_scan_reference(
     step = _along_paths(F.softplus(step) if delta_softplus else step, token)
     b = _along_paths(B.to(number).flatten(3), token).unflatten(3, (groups, -1))
     c = _along_paths(C.to(number).flatten(3), token).unflatten(3, (groups, -1))
-    b, c = (t.repeat_interleave(channels // groups, dim=3) for t in (b, c))
+    if groups > 1:
+        b, c = (t.repeat_interleave(channels // groups, dim=3) for t in (b, c))
     restart = restart_of_step(seq_idx, token, visited)
 
     state = b.new_zeros(batch, paths, channels, A.shape[-1]) if initial_state is None else initial_state.to(number)
     outputs = []
-    for s in range(token.shape[2]):
+    # Unbound, not indexed: the gradient of an index is as long as the sequence, at every step.
+    steps = zip(u.unbind(2), step.unbind(2), b.unbind(2), c.unbind(2), visited.unbind(2), strict=True)
+    for s, (u_s, dt, b_s, c_s, here) in enumerate(steps):
         before = state if restart is None else state.masked_fill(restart[:, :, s, None, None], 0)
-        dt = step[:, :, s, :, None]
-        after = torch.exp(dt * A.to(number)) * before + dt * b[:, :, s] * u[:, :, s, :, None]
-        state = torch.where(visited[:, :, s, None, None], after, state)
-        y = (c[:, :, s] * after).sum(-1)
+        after = torch.exp(dt[..., None] * A.to(number)) * before + dt[..., None] * b_s * u_s[..., None]
+        state = torch.where(here[..., None, None], after, state)
+        y = (c_s * after).sum(-1)
         outputs.append(2 * y.real if number.is_complex else y)
     y = torch.stack(outputs, 2) if outputs else u
     if D is not None:
