@@ -34,7 +34,7 @@ def selective_scan_call(seed: int, longest: int = 300, states: int = 64, paths: 
     dice, g = random.Random(seed), torch.Generator().manual_seed(seed)
     batch, length = (
         dice.randint(1, 3),
-        dice.choice([dice.randint(1, longest), dice.randint(1, 40), dice.randint(1, 17)]),
+        dice.choice([dice.randint(1, min(longest, most)) for most in (longest, 40, 17)]),
     )
     P = dice.choice([1, 1, dice.randint(1, paths)])
     groups = dice.choice([1, 1, 2, 3])
