@@ -132,7 +132,8 @@ def _checkpoint(key: str, where: str, prefer: tuple[str, ...]) -> tuple[Path, st
     if not Path(where).exists():
         parent = next((each for each in Path(where).parents if each.is_dir()), Path())
         names = sorted(each.name for each in parent.iterdir() if each.is_dir() and not each.name.startswith("."))
-        near = closest(Path(where).name, names)
+        # A folder that merely looks alike and holds no run would be the wrong thing to type.
+        near = closest(Path(where).name, [name for name in names if (parent / name / "checkpoints").is_dir()])
         raise UserError(
             "there is no such run or checkpoint", given=f"{key}={where}",
             allowed=f"in {parent}/: {', '.join(names[-8:]) or 'nothing'}", do=f"{key}={parent / near}" if near else None,
