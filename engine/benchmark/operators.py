@@ -138,7 +138,7 @@ def length_suite(device: str):
                     run(given)
 
             calls[length] = (repeat, times)
-        measured = compare({str(length): call for length, (call, _) in calls.items()}, rounds=5)
+        measured = compare({str(length): call for length, (call, _) in calls.items()}, rounds=9)
         for length, (_, times) in calls.items():
             tokens = (length * times) / (1024 * calls[1024][1])
             entry = row(
