@@ -55,7 +55,7 @@ def test_interpreted_kernels_match_the_reference():
 
 @pytest.mark.slow
 def test_interpreted_kernels_match_the_reference_on_the_calls_of_the_cpu_tests_cut_short():
-    results = interpreted(calls=200, longest=6)
+    results = interpreted(calls=200, longest=12)
     assert len(results) == 300
     assert_small(results)
 
