@@ -109,3 +109,17 @@ def runs(seq_idx: Tensor) -> Tensor:
     before = torch.cat([torch.full_like(last[:, :1], -1), last[:, :-1]], 1)
     changed = real & (before >= 0) & (seq_idx.gather(1, before.clamp_min(0)) != seq_idx)
     return torch.where(real, changed.cumsum(1), PADDING)
+
+
+def places(number: Tensor) -> Tensor:
+    """Place of each token in its sequence, counted from 0: (batch, length) int64; padding does not count, and has any.
+
+    Args:
+        number: (batch, length), what `runs` returns.
+    """
+    real = number >= 0
+    count = real.cumsum(1) - 1
+    last = torch.where(real, number, -1).cummax(1).values
+    before = torch.cat([torch.full_like(last[:, :1], -1), last[:, :-1]], 1)
+    start = torch.where(real & (last > before), count, 0).cummax(1).values
+    return (count - start).clamp_min(0)

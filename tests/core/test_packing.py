@@ -5,6 +5,7 @@ from polymamba.core import scans
 from polymamba.core.errors import UserError
 from polymamba.core.packing import (
     has_padding,
+    places,
     runs,
     seq_idx_from_cu_seqlens,
     seq_idx_from_lengths,
@@ -69,3 +70,9 @@ def test_what_is_left_of_a_path_keeps_its_order(mode):
         for path, before in zip(found[row], order, strict=True):
             expected = [t for t in before.tolist() if t >= 0 and seq_idx[row, t] >= 0]
             assert path.tolist() == expected + [-1] * (len(path) - len(expected))
+
+
+def test_places_are_counted_in_each_run():
+    number = torch.tensor([[-1, 0, 0, -1, 0, 1, 1, 2], [0, 1, 1, 1, -1, -1, 2, 2]])
+    found = places(number)
+    assert found[number >= 0].tolist() == [0, 1, 2, 0, 1, 0, 0, 0, 1, 2, 0, 1]
