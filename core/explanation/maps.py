@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError, closest
 from ..mixers.mamba import Mamba
-from .hidden_attention import mean_hidden_attention
+from .matrices import mean_hidden_attention
 
 METHODS = ("raw", "rollout", "attribution")
 

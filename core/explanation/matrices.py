@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ..errors import UserError
 from ..mixers.mamba import Mamba
-from ..ops.selective_scan.reference import restart_of_step, token_of_step
+from ..ops.paths import along_paths, restart_of_step, token_of_step
 
 NUMBERS = 2**24  # entries of all matrices that are worked on at once
 
@@ -80,8 +80,7 @@ class _Walk:
         given = mixer.select(x, grid, None, seq_idx)
         _, delta, A, B, C, _, _ = given.tensors
         bias = given.delta_bias
-        if mixer.paths == 1:
-            A, bias = A.reshape(1, *A.shape[-2:]), bias.reshape(1, -1)
+        A = A if A.dim() == 3 else A[None]
         self.A, self.paths, self.channels = A, mixer.paths, A.shape[-2]
         delta, B, C = (t if t.dim() == 4 else t[:, None] for t in (delta, B, C))
         order = given.order
@@ -90,8 +89,8 @@ class _Walk:
         token, visited = token_of_step(order, self.batch, self.paths, self.length, x.device)
         restart = restart_of_step(seq_idx, token, visited)
         step = F.softplus(delta.to(A.dtype) + (bias if bias.dim() == 1 else bias[None, :, None]).to(A.dtype))
-        self.step = _along(step, token).masked_fill(~visited[..., None], 0)
-        self.B, self.C = (_along(t.to(A.dtype), token) for t in (B, C))
+        self.step = along_paths(step, token).masked_fill(~visited[..., None], 0)
+        self.B, self.C = (along_paths(t.to(A.dtype), token) for t in (B, C))
         self.seen = self._pairs(visited, restart)
         self.token = torch.where(visited, token, self.length)
 
@@ -135,9 +134,3 @@ class _Walk:
             matrix = matrix.new_zeros(shape).scatter(axis, index.expand_as(matrix), matrix)
             matrix = matrix.narrow(axis, 0, self.length)
         return matrix
-
-
-def _along(values: Tensor, token: Tensor) -> Tensor:
-    """(batch, paths or 1, length, columns) in visiting order: (batch, paths, steps, columns)."""
-    values = values.expand(-1, token.shape[1], -1, -1)
-    return values.gather(2, token[..., None].expand(-1, -1, -1, values.shape[-1]))
