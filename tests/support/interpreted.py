@@ -5,8 +5,9 @@ Triton decides when a kernel is defined whether it will be interpreted, so this 
     TRITON_INTERPRET=1 python interpreted.py selective_scan 40 12
     TRITON_INTERPRET=1 python interpreted.py causal_conv1d 40 100
 
-runs the first 40 scans, cut to 12 tokens, 20 states and 3 paths, or the first 40 convolutions of at most 100 token visits (a visit takes about 10 ms
-here). Prints one JSON object a line: the call, the form of the kernels, and by name the relative errors of outputs and gradients.
+runs the first 40 scans, cut to 12 tokens, 20 states and 3 paths, or the first 40 convolutions of at most 100 token visits (a
+visit takes about 10 ms here). Prints one JSON object a line: the call, the form of the kernels, and by name the relative
+errors of outputs and gradients.
 New tensors of the host code are filled with NaN, so that a number never written cannot pass for one.
 """
 
