@@ -11,7 +11,7 @@ from operators import random_orders, sequences
 
 def _draw(seed: int, longest: int):
     dice, g = random.Random(seed), torch.Generator().manual_seed(seed)
-    most = min(longest, dice.choice([300, 70, 40, 17, 17, 9]))
+    most = min(longest, dice.choice([300, 70, 17, 17, 17, 9, 9, 9]))
     return dice, lambda *shape: torch.randn(*shape, generator=g), g, dice.randint(1, most)
 
 
@@ -72,3 +72,35 @@ def dense_duality_call(seed: int, longest: int = 300, states: int = 30) -> tuple
     }
     restart = torch.rand(batch, length, generator=g) < dice.choice([0.03, 0.3])
     return tensors, {"restart": restart if dice.random() < 0.5 else None, "rank": rank}
+
+
+def trapezoidal_scan_call(seed: int, longest: int = 300, states: int = 30, paths: int = 4) -> tuple[dict, dict]:
+    """(tensors that want gradients, everything else) of one random call; the parts of a state are named h, B_before, x_before."""
+    dice, normal, g, length = _draw(seed, longest)
+    batch, P, rank = dice.randint(1, 3), dice.choice([1, 1, dice.randint(1, paths)]), dice.choice([1, 1, 2, 3, 4])
+    heads, width, N = dice.randint(1, 6), dice.randint(1, 16), dice.randint(1, states)
+    groups = dice.choice([1, heads])
+
+    def maybe_paths(*shape):
+        return (shape[0], P, *shape[1:]) if dice.random() < 0.5 else shape
+
+    tensors = {
+        "x": normal(*maybe_paths(batch, length, rank, heads, width)),
+        "log_decay": -normal(*maybe_paths(batch, length, heads)).exp() * dice.choice([0.01, 0.1, 1, 10]),
+        "dt": normal(*maybe_paths(batch, length, heads)).abs(),
+        "trapezoid": normal(*maybe_paths(batch, length, heads)).sigmoid(),
+        "B": normal(*maybe_paths(batch, length, rank, groups, N)),
+        "C": normal(*maybe_paths(batch, length, rank, groups, N)),
+    }
+    if dice.random() < 0.6:
+        tensors["D"] = normal(P, heads)
+    if dice.random() < 0.5:
+        tensors["h"] = normal(batch, P, heads, width, N)
+        tensors["B_before"] = normal(batch, P, rank, groups, N)
+        tensors["x_before"] = normal(batch, P, rank, heads, width)
+    other = {"merge": dice.choice(["sum", "sum", "mean", "none"])}
+    if P > 1 or dice.random() < 0.5:
+        other["order"] = random_orders(dice, g, batch, P, length)
+    if dice.random() < 0.4:
+        other["seq_idx"] = sequences(dice, g, batch, length)
+    return tensors, other
