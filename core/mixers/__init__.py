@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from torch import nn
-
 from ..errors import UserError, closest
+from .attention import Attention, AttentionState
 from .mamba import Mamba, MambaState
 
-__all__ = ["Mamba", "MambaState", "get"]
+__all__ = ["Attention", "AttentionState", "Mamba", "MambaState", "get"]
 
 MIXERS = {
     "mamba": ("mamba", "Mamba"),
@@ -19,14 +18,10 @@ MIXERS = {
 }
 
 
-def get(name: str) -> type[nn.Module]:
-    """The class of a mixer by its name in configs, imported when asked for.
-
-    Raises:
-        UserError: an unknown name.
-    """
+def get(name: str) -> type:
+    """The mixer's class by its name: "mamba", "mamba2", "mamba3" or "attention"."""
     if name not in MIXERS:
         near = closest(name, MIXERS)
         raise UserError(f"unknown mixer {name!r}", given=name, allowed=MIXERS, do=f"mixer={near}" if near else None)
-    module, found = MIXERS[name]
-    return getattr(import_module(f".{module}", __package__), found)
+    module, kind = MIXERS[name]
+    return getattr(import_module(f".{module}", __package__), kind)
