@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ....core import mixers
 from ....core.errors import UserError
 from ....core.initialisation import scale_output_projections
+from ....core.linear import Linear
 from ....core.mixers import Attention
 from ....core.mlp import GatedMLP
 from ....core.moe import MixtureOfExperts
@@ -105,7 +106,7 @@ class LanguageModel(nn.Module):
         blocks = [self._block(index, factory) for index in range(n_layer)]
         norm_f = make_norm("rms", d_model, norm_eps, **factory)
         self.backbone = Backbone(padded, d_model, blocks, norm_f, **factory)
-        self.lm_head = nn.Linear(d_model, padded, bias=False, **factory)
+        self.lm_head = Linear(d_model, padded, bias=False, **factory)
         self._init_weights(initializer_range, rescale_prenorm_residual)
         if tie_embeddings:
             self.lm_head.weight = self.backbone.embedding.weight
