@@ -7,7 +7,7 @@ further ones `_c`, `_d`, ... or the suffixes asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from ..packing import has_padding, skip_padding
 from ..scans import Grid, Scan
 from ..scans import get as get_scan
 from .grid_conv import grid_conv
+from .path_parameters import check_path_parameters
 from .walk import Shares, Walk, walk
 
 CHOICES = {
@@ -35,9 +36,6 @@ CHOICES = {
 NORMED = ("dt", "b", "c")
 
 
-PATH_PARAMETERS = ("A_", "D", "conv", "x_proj", "dt_proj")
-
-
 class MambaState(NamedTuple):
     """What a mixer carries from one piece of a sequence to the next.
 
@@ -47,6 +45,19 @@ class MambaState(NamedTuple):
 
     conv: Tensor | None
     ssm: Tensor
+
+
+class Selection(NamedTuple):
+    """What a mixer gives to selective_scan.
+
+    tensors: x, delta (before bias and softplus), A, B, C, D, z, shaped as there. delta_bias: ([paths,] channels).
+    order: as there. conv: the convolution's part of the state to continue from.
+    """
+
+    tensors: tuple[Tensor | None, ...]
+    delta_bias: Tensor
+    order: Tensor | None
+    conv: Tensor | None
 
 
 class Mamba(nn.Module):
@@ -172,24 +183,32 @@ class Mamba(nn.Module):
         way = self._way(x, grid)
         causal = way.order is None and self.conv != "grid"
         self._check(causal, state, seq_idx)
-        x = self.in_proj(x)
-        x, z = x.chunk(2, dim=-1) if self.gate else (x, None)
         if self._shares_tokens(way) and seq_idx is None:
-            y = self._mix_shares(x, z, way.shares, grid)
-            return self.out_proj(y), None
+            return self.out_proj(self._mix_shares(x, way.shares, grid)), None
+        given = self.select(x, grid, state, seq_idx)
+        y, ssm_state = selective_scan(
+            *given.tensors, delta_bias=given.delta_bias, delta_softplus=True, order=given.order, seq_idx=seq_idx,
+            initial_state=None if state is None else state.ssm, return_final_state=True, merge=self.merge,
+            backend=self.backend,
+        )  # fmt: skip
+        return self.out_proj(y), MambaState(given.conv, ssm_state) if causal else None
 
-        order, raster = way.order, None
+    def select(
+        self,
+        x: Tensor,
+        grid: Grid | tuple[int, ...] | None = None,
+        state: MambaState | None = None,
+        seq_idx: Tensor | None = None,
+    ) -> Selection:
+        """What the scan is given for these tokens; arguments as of forward."""
+        order, raster = self._way(x, grid).order, None
         if seq_idx is not None and has_padding(seq_idx):
             order, raster = skip_padding(order, seq_idx), skip_padding(None, seq_idx)
-        x, conv_state = self._convolve(
-            x, raster if self.parameters_per_path == "decay" else order, grid, state, seq_idx
-        )
+        x, z = self._project_in(x)
+        x, conv = self._convolve(x, raster if self.parameters_per_path == "decay" else order, grid, state, seq_idx)
         delta, B, C = self._project(x)
-        y, ssm_state = selective_scan(
-            x, delta, self._decay(), B, C, self._weight("D"), z, self._weight("dt_proj", "bias"), True, order, seq_idx,
-            None if state is None else state.ssm, True, self.merge, self.backend,
-        )  # fmt: skip
-        return self.out_proj(y), MambaState(conv_state, ssm_state) if causal else None
+        tensors = (x, delta, self._decay(), B, C, self._weight("D"), z)
+        return Selection(tensors, self._weight("dt_proj", "bias"), order, conv)
 
     def flops(self, grid: Grid | tuple[int, ...]) -> int:
         """Floating point operations of a forward pass over one sequence; a scan counts 9 a step, channel and state."""
@@ -239,8 +258,13 @@ class Mamba(nn.Module):
         weight = self._weight(f"{name}_layernorm")
         return t * (weight if weight.dim() == 1 else weight[:, None])
 
-    def _mix_shares(self, x: Tensor, z: Tensor | None, shares: Shares, grid) -> Tensor:
+    def _project_in(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        x = self.in_proj(x)
+        return x.chunk(2, dim=-1) if self.gate else (x, None)
+
+    def _mix_shares(self, x: Tensor, shares: Shares, grid) -> Tensor:
         """The same result, with each token convolved and projected only for the path that it is on."""
+        x, z = self._project_in(x)
         if self.conv != "path":
             x, _ = self._convolve(x, None, grid, None, None)
         x = x.index_select(1, shares.tokens).unflatten(1, (self.paths, -1))
@@ -338,33 +362,6 @@ class Mamba(nn.Module):
         if strict:
             check_path_parameters(self, state_dict)
         return super().load_state_dict(state_dict, strict, assign)
-
-
-def check_path_parameters(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Raise a UserError where a checkpoint's mixers have other paths, or other sets of parameters, than the model's.
-
-    Args:
-        model: any module; the mixers in it are looked at.
-        state_dict: with the model's own names.
-    """
-    for name, mixer in model.named_modules():
-        if not isinstance(mixer, Mamba):
-            continue
-        prefix = f"{name}." if name else ""
-        mine = {key for key in mixer.state_dict() if key.startswith(PATH_PARAMETERS)}
-        theirs = {key for key in _under(prefix, state_dict) if key.startswith(PATH_PARAMETERS)}
-        if theirs and mine != theirs:
-            raise UserError(
-                "the checkpoint was saved with another scan, or other parameters per path, than this model's",
-                given=f"only in the checkpoint: {', '.join(sorted(theirs - mine)) or 'nothing'} (in {name or 'the mixer'})",
-                allowed=f"scan={mixer.scan}, parameters={mixer.parameters_per_path}; only in the model: "
-                f"{', '.join(sorted(mine - theirs)) or 'nothing'}",
-                do="build the model with the scan and parameters that the checkpoint was trained with",
-            )
-
-
-def _under(prefix: str, names: Iterable[str]) -> Iterator[str]:
-    return (name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
 
 def _linear_per_path(x: Tensor, weight: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..selective_scan.reference import restart_of_step, token_of_step
+from ..paths import restart_of_step, token_of_step
 
 
 def causal_conv1d_reference(

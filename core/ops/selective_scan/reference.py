@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..paths import along_paths, onto_tokens, restart_of_step, token_of_step
+
 
 def selective_scan_reference(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
@@ -42,11 +44,10 @@ def selective_scan_reference(
     number = torch.promote_types(real, A.dtype)
     token, visited = token_of_step(order, batch, paths, length, x.device)
 
-    u = _along_paths(x.to(real), token)
+    u = along_paths(x.to(real), token)
     step = delta.to(real) if delta_bias is None else delta.to(real) + delta_bias.to(real)[None, :, None]
-    step = _along_paths(F.softplus(step) if delta_softplus else step, token)
-    b = _along_paths(B.to(number).flatten(3), token).unflatten(3, (groups, -1))
-    c = _along_paths(C.to(number).flatten(3), token).unflatten(3, (groups, -1))
+    step = along_paths(F.softplus(step) if delta_softplus else step, token)
+    b, c = (along_paths(t.to(number), token) for t in (B, C))
     if groups > 1:
         b, c = (t.repeat_interleave(channels // groups, dim=3) for t in (b, c))
     restart = restart_of_step(seq_idx, token, visited)
@@ -64,39 +65,10 @@ def selective_scan_reference(
     y = torch.stack(outputs, 2) if outputs else u
     if D is not None:
         y = y + D.to(real)[None, :, None] * u
-    y = y.masked_fill(~visited[..., None], 0)
-
-    index = token[..., None].expand(-1, -1, -1, channels)
-    out = y.new_zeros(batch, paths, length, channels).scatter_add(2, index, y)
+    out = onto_tokens(y, token, visited, length)
     if merge != "none":
         out = out.sum(1) if merge == "sum" else out.mean(1)
     if z is not None:
         gate = F.silu(z.to(real))
         out = out * (gate[:, None] if merge == "none" else gate)
     return out.to(x.dtype), state
-
-
-def token_of_step(
-    order: Tensor | None, batch: int, paths: int, length: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """The token visited at each step (batch, paths, steps), 0 where a short path has ended, and whether one is visited."""
-    if order is None:
-        order = torch.arange(length, device=device).expand(1, paths, length)
-    order = order.long().expand(batch, -1, -1)
-    return order.clamp_min(0), order >= 0
-
-
-def restart_of_step(seq_idx: Tensor | None, token: Tensor, visited: Tensor) -> Tensor | None:
-    """Where along each path a new sequence begins, (batch, paths, steps) bool; never at the first step."""
-    if seq_idx is None:
-        return None
-    sequence = seq_idx[:, None].expand(-1, token.shape[1], -1).gather(2, token)
-    restart = torch.zeros_like(visited)
-    restart[:, :, 1:] = (sequence[:, :, 1:] != sequence[:, :, :-1]) & visited[:, :, 1:]
-    return restart
-
-
-def _along_paths(values: Tensor, token: Tensor) -> Tensor:
-    """Rows of (batch, paths or 1, length, columns) in visiting order: (batch, paths, steps, columns)."""
-    values = values.expand(-1, token.shape[1], -1, -1)
-    return values.gather(2, token[..., None].expand(-1, -1, -1, values.shape[-1]))

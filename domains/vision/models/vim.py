@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ....core.errors import UserError, closest
 from ....core.initialisation import scale_output_projections
 from ....core.mixers.extra_tokens import with_extra, without_extra
-from ....core.mixers.mamba import Mamba, check_path_parameters
+from ....core.mixers.mamba import Mamba
+from ....core.mixers.path_parameters import check_path_parameters
 from ....core.scans import Grid, Scan
 from ....core.scans import get as get_scan
 from ....core.stack import ResidualBlock, final_norm, make_norm, normalised, run_stack

@@ -1,0 +1,122 @@
+"""From the hidden attention of a model's layers to one map of what each token's answer rests on (arXiv 2403.01590, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError, closest
+from ..mixers.mamba import Mamba
+from .matrices import mean_hidden_attention
+
+METHODS = ("raw", "rollout", "attribution")
+
+
+def raw(layers: Sequence[Tensor]) -> Tensor:
+    """Mean over layers of matrices (batch, length, length)."""
+    return torch.stack(list(layers)).mean(0)
+
+
+def rollout(layers: Sequence[Tensor]) -> Tensor:
+    """Attention followed through the layers and the residual stream (attention rollout, arXiv 2005.00928).
+
+    Args:
+        layers: matrices (batch, length, length), none negative, the first layer's first.
+
+    Returns:
+        (batch, length, length): the product of the layers' matrices plus identity, each row divided by its sum.
+    """
+    total = None
+    for matrix in layers:
+        matrix = matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+        matrix = matrix / matrix.sum(-1, keepdim=True)
+        total = matrix if total is None else matrix @ total
+    return total
+
+
+def attribution(layers: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """Rollout of matrices that are weighted by how much the score would rise with what a layer said (Mamba-attribution).
+
+    Args:
+        layers: matrices (batch, length, length), signed; scaled to 0 ... 1 a sample and layer.
+        gradients: of the score with respect to each layer's output, (batch, length, channels); at each token the largest
+            one over channels counts, where it is above 0.
+    """
+    weighted = []
+    for matrix, gradient in zip(layers, gradients, strict=True):
+        low, high = matrix.amin((1, 2), keepdim=True), matrix.amax((1, 2), keepdim=True)
+        scaled = (matrix - low) / (high - low).clamp_min(torch.finfo(matrix.dtype).tiny)
+        weighted.append(scaled * gradient.to(matrix.dtype).clamp_min(0).amax(-1)[..., None])
+    return rollout(weighted)
+
+
+def explain(
+    model: nn.Module,
+    *inputs,
+    method: str = "rollout",
+    score: Callable[[object], Tensor] | None = None,
+    layers: Sequence[int] | None = None,
+    **options,
+) -> Tensor:
+    """A map of what each token of a model's last layer takes from each token of its first.
+
+    Args:
+        model: its Mamba mixers are looked at, in the order in which they are called.
+        inputs, options: the model is called with.
+        method: "raw" (mean over channels and layers), "rollout" (of the mean of absolute values) or "attribution".
+        score: from the model's output to a number, for "attribution": a class's logit, say, summed over the batch.
+        layers: which of the mixers, counted from 0; None: all.
+
+    Returns:
+        (batch, length, length), entry [b, i, j] from token j to token i; detached.
+
+    Raises:
+        UserError: an unknown method, attribution without a score, a model without Mamba mixers or without those layers.
+    """
+    if method not in METHODS:
+        near = closest(method, METHODS)
+        raise UserError(
+            f"unknown method {method!r}", given=method, allowed=METHODS, do=f"method={near}" if near else None
+        )
+    if (method == "attribution") != (score is not None):
+        raise UserError("attribution, and it alone, needs a score", given=f"method={method}, score={score}")
+    calls = _calls(model, inputs, options, score)
+    if not calls:
+        raise UserError("there is no Mamba mixer in this model to look into", given=type(model).__name__)
+    chosen = range(len(calls)) if layers is None else list(layers)
+    if not len(chosen) or not all(0 <= number < len(calls) for number in chosen):
+        raise UserError("no such layers", given=list(chosen), allowed=f"0 to {len(calls) - 1}")
+    of = torch.abs if method == "rollout" else None
+    with torch.no_grad():
+        matrices = [mean_hidden_attention(mixer, *given, of=of) for mixer, given, _ in (calls[i] for i in chosen)]
+        if method == "attribution":
+            return attribution(matrices, [calls[i][2] for i in chosen])
+        return raw(matrices) if method == "raw" else rollout(matrices)
+
+
+def _calls(model: nn.Module, inputs, options, score) -> list[tuple[Mamba, tuple, Tensor | None]]:
+    """Each mixer's call: the mixer, its (x, grid, seq_idx), the score's gradient with respect to its output or None."""
+    calls, outputs = [], []
+
+    def note(mixer, given, keywords, output):
+        named = dict(zip(("x", "grid", "state", "seq_idx"), given, strict=False)) | keywords
+        if named.get("state") is not None:
+            raise UserError("a state hides the tokens before it", given="a state", allowed="a whole sequence at once")
+        calls.append((mixer, (named["x"].detach(), named.get("grid"), named.get("seq_idx"))))
+        outputs.append(output[0])
+
+    mixers = [module for module in model.modules() if isinstance(module, Mamba)]
+    hooks = [mixer.register_forward_hook(note, with_kwargs=True) for mixer in mixers]
+    try:
+        with torch.set_grad_enabled(score is not None):
+            answer = model(*inputs, **options)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if score is None:
+        return [(*call, None) for call in calls]
+    gradients = torch.autograd.grad(score(answer).sum(), outputs, allow_unused=True)
+    zeros = (torch.zeros_like(o) if g is None else g for g, o in zip(gradients, outputs, strict=True))
+    return [(*call, gradient) for call, gradient in zip(calls, zeros, strict=True)]

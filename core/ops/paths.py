@@ -1,0 +1,124 @@
+"""Walking along paths in plain PyTorch: which token stands at each step, where a sequence begins, rows in visiting order."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .visits import visits
+
+
+def token_of_step(
+    order: Tensor | None, batch: int, paths: int, length: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The token visited at each step (batch, paths, steps), 0 where a short path has ended, and whether one is visited."""
+    if order is None:
+        order = torch.arange(length, device=device).expand(1, paths, length)
+    order = order.long().expand(batch, -1, -1)
+    return order.clamp_min(0), order >= 0
+
+
+def restart_of_step(seq_idx: Tensor | None, token: Tensor, visited: Tensor) -> Tensor | None:
+    """Where along each path a new sequence begins, (batch, paths, steps) bool; never at the first step."""
+    if seq_idx is None:
+        return None
+    sequence = seq_idx[:, None].expand(-1, token.shape[1], -1).gather(2, token)
+    restart = torch.zeros_like(visited)
+    restart[:, :, 1:] = (sequence[:, :, 1:] != sequence[:, :, :-1]) & visited[:, :, 1:]
+    return restart
+
+
+def along_paths(values: Tensor, token: Tensor) -> Tensor:
+    """Rows of (batch, paths or 1, length, ...) in visiting order: (batch, paths, steps, ...).
+
+    Args:
+        token: (batch, paths, steps), int64.
+    """
+    paths, inner = token.shape[1], values.shape[3:]
+    index = token.reshape(*token.shape, *(1,) * len(inner)).expand(-1, -1, -1, *inner)
+    return values.expand(-1, paths, *(-1,) * (values.dim() - 2)).gather(2, index)
+
+
+def onto_tokens(values: Tensor, token: Tensor, visited: Tensor, length: int) -> Tensor:
+    """Rows in visiting order (batch, paths, steps, ...) put back at their tokens: (batch, paths, length, ...), zero elsewhere."""
+    inner = values.shape[3:]
+    unit = (1,) * len(inner)
+    values = values.masked_fill(~visited.reshape(*visited.shape, *unit), 0)
+    index = token.reshape(*token.shape, *unit).expand(-1, -1, -1, *inner)
+    return values.new_zeros(*token.shape[:2], length, *inner).scatter_add(2, index, values)
+
+
+class Paths:
+    """The paths of one call, folded into the batch, for operators that are told dense sequences.
+
+    Gradients are summed path by path in a fixed order, so that they repeat bit for bit on every device.
+
+    Args:
+        order: (batch or 1, paths, steps) or None for the raster order; checked where it lies on the CPU.
+        seq_idx: (batch, length) or None.
+
+    Attributes:
+        steps: steps of each path.
+        visited: (batch * paths, steps) bool, False after the end of a short path; None: everywhere.
+        restart: (batch * paths, steps) bool, where a new sequence begins; None: nowhere.
+
+    Raises:
+        UserError: an order on the CPU that leaves the tokens or visits one twice.
+    """
+
+    def __init__(
+        self, order: Tensor | None, seq_idx: Tensor | None, batch: int, paths: int, length: int, device: torch.device
+    ):
+        self.batch, self.paths, self.length = batch, paths, length
+        self.steps = length if order is None else order.shape[2]
+        self.order, self.visited, self.complete = order, None, order is None
+        if order is not None:
+            self._read_order(order.to(device))
+        self.restart = None
+        if seq_idx is not None:
+            token, visited = token_of_step(order, batch, paths, length, device)
+            self.restart = restart_of_step(seq_idx, token, visited).flatten(0, 1)
+
+    def _read_order(self, order: Tensor) -> None:
+        if order.device.type == "cpu" and not torch.compiler.is_compiling():
+            self.complete = bool(visits(order.int().contiguous(), self.length, self.paths).all())
+        order = order.long().expand(self.batch, -1, -1)
+        visited = (order >= 0) & (order < self.length)
+        self.visited = visited.flatten(0, 1)
+        self.token = order.where(visited, 0)
+        step = torch.arange(self.steps, device=order.device).expand_as(order)
+        of_token = step.new_full((self.batch, self.paths, self.length + 1), -1)
+        self.step_of_token = of_token.scatter(2, order.where(visited, self.length), step)[..., : self.length]
+
+    def visit(self, values: Tensor) -> Tensor:
+        """(batch, paths or 1, length, ...) in visiting order: (batch * paths, steps, ...); token 0 after a path's end."""
+        if self.order is None:
+            return values.expand(-1, self.paths, *(-1,) * (values.dim() - 2)).flatten(0, 1)
+        sample = self.length * torch.arange(self.batch, device=values.device)[:, None]
+        taken = []
+        for path in range(self.paths):
+            rows = values[:, min(path, values.shape[1] - 1)].flatten(0, 1)
+            taken.append(rows.index_select(0, (self.token[:, path] + sample).flatten()))
+        taken = [rows.unflatten(0, (self.batch, self.steps)) for rows in taken]
+        return taken[0] if self.paths == 1 else torch.stack(taken, 1).flatten(0, 1)
+
+    def merge(self, values: Tensor, how: str) -> Tensor:
+        """(batch * paths, steps, ...) put back at the tokens and merged: (batch, [paths,] length, ...).
+
+        Args:
+            how: "sum", "mean" or "none".
+        """
+        inner = values.shape[2:]
+        if self.order is not None:
+            start = self.steps * torch.arange(self.batch * self.paths, device=values.device)[:, None]
+            step = self.step_of_token.flatten(0, 1)
+            values = values.flatten(0, 1).index_select(0, (step.clamp_min(0) + start).flatten())
+            values = values.unflatten(0, (self.batch * self.paths, self.length))
+            if not self.complete:
+                values = values.masked_fill((step < 0).reshape(*step.shape, *(1,) * len(inner)), 0)
+        values = values.unflatten(0, (self.batch, self.paths))
+        if how == "none":
+            return values
+        if self.paths == 1:
+            return values[:, 0]
+        return values.sum(1) if how == "sum" else values.mean(1)

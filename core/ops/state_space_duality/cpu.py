@@ -1,0 +1,325 @@
+"""State space duality on the CPU: matrix products over chunks (Mamba-2, arXiv 2405.21060, section 6). Contract: registration.py.
+
+With c the running total of log_decay inside a chunk, h the state at its start, a row i of it says
+
+    y_i = exp(c_i) h C_i + sum_{j <= i} M_ij (C_i . B_j) x_j,    M_ij = exp(c_i - c_j) weight_j  (own_weight within a step)
+
+and the state at its end is exp(c_Q) h + sum_j exp(c_Q - c_j) weight_j x_j B_j^T. Chunks follow one another while their rows
+are in the cache. Legend: k sequences, n rows (Q steps of R) of a chunk, H heads of P, G groups of E heads, S states.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..team import rows as as_rows
+
+# Rows of a chunk, and numbers in the score matrices worked on together (they should stay in a core's second-level cache).
+CHUNK_ROWS, TOGETHER = 64, 2**18
+
+# What a restart adds to a running total: nothing survives it, and float64 totals keep their last digits beside it.
+FORGET = -1e5
+
+# exp of anything smaller is taken as zero: PyTorch's exp takes many times longer where it underflows.
+SMALLEST = -80.0
+
+
+def saved_shape(batch, steps, heads, headdim, groups, states, rank) -> tuple[int, ...]:
+    """Shape of the saved states: one state at the start of every chunk."""
+    return (batch, -(-steps // _chunk(rank)), heads, headdim, states)
+
+
+def forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, save):
+    """Outputs, final state and, where asked for, the states at chunk starts."""
+    batch, _, heads, width = x.shape
+    groups, states, steps = *B.shape[2:], log_decay.shape[1]
+    dtype, x, B, C = x.dtype, *(as_rows(t) for t in (x, B, C))
+    y = torch.empty(x.shape)
+    shape = (batch, heads, width, states)
+    state = torch.zeros(shape) if initial_state is None else initial_state.float().clone()
+    kept = torch.empty(saved_shape(batch, steps, heads, width, groups, states, rank) if save else (0,))
+    if steps == 1:
+        if save:
+            kept[:, 0] = state
+        _one_step(x, log_decay, weight, own_weight, B, C, restart, state, y)
+        return y.to(dtype), state, kept
+    decays = _Decays.of(log_decay, weight, own_weight, restart, rank)
+    for part in _parts(x, B, C, decays, rank):
+        h = state[part.sequences]
+        if save:
+            kept[part.sequences, part.number] = h
+        part.outputs(None if part.number == 0 and initial_state is None else h, y[part.sequences, part.rows])
+        part.advance(h)
+    return y.to(dtype), state, kept
+
+
+def backward(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, chunk_states):
+    """Gradients of every differentiable input."""
+    given = (x, log_decay, weight, own_weight, B, C, initial_state)
+    x, B, C = (as_rows(t) for t in (x, B, C))
+    grad_y = torch.zeros(x.shape) if grad_y is None else as_rows(grad_y)
+    shape = (x.shape[0], *x.shape[2:], B.shape[3])
+    dstate = torch.zeros(shape) if grad_state is None else grad_state.float().clone()
+    decays = _Decays.of(log_decay, weight, own_weight, restart, rank)
+    found = _Gradients(*(torch.empty(t.shape) for t in (x, log_decay, weight, weight, B, C)))
+    last = decays.end.shape[1] - 1
+    for part in _parts(x, B, C, decays, rank, backwards=True):
+        h = (
+            None
+            if part.number == 0 and initial_state is None
+            else chunk_states[part.sequences, part.number].contiguous()
+        )
+        dh = dstate[part.sequences]
+        dy = grad_y[part.sequences, part.rows]
+        into = found.of(part)
+        part.intra_gradients(dy, into)
+        if grad_state is not None or part.number < last:
+            part.end_gradients(h, dh, into)
+        part.start_gradients(h, dy, dh, into)
+    dx, dlog_decay, dweight, down, dB, dC = found
+    found = (dx, dlog_decay, dweight, None if own_weight is None else down, dB, dC, dstate)
+    return tuple(None if t is None else g.to(t.dtype) for t, g in zip(given, found, strict=True))
+
+
+class _Decays(NamedTuple):
+    """What the decays of a call come to, by chunk, for every row (the rows of a step alike).
+
+    total: (batch, chunks, heads, n) float64, running totals; start: (batch, chunks, n, heads), what of the state at the
+    chunk's start is left; later: what of a row is left at its end; end: (batch, chunks, heads), what is left of the start.
+    weight, own: (batch, chunks, heads, n).
+    """
+
+    total: Tensor
+    start: Tensor
+    later: Tensor
+    end: Tensor
+    weight: Tensor
+    own: Tensor | None
+
+    @classmethod
+    def of(cls, log_decay, weight, own_weight, restart, rank) -> _Decays:
+        def chunked(t: Tensor) -> Tensor:
+            t = torch.nn.functional.pad(t, (0, 0, 0, -t.shape[1] % _chunk(rank)))
+            return t.unflatten(1, (-1, _chunk(rank))).transpose(2, 3)
+
+        def by_row(t: Tensor) -> Tensor:
+            return t if rank == 1 else t.repeat_interleave(rank, dim=3)
+
+        log_decay = log_decay.double()
+        if restart is not None:
+            log_decay = log_decay.masked_fill(restart[..., None], FORGET)
+        total = chunked(log_decay).cumsum(3)
+        end = total[..., -1:]
+        start, later = (by_row(_exp(t.float())).transpose(2, 3) for t in (total, end - total))
+        weight, own = (None if t is None else by_row(chunked(t.float())).contiguous() for t in (weight, own_weight))
+        total = by_row(total).contiguous()
+        return cls(total, start.contiguous(), later.contiguous(), _exp(end.squeeze(3).float()), weight, own)
+
+
+class _Gradients(NamedTuple):
+    """Gradients of a call, or of one part of it: (k, rows or steps, ...)."""
+
+    x: Tensor
+    log_decay: Tensor
+    weight: Tensor
+    own: Tensor
+    B: Tensor
+    C: Tensor
+
+    def of(self, part: _Part) -> _Gradients:
+        rows, steps = part.rows, slice(part.rows.start // part.rank, part.rows.stop // part.rank)
+        return _Gradients(*(t[part.sequences, steps if i in (1, 2, 3) else rows] for i, t in enumerate(self)))
+
+
+class _Part:
+    """One chunk of some sequences.
+
+    Attributes:
+        x: (k, n, H, P); B, C: (kG, n, S); the others as in _Decays, this chunk's.
+    """
+
+    def __init__(self, sequences: slice, number: int, x: Tensor, B: Tensor, C: Tensor, decays: _Decays, rank: int):
+        begin = number * _chunk(rank) * rank
+        self.sequences, self.number, self.rank = sequences, number, rank
+        self.rows = slice(begin, min(begin + _chunk(rank) * rank, x.shape[1]))
+        self.x = x[sequences, self.rows]
+        self.k, self.n, self.H, self.P = self.x.shape
+        self.G, self.S = B.shape[2:]
+        self.E, self.Q = self.H // self.G, self.n // rank
+        self.B, self.C = (_by(t[sequences, self.rows]) for t in (B, C))
+        self.total, self.weight = (t[sequences, number, :, : self.n] for t in (decays.total, decays.weight))
+        self.own = None if decays.own is None else decays.own[sequences, number, :, : self.n]
+        self.start, self.later = (t[sequences, number, : self.n, :, None] for t in (decays.start, decays.later))
+        self.end = decays.end[sequences, number, :, None, None]
+
+    def outputs(self, h: Tensor | None, y: Tensor) -> None:
+        """Write y (k, n, H, P), with the state h (k, H, P, S) at the chunk's start, None for zero."""
+        M, _ = self._mixing()
+        score = M.unflatten(1, (self.G, self.E)).mul_(self._alike()).view(-1, self.n, self.n)
+        inside = torch.bmm(score, _by(self.x)).view(self.k, self.H, self.n, self.P).transpose(1, 2)
+        if h is None:
+            y.copy_(inside)
+        else:
+            torch.mul(self._read(self.C, h), self.start, out=y).add_(inside)
+
+    def advance(self, h: Tensor) -> None:
+        """Turn the state (k, H, P, S) at the chunk's start into the one at its end."""
+        left = self.x * (self.later * self._weight())
+        h.mul_(self.end)
+        self._grouped(h).baddbmm_(self._columns(left).transpose(1, 2), self.B)
+
+    def intra_gradients(self, dy: Tensor, into: _Gradients) -> None:
+        """Gradients through what the chunk's rows say to one another; written, not added."""
+        k, n, H = self.k, self.n, self.H
+        square = (k, self.G, self.E, n, n)
+        M, E = self._mixing()
+        alike, dy = self._alike(), _by(dy)
+        dscore = torch.bmm(dy, _by(self.x).transpose(1, 2)).view(k, H, n, n)
+        dalike = (dscore * M).view(square).sum(2).flatten(0, 1)
+        score = M.view(square).mul_(alike).view(-1, n, n)
+        into.x.copy_(torch.bmm(score.transpose(1, 2), dy).view(k, H, n, self.P).transpose(1, 2))
+        into.C.copy_(self._rows(torch.bmm(dalike, self.B)))
+        into.B.copy_(self._rows(torch.bmm(dalike.transpose(1, 2), self.C)))
+
+        dM = dscore
+        dM.view(square).mul_(alike)
+        if self.own is not None:
+            into.own.copy_(self._own_blocks(dM).sum((2, 3)).transpose(1, 2))
+        dM.mul_(E)
+        into.weight.copy_(self._by_step(dM.sum(2).transpose(1, 2)))
+        # A decay lies between the rows j before it and the rows i from it on: the pairs' gradients are summed over just
+        # those, never as a difference of running totals.
+        before, since = _order(n, self.rank)
+        pairs = dM.mul_(self.weight[:, :, None]).view(-1, n) @ before
+        into.log_decay.copy_(pairs.view(k, H, n, self.Q).mul_(since).sum(2).transpose(1, 2))
+
+    def end_gradients(self, h: Tensor | None, dh: Tensor, into: _Gradients) -> None:
+        """Add the gradients through the state at the chunk's end, dh (k, H, P, S)."""
+        told, left = self._read(self.B, dh), self.later * self._weight()
+        into.x.addcmul_(told, left)
+        self._add_rows(into.B, torch.bmm(self._columns(self.x * left), self._grouped(dh)))
+        share = (told * self.x).sum(3)
+        into.weight.add_(self._by_step(share * self.later[..., 0]))
+        before, _ = _order(self.n, self.rank)
+        into.log_decay.add_(torch.matmul(before.T, share * left[..., 0]))
+        if h is not None:
+            into.log_decay.add_(((dh * h).sum((2, 3)) * self.end[..., 0, 0])[:, None])
+
+    def start_gradients(self, h: Tensor | None, dy: Tensor, dh: Tensor, into: _Gradients) -> None:
+        """Add the gradients through the state h at the chunk's start, and turn dh into that state's gradient."""
+        dy = dy * self.start
+        dh.mul_(self.end)
+        self._grouped(dh).baddbmm_(self._columns(dy).transpose(1, 2), self.C)
+        if h is None:
+            return
+        self._add_rows(into.C, torch.bmm(self._columns(dy), self._grouped(h)))
+        _, since = _order(self.n, self.rank)
+        into.log_decay.add_(torch.matmul(since.T, dy.mul_(self._read(self.C, h)).sum(3)))
+
+    def _mixing(self) -> tuple[Tensor, Tensor]:
+        """M and the decay in it, zero where a row does not hear another; (k, H, n, n)."""
+        E = (self.total[..., None] - self.total[..., None, :]).float()
+        E = _exp(E.add_(_hidden(self.n, self.rank, self.own is not None)))
+        M = E * self.weight[:, :, None]
+        if self.own is not None:
+            self._own_blocks(M).copy_(self.own[..., :: self.rank][:, :, None, None])
+        return M, E
+
+    def _alike(self) -> Tensor:
+        """C_i . B_j, (k, G, 1, n, n)."""
+        return torch.bmm(self.C, self.B.transpose(1, 2)).view(self.k, self.G, 1, self.n, self.n)
+
+    def _own_blocks(self, square: Tensor) -> Tensor:
+        """The entries of (k, H, n, n) inside a step: (k, H, R, R, Q), a view."""
+        return square.view(self.k, self.H, self.Q, self.rank, self.Q, self.rank).diagonal(dim1=2, dim2=4)
+
+    def _weight(self) -> Tensor:
+        return self.weight.transpose(1, 2)[..., None]
+
+    def _read(self, keys: Tensor, h: Tensor) -> Tensor:
+        """The product of keys (kG, n, S) and a state: (k, n, H, P)."""
+        told = torch.bmm(keys, self._grouped(h).transpose(1, 2)).view(self.k, self.G, self.n, self.E, self.P)
+        return told.transpose(1, 2).reshape(self.k, self.n, self.H, self.P)
+
+    def _grouped(self, h: Tensor) -> Tensor:
+        return h.view(self.k * self.G, self.E * self.P, self.S)
+
+    def _columns(self, t: Tensor) -> Tensor:
+        """(k, n, H, P) as (kG, n, EP)."""
+        return _by(t.view(self.k, self.n, self.G, self.E * self.P))
+
+    def _rows(self, t: Tensor) -> Tensor:
+        """(kG, n, S) as (k, n, G, S)."""
+        return t.view(self.k, self.G, self.n, self.S).transpose(1, 2)
+
+    def _add_rows(self, total: Tensor, t: Tensor) -> None:
+        total.add_(self._rows(t))
+
+    def _by_step(self, t: Tensor) -> Tensor:
+        """(k, n, H) summed over the rows of each step."""
+        return t if self.rank == 1 else t.unflatten(1, (self.Q, self.rank)).sum(2)
+
+
+def _parts(x, B, C, decays: _Decays, rank: int, backwards: bool = False) -> Iterator[_Part]:
+    """The chunks of a few sequences at a time, one after the other in time (or against it)."""
+    batch, chunks, heads = decays.end.shape
+    rows = min(_chunk(rank) * rank, max(1, x.shape[1]))
+    together = max(1, TOGETHER // (heads * rows * rows))
+    for begin in range(0, batch, together):
+        sequences = slice(begin, min(begin + together, batch))
+        for number in reversed(range(chunks)) if backwards else range(chunks):
+            yield _Part(sequences, number, x, B, C, decays, rank)
+
+
+def _one_step(x, log_decay, weight, own_weight, B, C, restart, state, y) -> None:
+    """A single step: the state (batch, H, P, S) is updated and y (batch, R, H, P) written."""
+    (batch, rank, heads, width), (groups, states) = x.shape, B.shape[2:]
+    decay = torch.exp(log_decay[:, 0].float())
+    if restart is not None:
+        decay = decay.masked_fill(restart, 0)
+    own = weight if own_weight is None else own_weight
+    B, C, h = _by(B), _by(C), state.view(batch * groups, -1, states)
+    state.mul_(decay[..., None, None])
+    inside = torch.bmm(C, B.transpose(1, 2)).view(batch, groups, 1, rank, rank)
+    inside = (inside * own[:, 0].float().view(batch, groups, -1, 1, 1)).flatten(0, 2)
+    inside = torch.bmm(inside, _by(x)).view(batch, heads, rank, width).transpose(1, 2)
+    told = torch.bmm(C, h.transpose(1, 2)).view(batch, groups, rank, heads // groups, width)
+    torch.add(told.transpose(1, 2).reshape(y.shape), inside, out=y)
+    added = (x * weight[:, 0, :, None].float()[:, None]).view(batch, rank, groups, -1)
+    h.baddbmm_(_by(added).transpose(1, 2), B)
+
+
+def _chunk(rank: int) -> int:
+    return max(1, CHUNK_ROWS // rank)
+
+
+def _by(t: Tensor) -> Tensor:
+    """(k, n, G, columns) as (kG, n, columns), a view for one sequence or one group."""
+    return t.transpose(1, 2).flatten(0, 1)
+
+
+def _exp(t: Tensor) -> Tensor:
+    """exp of numbers at most 0, in place; exactly 0 below SMALLEST."""
+    t.clamp_(min=SMALLEST, max=0).exp_()
+    return torch.nn.functional.threshold_(t, 2e-35, 0.0)
+
+
+@functools.cache
+def _hidden(rows: int, rank: int, own: bool) -> Tensor:
+    """-inf at the rows j that row i does not hear: later ones and, where they have an own weight, its own step's."""
+    step = torch.arange(rows) // rank
+    after = step[:, None] <= step if own else step[:, None] < step
+    return torch.zeros(rows, rows).masked_fill_(after, float("-inf"))
+
+
+@functools.cache
+def _order(rows: int, rank: int) -> tuple[Tensor, Tensor]:
+    """Whether a row stands before a step, or in it or after it: two (rows, steps) of ones and zeros."""
+    step = torch.arange(rows) // rank
+    before = step[:, None] < torch.arange(rows // rank)
+    return before.float(), (~before).float()

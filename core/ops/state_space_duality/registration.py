@@ -1,0 +1,103 @@
+"""State space duality as PyTorch operators over dense sequences in visiting order: forward and backward, with shape functions.
+
+    h_t = exp(log_decay_t) h_{t-1} + weight_t sum_r x_(t,r) B_(t,r)^T
+    y_(t,r) = exp(log_decay_t) h_{t-1} C_(t,r) + own_weight_t sum_r' (C_(t,r) . B_(t,r')) x_(t,r')
+
+with h_{t-1} taken as zero at a restart, also at the first step. rank 1 is Mamba-2 and Mamba-3 with one input a step, rank R
+Mamba-3 with R; the `rank` rows of a step stand together. dense_reference (reference.py) says the same step by step.
+
+    x: (batch, rows, heads, headdim), rows = steps * rank; any float dtype, y's too.
+    log_decay: (batch, steps, heads) float32, at most 0.
+    weight: (batch, steps, heads) float32, a step's factor in later outputs and in the state.
+    own_weight: (batch, steps, heads) float32, its factor in its own outputs; None: the same.
+    B, C: (batch, rows, groups, states); heads are split evenly over groups.
+    restart: (batch, steps) bool or None.
+    initial_state, final state: (batch, heads, headdim, states) float32; None: zero.
+
+A backend module offers three functions:
+
+    forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, save) -> y, final_state, chunk_states
+    backward(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, chunk_states)
+        -> gradients of x, log_decay, weight, own_weight, B, C, initial_state (None where the argument is None)
+    saved_shape(batch, steps, heads, headdim, groups, states, rank) -> shape of chunk_states, float32
+
+`chunk_states` holds the state at chunk starts, from which backward replays everything else: memory is linear in length. It is
+empty unless `save` is asked for. y and the gradients are contiguous; one of grad_y and grad_state may be None, not both.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+
+def _backend(name: str):
+    return import_module(f".{name}", __package__)
+
+
+@torch.library.custom_op("polymamba::state_space_duality", mutates_args=())
+def _forward(
+    x: Tensor, log_decay: Tensor, weight: Tensor, own_weight: Tensor | None, B: Tensor, C: Tensor,
+    restart: Tensor | None, initial_state: Tensor | None, rank: int, backend: str, save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    return _backend(backend).forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, save)
+
+
+@_forward.register_fake
+def _(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, backend, save):
+    (batch, _, heads, width), (groups, states), steps = x.shape, B.shape[2:], log_decay.shape[1]
+    final_state = x.new_empty((batch, heads, width, states), dtype=torch.float32)
+    saved = _backend(backend).saved_shape(batch, steps, heads, width, groups, states, rank) if save else (0,)
+    return x.new_empty(x.shape), final_state, x.new_empty(saved, dtype=torch.float32)
+
+
+@torch.library.custom_op("polymamba::state_space_duality_backward", mutates_args=())
+def _backward(
+    grad_y: Tensor | None, grad_state: Tensor | None,
+    x: Tensor, log_decay: Tensor, weight: Tensor, own_weight: Tensor | None, B: Tensor, C: Tensor,
+    restart: Tensor | None, initial_state: Tensor | None, rank: int, backend: str, chunk_states: Tensor,
+) -> list[Tensor]:  # fmt: skip
+    gradients = _backend(backend).backward(
+        grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, chunk_states
+    )
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+@_backward.register_fake
+def _(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, backend, chunk_states):
+    given = (x, log_decay, weight, own_weight, B, C, initial_state)
+    return [t.new_empty(t.shape) for t in given if t is not None]
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, ctx.rank, ctx.backend, save = inputs
+    if not save:
+        raise RuntimeError("state space duality was run without saving what its backward needs")
+    ctx.save_for_backward(*tensors, output[2])
+    ctx.mark_non_differentiable(output[2])
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx, grad_y, grad_state, _):
+    *tensors, chunk_states = ctx.saved_tensors
+    if grad_y is None and grad_state is None:
+        return (None,) * 11
+    found = iter(_backward(grad_y, grad_state, *tensors, ctx.rank, ctx.backend, chunk_states))
+    *first, _, initial_state = tensors
+    *gradients, grad_initial = [None if t is None else next(found) for t in (*first, initial_state)]
+    return (*gradients, None, grad_initial, None, None, None)
+
+
+_forward.register_autograd(_gradients, setup_context=_setup_context)
+
+
+def state_space_duality_op(
+    x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, backend
+) -> tuple[Tensor, Tensor]:
+    """The operator on one backend: (y, final state); saves what backward needs only where a gradient is wanted."""
+    given = (x, log_decay, weight, own_weight, B, C, initial_state)
+    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+    y, final_state, _ = _forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, backend, save)
+    return y, final_state
