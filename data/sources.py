@@ -158,3 +158,11 @@ IMAGE_FOLDER = Source(
     licence="the user's own",
     protocol="folders train, val, test where they exist; otherwise a fixed, stratified split by a hash of each file's path",
 )
+
+PYTHON_DOCS = Source(
+    title="The documentation of the running Python: docstrings of the standard library, topics of the language reference",
+    homepage="https://docs.python.org",
+    citation="Python Software Foundation: The Python Standard Library; The Python Language Reference",
+    licence="PSF-2.0",
+    protocol="documents (a module or a topic each) dealt out by a seeded hash: 90% / 5% / 5% of the bytes",
+)
