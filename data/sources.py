@@ -166,3 +166,53 @@ PYTHON_DOCS = Source(
     licence="PSF-2.0",
     protocol="documents (a module or a topic each) dealt out by a seeded hash: 90% / 5% / 5% of the bytes",
 )
+
+TINY_SHAKESPEARE = Source(
+    title="Tiny Shakespeare",
+    homepage="https://github.com/karpathy/char-rnn",
+    citation="A. Karpathy: The Unreasonable Effectiveness of Recurrent Neural Networks, 2015",
+    licence="public domain text",
+    protocol="in order: the first 85% train, the next 5% validation, the last 10% (char-rnn's and nanoGPT's validation) test",
+    folder="nlp/tinyshakespeare",
+    files=(
+        RemoteFile(
+            "input.txt",
+            ("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",),
+            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+            1_115_394,
+        ),
+    ),
+)
+
+WIKITEXT2 = Source(
+    title="WikiText-2, words with <unk>",
+    homepage="https://arxiv.org/abs/1609.07843",
+    citation="S. Merity, C. Xiong, J. Bradbury, R. Socher: Pointer Sentinel Mixture Models, arXiv:1609.07843, 2016",
+    licence="CC BY-SA 3.0",
+    protocol="as published: 600 / 60 / 60 articles; per-token numbers compare only with the same tokenizer",
+    folder="nlp/wikitext-2",
+    files=(
+        RemoteFile(
+            "wikitext-2-v1.zip",
+            (
+                "https://wikitext.smerity.com/wikitext-2-v1.zip",
+                "https://s3.amazonaws.com/research.metamind.io/wikitext/wikitext-2-v1.zip",
+            ),
+            "92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
+            4_475_746,
+        ),
+    ),
+    content=(
+        ("train.txt", "9e9fa1ad55b1c2c95b08e37dd8e653f638fac2c6de904b79e813611eefbc985f"),
+        ("valid.txt", "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8"),
+        ("test.txt", "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0"),
+    ),
+)
+
+TEXT_FILE = Source(
+    title="Text in the user's own files",
+    homepage="",
+    citation="",
+    licence="the user's own",
+    protocol="files for val and test where they are named; otherwise documents dealt out by a seeded hash, or cut",
+)
