@@ -18,6 +18,7 @@ from ..errors import UserError, closest
 from ..initialisation import init_step_bias, init_step_projection, log_decay
 from ..ops.causal_conv1d import causal_conv1d
 from ..ops.selective_scan import selective_scan
+from ..packing import has_padding, skip_padding
 from ..scans import Grid, Scan
 from ..scans import get as get_scan
 from .grid_conv import grid_conv
@@ -27,7 +28,9 @@ CHOICES = {
     "parameters": ("separate", "shared", "decay"),
     "conv": ("path", "grid", "none"),
     "merge": ("sum", "mean", "none"),
+    "norms": ("none", "weightless", "learned"),
 }
+NORMED = ("dt", "b", "c")
 
 
 PATH_PARAMETERS = ("A_", "D", "conv", "x_proj", "dt_proj")
@@ -63,6 +66,9 @@ class Mamba(nn.Module):
             "none"; SiLU follows in each case.
         gate: multiply by SiLU of a second half of the input projection.
         merge: "sum" or "mean" over the paths, or "none".
+        norms: RMS norms over what x_proj says for the step, B and C, before they are used: "none", "weightless"
+            (FalconMamba, arXiv 2410.05355) or "learned" (Jamba, arXiv 2403.19887, section 6.4: dt_layernorm, b_layernorm,
+            c_layernorm). norm_eps: added to their mean squares.
         suffixes: name suffix of each path's parameters.
         backend: backend of the operators.
         device, dtype: of the parameters; A_log and D are float32 at least.
@@ -88,13 +94,15 @@ class Mamba(nn.Module):
         conv: str = "path",
         gate: bool = True,
         merge: str = "sum",
+        norms: str = "none",
+        norm_eps: float = 1e-6,
         suffixes: Sequence[str] | None = None,
         backend: str = "auto",
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        for option, value in (("parameters", parameters), ("conv", conv), ("merge", merge)):
+        for option, value in (("parameters", parameters), ("conv", conv), ("merge", merge), ("norms", norms)):
             _check_choice(option, value)
         self.scan = get_scan(scan) if isinstance(scan, str) else scan
         self.paths = self.scan.paths(axes)
@@ -103,7 +111,7 @@ class Mamba(nn.Module):
         self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
         self.d_conv = 0 if conv == "none" else d_conv or (4 if conv == "path" else 3)
         self.parameters_per_path, self.conv, self.gate, self.merge = parameters, conv, gate, merge
-        self.backend = backend
+        self.norms, self.norm_eps, self.backend = norms, norm_eps, backend
         self._raster = self.scan == get_scan("raster")
         if conv == "grid" and self.d_conv % 2 == 0:
             raise UserError(
@@ -130,6 +138,9 @@ class Mamba(nn.Module):
             init_step_projection(projection.weight, dt_init, dt_scale)
             init_step_bias(projection.bias, dt_min, dt_max, dt_init_floor)
             self.add_module(f"dt_proj{end}", projection)
+            if norms == "learned":
+                for name, size in zip(NORMED, (self.dt_rank, d_state, d_state), strict=True):
+                    self.add_module(f"{name}_layernorm{end}", nn.RMSNorm(size, norm_eps, **factory))
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory)
 
     def forward(
@@ -145,7 +156,9 @@ class Mamba(nn.Module):
             x: (batch, length, d_model).
             grid: the tokens' grid, or its sizes; None: (length,).
             state: what the call on the piece before this one returned; None: the sequence begins here.
-            seq_idx: (batch, length), integer: no state and no tap reaches across a change of it (packing).
+            seq_idx: (batch, length), integer: no state and no tap reaches across a change of it (packing); negative at
+                padding, which no path visits: the state is the one after each row's last real token. A state given goes
+                on with the first real token, whatever its number.
 
         Returns:
             (batch, length, d_model), for merge "none" (batch, paths, length, d_model), and the state to continue from,
@@ -163,10 +176,15 @@ class Mamba(nn.Module):
             y = self._mix_shares(x, z, way.shares, grid)
             return self.out_proj(y), None
 
-        x, conv_state = self._convolve(x, way.order, grid, state, seq_idx)
+        order, raster = way.order, None
+        if seq_idx is not None and has_padding(seq_idx):
+            order, raster = skip_padding(order, seq_idx), skip_padding(None, seq_idx)
+        x, conv_state = self._convolve(
+            x, raster if self.parameters_per_path == "decay" else order, grid, state, seq_idx
+        )
         delta, B, C = self._project(x)
         y, ssm_state = selective_scan(
-            x, delta, self._decay(), B, C, self._weight("D"), z, self._weight("dt_proj", "bias"), True, way.order, seq_idx,
+            x, delta, self._decay(), B, C, self._weight("D"), z, self._weight("dt_proj", "bias"), True, order, seq_idx,
             None if state is None else state.ssm, True, self.merge, self.backend,
         )  # fmt: skip
         return self.out_proj(y), MambaState(conv_state, ssm_state) if causal else None
@@ -193,7 +211,6 @@ class Mamba(nn.Module):
         weight, bias = self._weight(self._conv_name), self._weight(self._conv_name, "bias")
         if self.conv == "grid":
             return F.silu(grid_conv(x, weight, bias, *_sizes(grid, x.shape[1]))), None
-        order = None if self.parameters_per_path == "decay" else order
         before = None if state is None else state.conv
         return causal_conv1d(x, weight.squeeze(-2), bias, "silu", order, seq_idx, before, True, self.backend)
 
@@ -207,9 +224,18 @@ class Mamba(nn.Module):
         else:
             both = _linear_per_path(x, weight)
         step, B, C = both.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        if self.norms != "none":
+            step, B, C = (self._normed(t, name) for t, name in zip((step, B, C), NORMED, strict=True))
         if step_weight.dim() == 2:
             return F.linear(step, step_weight), B, C
         return _linear_per_path(step, step_weight), B, C
+
+    def _normed(self, t: Tensor, name: str) -> Tensor:
+        t = F.rms_norm(t, t.shape[-1:], eps=self.norm_eps)
+        if self.norms == "weightless":
+            return t
+        weight = self._weight(f"{name}_layernorm")
+        return t * (weight if weight.dim() == 1 else weight[:, None])
 
     def _mix_shares(self, x: Tensor, z: Tensor | None, shares: Shares, grid) -> Tensor:
         """The same result, with each token convolved and projected only for the path that it is on."""

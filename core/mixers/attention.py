@@ -1,0 +1,185 @@
+"""Softmax attention as a mixer, for hybrids of Mamba and attention (Jamba, arXiv 2403.19887; Mamba-2, arXiv 2405.21060, section 9).
+
+Parameter names are those of mamba_ssm's MHA: in_proj (query, key and value heads in one), out_proj, conv1d.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import UserError
+from ..ops.causal_conv1d import causal_conv1d
+from ..packing import has_padding, places, runs, skip_padding
+from .rotary import rotate
+
+
+class AttentionState(NamedTuple):
+    """What attention carries from one piece of a sequence to the next; it grows with every token.
+
+    key, value: (batch, past, key/value heads, channels of a head), in the dtype that attention computes in; keys are
+        already turned to their positions.
+    sequence: (batch, past) int64, the number of the sequence that each of them belongs to, -1 at padding; None where
+        all belong to one.
+    conv: (batch, channels, width - 1) float32, the last inputs of the convolution; None without one.
+    """
+
+    key: Tensor
+    value: Tensor
+    sequence: Tensor | None
+    conv: Tensor | None
+
+
+class Attention(nn.Module):
+    """Multi-head attention with grouped key/value heads.
+
+    Args:
+        d_model: channels of the tokens.
+        num_heads: query heads.
+        num_heads_kv: key/value heads, each shared by num_heads / num_heads_kv query heads; None: as many as query heads.
+        head_dim: channels of a head; None: d_model / num_heads.
+        causal: tokens see those before them and themselves; else all of their sequence.
+        rotary_fraction: share of a head's channels that turn with the position within the sequence; 0: no positions, as in
+            hybrids whose Mamba layers know them. rotary_base, rotary_interleaved: see rotary.py.
+        qkv_bias, out_bias: biases of the two projections.
+        d_conv: width of a causal convolution over queries, keys and values, 0: none. conv_bias: its bias.
+        softmax_scale: factor of the scores; None: head_dim ** -0.5.
+        backend: backend of the convolution.
+        device, dtype: of the parameters.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        num_heads_kv: int | None = None,
+        head_dim: int | None = None,
+        causal: bool = True,
+        rotary_fraction: float = 0.0,
+        rotary_base: float = 10_000.0,
+        rotary_interleaved: bool = False,
+        qkv_bias: bool = False,
+        out_bias: bool = False,
+        d_conv: int = 0,
+        conv_bias: bool = True,
+        softmax_scale: float | None = None,
+        backend: str = "auto",
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.d_model, self.num_heads, self.num_heads_kv = d_model, num_heads, num_heads_kv or num_heads
+        if num_heads % self.num_heads_kv:
+            raise UserError(
+                "query heads must share key/value heads evenly", given=f"{num_heads} and {num_heads_kv}",
+                allowed=f"a divisor of {num_heads}",
+            )  # fmt: skip
+        if head_dim is None and d_model % num_heads:
+            raise UserError("the heads must divide d_model", given=f"d_model={d_model}, num_heads={num_heads}")
+        if not 0 <= rotary_fraction <= 1:
+            raise UserError("no such share of a head", given=f"rotary_fraction={rotary_fraction}", allowed="0 to 1")
+        self.head_dim = d_model // num_heads if head_dim is None else head_dim
+        self.causal, self.softmax_scale, self.backend = causal, softmax_scale, backend
+        self.rotary_size = 2 * int(self.head_dim * rotary_fraction / 2)
+        self.rotary_base, self.rotary_interleaved = rotary_base, rotary_interleaved
+        if d_conv and not causal:
+            raise UserError("the convolution is causal", given=f"causal=False, d_conv={d_conv}", allowed="d_conv=0")
+        factory = {"device": device, "dtype": dtype}
+        wide = (num_heads + 2 * self.num_heads_kv) * self.head_dim
+        self.in_proj = nn.Linear(d_model, wide, bias=qkv_bias, **factory)
+        self.conv1d = nn.Conv1d(wide, wide, d_conv, groups=wide, bias=conv_bias, **factory) if d_conv else None
+        self.out_proj = nn.Linear(num_heads * self.head_dim, d_model, bias=out_bias, **factory)
+
+    def forward(
+        self, x: Tensor, grid=None, state: AttentionState | None = None, seq_idx: Tensor | None = None
+    ) -> tuple[Tensor, AttentionState | None]:
+        """Mix the tokens; memory grows with the square of the length where seq_idx or a state asks for a mask.
+
+        Args:
+            x: (batch, length, d_model).
+            grid: not used, every token sees the others wherever they are.
+            state: what the call on the piece before this one returned; None: the sequence begins here.
+            seq_idx: (batch, length), integer: tokens see those of their own sequence, a new one begins where it changes;
+                negative at padding, which nobody sees. A state given goes on with the first real token, whatever its number.
+
+        Returns:
+            (batch, length, d_model) and the state to continue from, None where not causal.
+
+        Raises:
+            UserError: a state where attention is not causal.
+        """
+        if state is not None and not self.causal:
+            raise UserError("only causal attention can go on from a state", given="causal=False", allowed="causal=True")
+        qkv, conv = self._convolve(self.in_proj(x), state, seq_idx)
+        sizes = [self.num_heads, self.num_heads_kv, self.num_heads_kv]
+        query, key, value = qkv.unflatten(-1, (-1, self.head_dim)).split(sizes, 2)
+        sequence, position = _numbers(x, state, seq_idx)
+        if self.rotary_size:
+            turn = (position, self.rotary_size, self.rotary_base, self.rotary_interleaved)
+            query, key = rotate(query, *turn), rotate(key, *turn)
+        if state is not None:
+            key, value = (
+                torch.cat([old.to(new.dtype), new], 1) for old, new in ((state.key, key), (state.value, value))
+            )
+        length, past = x.shape[1], key.shape[1] - x.shape[1]
+        mask = self._mask(length, past, sequence, x.device)
+        y = F.scaled_dot_product_attention(
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), mask,
+            is_causal=self.causal and mask is None and length > 1, scale=self.softmax_scale,
+            enable_gqa=self.num_heads_kv != self.num_heads,
+        )  # fmt: skip
+        y = self.out_proj(y.transpose(1, 2).flatten(2))
+        return y, AttentionState(key, value, sequence, conv) if self.causal else None
+
+    def flops(self, grid) -> int:
+        """Floating point operations of a forward pass over one sequence of a grid's tokens (or of so many)."""
+        length = grid if isinstance(grid, int) else getattr(grid, "length", None) or torch.Size(grid).numel()
+        projected = length * self.d_model * (self.in_proj.out_features + self.out_proj.in_features)
+        pairs = length * (length + 1) // 2 if self.causal else length * length
+        taps = 0 if self.conv1d is None else length * self.in_proj.out_features * self.conv1d.kernel_size[0]
+        return 2 * (projected + taps + 2 * pairs * self.num_heads * self.head_dim)
+
+    def extra_repr(self) -> str:
+        return f"heads={self.num_heads}, kv={self.num_heads_kv}, causal={self.causal}, rotary={self.rotary_size}"
+
+    def _convolve(self, qkv: Tensor, state, seq_idx) -> tuple[Tensor, Tensor | None]:
+        if self.conv1d is None:
+            return qkv, None
+        order = skip_padding(None, seq_idx) if seq_idx is not None and has_padding(seq_idx) else None
+        before = None if state is None else state.conv
+        weight = self.conv1d.weight.squeeze(1)
+        return causal_conv1d(qkv, weight, self.conv1d.bias, None, order, seq_idx, before, True, self.backend)
+
+    def _mask(self, length: int, past: int, sequence: Tensor | None, device: torch.device) -> Tensor | None:
+        """Who sees whom, (length, past + length) or (batch, 1, length, past + length); None: all that causality allows."""
+        if sequence is None and (not self.causal or past == 0 or length == 1):
+            return None
+        query, key = torch.arange(past, past + length, device=device), torch.arange(past + length, device=device)
+        mask = query[:, None] >= key if self.causal else None
+        if sequence is None:
+            return mask
+        own = sequence[:, past:]
+        together = (own[:, :, None] == sequence[:, None, :]) & (own >= 0)[:, :, None]
+        if mask is not None:
+            together = together & mask
+        # Padding sees itself: a row without anything to see has no softmax.
+        return (together | (query[:, None] == key))[:, None]
+
+
+def _numbers(x: Tensor, state: AttentionState | None, seq_idx: Tensor | None) -> tuple[Tensor | None, Tensor]:
+    """Sequence of each token, the past included (None: one for all), and position of each new token within its sequence."""
+    batch, length = x.shape[:2]
+    past = 0 if state is None else state.key.shape[1]
+    before = None if state is None else state.sequence
+    if seq_idx is None and before is None:
+        return None, torch.arange(past, past + length, device=x.device)
+    if before is None:
+        before = torch.zeros(batch, past, dtype=torch.int64, device=x.device)
+    number = runs(torch.zeros(batch, length, dtype=torch.int64, device=x.device) if seq_idx is None else seq_idx)
+    last = before.amax(1, keepdim=True).clamp_min(0) if past else torch.zeros_like(before[:, :0].sum(1, keepdim=True))
+    seen = (before == last).sum(1, keepdim=True)
+    position = places(number) + torch.where(number == 0, seen, 0)
+    return torch.cat([before, torch.where(number >= 0, number + last, -1)], 1), position
