@@ -20,7 +20,7 @@ from .sampling import Sampling
 from .states import join_rows, take_rows
 from .text_stream import TextStream, Tokenizer
 
-Prompt = str | Sequence[int]
+Prompt = str | Sequence[int] | Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +145,9 @@ class _Run:
         self.stop = [self.options.stop] if isinstance(self.options.stop, str) else list(self.options.stop)
         if any(self.stop) and self.tokenizer is None:
             raise UserError("stop strings need a tokenizer", given=f"stop={self.stop}", do="give tokenizer=...")
-        alone = isinstance(self.given, str) or (len(self.given) > 0 and isinstance(self.given[0], int))
-        self.prompts = [self._tokens(each) for each in ([self.given] if alone else self.given)]
+        given = self.given.tolist() if isinstance(self.given, Tensor) else self.given
+        alone = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], int))
+        self.prompts = [self._tokens(each) for each in ([given] if alone else given)]
         if not self.prompts:
             raise UserError("nothing to go on from", given="no prompts", allowed="one or more")
         rows = len(self.prompts)
@@ -196,9 +197,10 @@ class _Run:
             prompt = self.tokenizer.encode(prompt)
         prompt = [int(each) for each in prompt]
         if not prompt:
-            if self.end is None or self.end < 0:
+            begin = self.options.end_token if self.tokenizer is None else getattr(self.tokenizer, "end", None)
+            if begin is None or begin < 0:
                 raise UserError("an empty prompt", given="", allowed="a token, or a tokenizer with an end token")
-            prompt = [self.end]
+            prompt = [begin]
         wrong = next((each for each in prompt if not 0 <= each < self.model.vocab_size), None)
         if wrong is not None:
             raise UserError("this token does not exist", given=wrong, allowed=f"0 to {self.model.vocab_size - 1}")

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from ....core import mixers
 from ....core.errors import UserError
 from ....core.initialisation import scale_output_projections
+from ....core.mixers import Attention
+from ....core.mlp import GatedMLP
+from ....core.moe import MixtureOfExperts
 from ....core.stack import ResidualBlock, final_norm, make_norm, run_stack
 
 
@@ -52,7 +55,7 @@ class LanguageModel(nn.Module):
         mixer: "mamba", "mamba2" or "mamba3". mixer_options: its arguments besides d_model, backend, device and dtype.
         attention_layers: layers whose mixer is attention (a hybrid). attention_options: its arguments.
         d_intermediate: channels of a gated MLP after every mixer; 0: none.
-        experts: more than 0: the MLP becomes a mixture of this many. experts_options: core.moe.MoE's further arguments.
+        experts: more than 0: the MLP becomes a mixture of this many. experts_options: MixtureOfExperts's further arguments.
             experts_every: only every so manieth layer has one, the first at layer experts_every - 1.
         norm_eps: added to the mean square in every norm of the residual stream.
         tie_embeddings: the head's weight is the embedding's.
@@ -135,12 +138,6 @@ class LanguageModel(nn.Module):
         """What the head reads, (batch, length, d_model), and the states; arguments as for the model itself."""
         return self.backbone(input_ids, states, seq_idx)
 
-    def auxiliary_loss(self) -> Tensor | None:
-        """Sum of what the mixtures of experts of the last call want added to the loss; None where there are none."""
-        losses = [getattr(getattr(layer, "mlp", None), "auxiliary_loss", None) for layer in self.layers]
-        losses = [each for each in losses if each is not None]
-        return torch.stack(losses).sum() if losses else None
-
     def flops(self, batch: int = 1, length: int | None = None) -> int | None:
         """Floating point operations of a forward pass over sequences of `length` tokens (None: self.tokens)."""
         length = length or self.tokens
@@ -154,7 +151,7 @@ class LanguageModel(nn.Module):
 
     def _block(self, index: int, factory: dict) -> ResidualBlock:
         if index in self.attention_layers:
-            mixer = mixers.get("attention")(self.d_model, **self.attention_options, **factory)
+            mixer = Attention(self.d_model, backend=self.backend, **self.attention_options, **factory)
         else:
             mixer = mixers.get(self.mixer)(self.d_model, backend=self.backend, **self.mixer_options, **factory)
         norm = make_norm("rms", self.d_model, self.norm_eps, **factory)
@@ -164,12 +161,8 @@ class LanguageModel(nn.Module):
 
     def _mlp(self, index: int, factory: dict) -> nn.Module | None:
         if self.experts and (index + 1) % self.experts_every == 0:
-            from ....core.moe import MoE
-
-            return MoE(self.d_model, self.d_intermediate, self.experts, **self.experts_options, **factory)
+            return MixtureOfExperts(self.d_model, self.d_intermediate, self.experts, **self.experts_options, **factory)
         if self.d_intermediate and not self.experts:
-            from ....core.mlp import GatedMLP
-
             return GatedMLP(self.d_model, self.d_intermediate, **factory)
         return None
 
@@ -183,6 +176,9 @@ class LanguageModel(nn.Module):
         if rescale:
             additions = sum(2 if layer.has_mlp else 1 for layer in self.layers)
             scale_output_projections(self, additions)
+            for layer in self.layers:
+                if layer.has_mlp and isinstance(layer.mlp, MixtureOfExperts):
+                    layer.mlp.fc2.div_(math.sqrt(additions))
 
 
 def _check_layers(attention: Sequence[int], layers: int) -> None:
