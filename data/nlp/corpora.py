@@ -12,6 +12,7 @@ from ..download import fetch
 from ..files import check_content, data_root, find, read, replace_it
 from ..loading import Loading
 from ..sources import TINY_SHAKESPEARE, WIKITEXT2
+from .absent import absent
 from .documents import Documents, from_texts
 from .module import TextData
 
@@ -57,7 +58,7 @@ class TinyShakespeare(TextData):
         """Read the file and check its sha256; see `TextData.load`."""
         path = self._find()
         if path is None:
-            raise _absent("Tiny Shakespeare's input.txt", self.root)
+            raise absent("Tiny Shakespeare's input.txt", self.root)
         content = read(path)
         check_content(path, content, self.source.file("input.txt").sha256)
         first, last = int(0.85 * len(content)), int(0.9 * len(content))
@@ -111,7 +112,7 @@ class WikiText2(TextData):
         elif archive is not None:
             contents = {split: (archive, content) for split, content in _unpacked(archive).items()}
         else:
-            raise _absent("WikiText-2", self.root)
+            raise absent("WikiText-2", self.root)
         for split, (path, content) in contents.items():
             check_content(path, content, self.source.content_sha256(WIKITEXT_FILES[split]))
         return {split: from_texts(articles(content)) for split, (_, content) in contents.items()}
@@ -141,11 +142,3 @@ def _unpacked(archive: Path) -> dict[str, bytes]:
             return {split: packed.read(f"wikitext-2/{name}") for split, name in names.items()}
     except (zipfile.BadZipFile, KeyError) as error:
         raise UserError(f"{archive} is damaged: {error}", do=replace_it(archive)) from error
-
-
-def _absent(what: str, root: Path) -> UserError:
-    return UserError(
-        f"{what} is not there",
-        given=f"data.root={root}",
-        do="call prepare_data() first, or set POLYMAMBA_DATA=FOLDER to the folder that holds it",
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -97,9 +98,13 @@ class TextModule(LightningDataModule):
         count, loading = self.samples(split), self.loading
         if count < ranks:
             raise UserError(f"{self.name} has fewer {split} samples than there are processes", given=count)
-        sampler = EpochSampler(count, loading.batch_size, loading.seed, split == "train", rank, ranks)
-        batches = TextBatches(lambda epoch, positions: self.load_batch(split, epoch, positions))
-        return EpochLoader(batches, sampler, loading.workers, loading.pin_memory)
+        batches = TextBatches(partial(self.load_batch, split))
+        return EpochLoader(batches, self.sampler(split, rank, ranks), loading.workers, loading.pin_memory)
+
+    def sampler(self, split: str, rank: int, ranks: int) -> EpochSampler:
+        """The order of a split's samples for one of several processes."""
+        loading = self.loading
+        return EpochSampler(self.samples(split), loading.batch_size, loading.seed, split == "train", rank, ranks)
 
     def told(self) -> dict[str, object]:
         """The part of `describe` that every data set of text has."""

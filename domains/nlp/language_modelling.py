@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from ...core.errors import UserError
 from ..task import Task
+from .generation import generate
 from .text_loss import NATS_PER_BIT, Ratio
 from .text_picture import FAINT, INK, RIGHT, WRONG, draw_lines
 
@@ -39,6 +40,8 @@ class LanguageModelling(Task):
         auxiliary: weight of what the model itself wants added to the loss (a mixture of experts' balance).
         chunk: in validation and test, longer rows are read in pieces of this many tokens, the states carried on; None: whole.
         worst: number of test tokens in the picture of the worst predictions; 0: none.
+        sample: tokens of the text that the model writes after each validation; 0: none.
+        prompt: what that text begins with; "": a new document.
 
     Raises:
         UserError: the data set is for another task.
@@ -53,13 +56,15 @@ class LanguageModelling(Task):
         auxiliary: float = 1.0,
         chunk: int | None = None,
         worst: int = 24,
+        sample: int = 300,
+        prompt: str = "",
     ):
         super().__init__(model, describe)
         check_task(self.describe, "language_modelling", "LanguageModelling")
         self.vocab_size, self.tokenizer = self.describe["vocab_size"], self.describe["tokenizer"]
         if chunk is not None and chunk < 1:
             raise UserError("task.chunk is a number of tokens", given=chunk, allowed="1 or more, or null")
-        self.auxiliary, self.chunk = auxiliary, chunk
+        self.auxiliary, self.chunk, self.sample_tokens, self.prompt = auxiliary, chunk, sample, prompt
         self.register_buffer("byte_counts", torch.from_numpy(self.tokenizer.byte_counts()), persistent=False)
         self.metrics = nn.ModuleDict({stage: self._new_metrics() for stage in ("val", "test")})
         self.surprises = Surprises(worst)
@@ -116,6 +121,17 @@ class LanguageModelling(Task):
     def on_test_start(self) -> None:
         self.surprises.clear()
 
+    def sample(self) -> str | None:
+        """A text that the model writes from the prompt, at a temperature of 0.8; the same random numbers each time."""
+        if not self.sample_tokens:
+            return None
+        training = self.model.training
+        self.model.eval()
+        options = {"max_new_tokens": self.sample_tokens, "temperature": 0.8}
+        written = generate(self.model, self.prompt, self.tokenizer, **options)
+        self.model.train(training)
+        return self.prompt + written.texts[0]
+
     def first_batch(self, batch: Mapping[str, Tensor]) -> Figure:
         """Draws the beginnings of up to 24 rows; a document's text stands in another shade than the one before it."""
         ids, seq_idx = batch["input_ids"].cpu(), batch["seq_idx"].cpu()
@@ -126,7 +142,9 @@ class LanguageModelling(Task):
                 text = self.tokenizer.decode(row[:200][numbers[:200] == number].tolist())
                 pieces.append(("padding" if number < 0 else f"{text}▏", FAINT if number % 2 else INK))
             lines.append(pieces)
-        heading = f"First training batch: {len(ids)} rows of {ids.shape[1]} tokens, {len(lines)} shown from their beginning"
+        heading = (
+            f"First training batch: {len(ids)} rows of {ids.shape[1]} tokens, {len(lines)} shown from their beginning"
+        )
         return draw_lines(lines, heading)
 
     def worst_predictions(self) -> Figure | None:
@@ -148,7 +166,8 @@ class LanguageModelling(Task):
         return draw_lines(lines, f"Worst of {self.surprises.seen:,} test tokens: the text, the token it did not expect")
 
     def _shown(self, token: int) -> str:
-        return self.tokenizer.decode([token]) or "▏end"
+        text = self.tokenizer.decode([token])
+        return "▏end" if not text else text.replace(" ", "␣")
 
     @torch.no_grad()
     def _predictions(self, entries: list[dict[str, Any]]) -> list[int]:
