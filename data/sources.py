@@ -305,3 +305,11 @@ MQAR_SOURCE = Source(
     licence="none needed: computed",
     protocol="training samples from the run's seed; validation and test samples the same for all runs",
 )
+
+HUB = Source(
+    title="A data set of the Hugging Face hub, streamed",
+    homepage="https://huggingface.co/datasets",
+    citation="",
+    licence="the data set's own",
+    protocol="splits where they are named; otherwise the stream's first documents are for validation, then testing",
+)

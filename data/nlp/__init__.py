@@ -2,6 +2,7 @@
 own files, and synthetic tasks of recall."""
 
 from .corpora import TinyShakespeare, WikiText2
+from .hub import Hub
 from .labelled_sets import IMDB, SST2, Trec
 from .python_docs import PythonDocs
 from .recall_tasks import MQAR, InductionHeads, SelectiveCopying
@@ -11,6 +12,7 @@ __all__ = [
     "IMDB",
     "MQAR",
     "SST2",
+    "Hub",
     "InductionHeads",
     "PythonDocs",
     "SelectiveCopying",
