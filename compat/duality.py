@@ -57,9 +57,11 @@ def mamba_chunk_scan_combined(
             allowed="batch 1 with cu_seqlens",
         )  # fmt: skip
 
+    A = A.to(torch.promote_types(A.dtype, torch.float32))
+
     def scan(part: slice, seq_idx: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
         return state_space_duality(
-            x[:, part], dt[:, part], A.to(torch.promote_types(A.dtype, torch.float32)), B[:, part], C[:, part], D, None if z is None else z[:, part], dt_bias, dt_softplus,
+            x[:, part], dt[:, part], A, B[:, part], C[:, part], D, None if z is None else z[:, part], dt_bias, dt_softplus,
             dt_limit, seq_idx=seq_idx, initial_state=state, return_final_state=True, backend=backend,
         )  # fmt: skip
 

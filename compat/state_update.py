@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from ..core.ops.selective_scan import selective_scan
 
 
 @torch.no_grad()
@@ -33,32 +34,22 @@ def selective_state_update(
     Returns:
         Shaped like x, in its dtype.
     """
-    flat = state.dim() == 3
-    if flat:
-        x, dt, z, A, D, dt_bias, now = (
-            t if t is None else t.unsqueeze(at)
-            for t, at in ((x, 1), (dt, 1), (z, 1), (A, 0), (D, 0), (dt_bias, 0), (state, 1))
-        )
-    else:
-        now = state
-    heads = x.shape[1]
-    B, C = (_by_head(t, heads) for t in (B, C))
+
+    def rows(t: Tensor | None, axes: int) -> Tensor | None:
+        """Heads and their channels as one axis, before the last `axes` ones."""
+        return t if t is None or state.dim() == 3 else t.flatten(-2 - axes, -1 - axes)
+
     slot = None if state_batch_indices is None else state_batch_indices.long()
-    before = (now if slot is None else now[slot.clamp_min(0)]).float()
-    step = dt.float() if dt_bias is None else dt.float() + dt_bias.float()
-    step = F.softplus(step) if dt_softplus else step
-    after = torch.exp(step[..., None] * A.float()) * before + (step * x.float())[..., None] * B
-    y = (after * C).sum(-1)
-    y = y if D is None else y + D.float() * x.float()
-    y = y if z is None else y * F.silu(z.float())
+    before = rows(state if slot is None else state[slot.clamp_min(0)], 1)
+    A, D, dt_bias = rows(A, 1), rows(D, 0), rows(dt_bias, 0)
+    tokens = [None if t is None else rows(t, 0)[:, None] for t in (x, dt, z)]
+    y, after = selective_scan(
+        *tokens[:2], A.float(), B[:, None], C[:, None], D, tokens[2], dt_bias, dt_softplus, initial_state=before.float(),
+        return_final_state=True,
+    )  # fmt: skip
+    after = after.view(-1, *state.shape[1:])
     if slot is None:
-        now.copy_(after)
+        state.copy_(after)
     else:
-        now[slot[slot >= 0]] = after[slot >= 0].to(now.dtype)
-    return (y.squeeze(1) if flat else y).to(x.dtype)
-
-
-def _by_head(t: Tensor, heads: int) -> Tensor:
-    """B or C of each head, (batch, heads, 1, states)."""
-    t = t.unsqueeze(1) if t.dim() == 2 else t
-    return t.float().repeat_interleave(heads // t.shape[1], dim=1).unsqueeze(2)
+        state[slot[slot >= 0]] = after[slot >= 0].to(state.dtype)
+    return y.view(x.shape)
