@@ -61,7 +61,10 @@ def test_scan(batch, channels, states, width, full, taken):
 @pytest.mark.parametrize("full", [True, False])
 def test_convolution(batch, channels, states, width, full, taken):
     g = torch.Generator().manual_seed(channels)
-    x, weight = torch.randn(batch, 1, 2 * channels, generator=g)[..., :channels], torch.randn(channels, width, generator=g)
+    x, weight = (
+        torch.randn(batch, 1, 2 * channels, generator=g)[..., :channels],
+        torch.randn(channels, width, generator=g),
+    )
     bias, state = (torch.randn(channels, generator=g), torch.randn(batch, channels, width - 1, generator=g))
     if not full:
         bias = state = None
@@ -80,7 +83,9 @@ def test_half_precision_keeps_its_dtype(taken):
     B = torch.randn(2, 1, 8).bfloat16()
     A = -torch.rand(24, 8)
     out, after = selective_scan(x, x, A, B, B, z=x, delta_softplus=True, return_final_state=True)
-    expected = selective_scan(x.double(), x.double(), A.double(), B.double(), B.double(), z=x.double(), delta_softplus=True)
+    expected = selective_scan(
+        x.double(), x.double(), A.double(), B.double(), B.double(), z=x.double(), delta_softplus=True
+    )
     assert (out.dtype, after.dtype) == (torch.bfloat16, torch.float32)
     assert relative_error(out, expected) < 4e-3
     assert taken == [True, True, False]  # the last is the float64 reference

@@ -112,3 +112,42 @@ def test_mistakes_are_explained():
         tiny(mixer="mamba_2")
     with pytest.raises(UserError, match="does not exist"):
         tiny(attention_layers=[3])
+
+
+def test_matches_the_original_model_of_mamba2(golden):
+    options = {"d_state": 16, "headdim": 32}
+    model = golden.fill(LanguageModel(250, d_model=64, n_layer=2, mixer="mamba2", mixer_options=options))
+    with torch.no_grad():
+        logits, _ = model(golden.seeded(2, 64, low=0, high=250))
+    result = golden.compare("core_lm_mamba2", logits, model)
+    assert max(result["errors"]) < 1e-5
+    assert (result["missing"], result["extra"], result["shapes"]) == ([], [], [])
+    assert len(set(result["parameters"])) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mixer": "mamba2", "mixer_options": {"d_state": 8, "headdim": 16}},
+        {"attention_layers": [1], "attention_options": {"num_heads": 2}, "d_intermediate": 48},
+        {"experts": 4, "d_intermediate": 24, "experts_every": 2, "experts_options": {"top_k": 2}},
+    ],
+    ids=["mamba2", "hybrid", "experts"],
+)
+def test_other_mixers_in_pieces_and_packed(options):
+    model, text = tiny(**options), tokens(1, 20)
+    whole, _ = model(text)
+    first, states = model(text[:, :9])
+    torch.testing.assert_close(torch.cat([first, model(text[:, 9:], states)[0]], 1), whole, rtol=1e-5, atol=1e-6)
+    packed, _ = model(text, seq_idx=torch.tensor([[0] * 9 + [1] * 11]))
+    torch.testing.assert_close(packed[:, 9:], model(text[:, 9:])[0], rtol=1e-5, atol=1e-6)
+    assert model.flops(1, 20) > 0
+
+
+def test_experts_are_where_they_were_asked_for_and_balanced():
+    from polymamba.core.moe import balance_loss
+
+    model = tiny(experts=4, d_intermediate=24, experts_every=2).train()
+    assert [layer.has_mlp for layer in model.layers] == [False, True, False]
+    model(tokens(2, 20))
+    assert balance_loss(model) >= 1 - 1e-6
