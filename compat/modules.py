@@ -48,6 +48,16 @@ class Cached:
         self.write(state, cache)
         return y
 
+    def read(self, cache: tuple[Tensor, ...]):
+        """The core's state in a cache."""
+        return self.State(*(t.float() for t in cache))
+
+    def write(self, state, cache: tuple[Tensor, ...]) -> None:
+        """Move a cache on."""
+        with torch.no_grad():
+            for t, new in zip(cache, state, strict=True):
+                t.copy_(new)
+
     def allocate_inference_cache(self, batch_size: int, max_seqlen: int | None = None, dtype=None, **_):
         """A layer's empty cache; its size does not depend on max_seqlen. float32, whatever dtype says: states drift in less."""
         device = self.out_proj.weight.device
@@ -165,7 +175,12 @@ class Mamba2(ConvolvedCache, core_mamba2.Mamba2):
 
 
 class Mamba3(Cached, core_mamba3.Mamba3):
-    """mamba_ssm.Mamba3, with seq_idx honoured. chunk_size is accepted and ignored."""
+    """mamba_ssm.Mamba3, with seq_idx honoured. chunk_size and fuse_pregate_headwise_norm are accepted and ignored.
+
+    Its cache holds the core's Mamba3State: angle, ssm, k and, a row a rank, v.
+    """
+
+    State = core_mamba3.Mamba3State
 
     def __init__(
         self, d_model, d_state=128, expand=2, headdim=64, ngroups=1, rope_fraction=0.5, dt_min=0.001, dt_max=0.1,
@@ -186,6 +201,10 @@ class Mamba3(Cached, core_mamba3.Mamba3):
 
     def mix(self, x: Tensor, **given):
         return core_mamba3.Mamba3.forward(self, x, **given)
+
+    def cache_shapes(self) -> tuple[tuple[int, ...], ...]:
+        heads, k, v = self.nheads, self.d_state, self.headdim
+        return (heads, self.angles), (heads, v, k), (self.rank, heads, k), (self.rank, heads, v)
 
 
 def _packed(x: Tensor, seq_idx: Tensor | None, cu_seqlens: Tensor | None) -> dict:

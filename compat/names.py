@@ -15,7 +15,7 @@ GATED = {
     "layernorm_fn": ("norms", "layernorm_fn"),
 }
 MAMBA, MAMBA2, MAMBA3 = ({name: ("modules", name)} for name in ("Mamba", "Mamba2", "Mamba3"))
-MODEL = {name: ("language_model", name) for name in ("MambaLMHeadModel", "MixerModel", "create_block")}
+MODEL = {name: ("language_model", name) for name in ("MambaLMHeadModel", "MixerModel")}
 CONFIG = {"MambaConfig": ("language_model", "MambaConfig")}
 GENERATION = {name: ("language_model", name) for name in ("InferenceParams", "GenerationMixin")}
 
@@ -40,7 +40,6 @@ MODULES: dict[str, dict[str, tuple[str, str]]] = {
     "mamba_ssm.models.mixer_seq_simple": MODEL,
     "mamba_ssm.utils": {},
     "mamba_ssm.utils.generation": GENERATION,
-    "mamba_ssm.utils.hf": {name: ("language_model", name) for name in ("load_config_hf", "load_state_dict_hf")},
     "causal_conv1d": CONVOLUTION,
     "causal_conv1d.causal_conv1d_interface": CONVOLUTION,
 }

@@ -152,7 +152,8 @@ def _projected(t: Tensor, bias: Tensor | None, weight: Tensor | None, eps: float
 
 
 def _normalised(t: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-    return t if weight is None else F.rms_norm(t, t.shape[-1:], weight.to(t.dtype), eps)
+    # Transformers' FalconMamba hands over weights longer than what they are for.
+    return t if weight is None else F.rms_norm(t, t.shape[-1:], weight[: t.shape[-1]].to(t.dtype), eps)
 
 
 def _by_token(t: Tensor, A: Tensor, batch: int, length: int) -> Tensor:

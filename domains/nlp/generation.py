@@ -184,7 +184,7 @@ class _Run:
             yield step
             if None in self.reasons or self.keep:
                 with torch.inference_mode():
-                    scores, self.states = self.model(tokens[:, None], self.states)
+                    scores, self.states = self.model(tokens[:, None], states=self.states)
                     scores = scores[:, -1]
             self._keep(ended)
         if not count:
