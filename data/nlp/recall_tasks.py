@@ -45,7 +45,7 @@ class SelectiveCopying(SyntheticData):
         pin_memory: bool = False,
         name: str = "selective_copying",
     ):
-        self.data_tokens = data_tokens
+        self.data_tokens = self.extra_tokens = data_tokens
         loading = Loading(batch_size, workers, seed, limit, pin_memory)
         super().__init__(name, loading, length, vocab_size, samples, val_samples, test_samples, fresh, test_lengths)
         if vocab_size < 4:

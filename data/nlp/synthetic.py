@@ -53,6 +53,9 @@ class SyntheticData(TextModule):
         test_lengths: lengths to test at; None: the training length.
     """
 
+    # by how much a sample is longer than its length
+    extra_tokens = 0
+
     def __init__(
         self,
         name: str,
@@ -124,6 +127,7 @@ class SyntheticData(TextModule):
             "tokenizer": self.symbols(),
             "length": self.length,
             "test_lengths": self.test_lengths,
+            "extra_tokens": self.extra_tokens,
             "model_size": "micro",
         }
 

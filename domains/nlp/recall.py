@@ -28,7 +28,8 @@ class Recall(Task):
 
     Args:
         model: the network, with `hidden` and `lm_head`.
-        describe: of the data: "vocab_size", "test_lengths", "tokenizer".
+        describe: of the data: "vocab_size", "tokenizer", "test_lengths", "extra_tokens" (how much longer than its length a
+            sample is).
         auxiliary: weight of what the model itself wants added to the loss (a mixture of experts' balance).
         chunk: in validation and test, longer samples are read in pieces of this many tokens, the states carried on, so that
             memory does not grow with the length.
@@ -70,8 +71,7 @@ class Recall(Task):
         self.metrics[stage]["accuracy"].update(right.sum(), count)
         named = dict(self.metrics[stage])
         if stage == "test" and self.at_length:
-            # a sample may be longer than its length says: by the marks at which it is asked
-            length = max(each for each in map(int, self.at_length) if each <= batch["labels"].shape[1])
+            length = batch["labels"].shape[1] - self.describe.get("extra_tokens", 0)
             self.at_length[str(length)].update(right.sum(), count)
             named[f"accuracy_at_{length}"] = self.at_length[str(length)]
         return loss, named
