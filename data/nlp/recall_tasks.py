@@ -72,6 +72,10 @@ class SelectiveCopying(SyntheticData):
         labels[:, length:] = data
         return inputs, labels
 
+    def answers(self) -> int:
+        """See `SyntheticData.answers`: the data tokens."""
+        return self.vocab_size - 2
+
     def symbols(self) -> Symbols:
         """Noise is a dot, the mark a question mark."""
         return Symbols(self.vocab_size, {self.noise: "·", self.vocab_size - 1: "?"})
@@ -129,6 +133,10 @@ class InductionHeads(SyntheticData):
         labels = unscored(inputs.shape)
         labels[:, -1] = np.take_along_axis(inputs, place + 1, 1)[:, 0]
         return inputs, labels
+
+    def answers(self) -> int:
+        """See `SyntheticData.answers`: all but the special one."""
+        return self.vocab_size - 1
 
     def symbols(self) -> Symbols:
         """The special token is a star."""
@@ -202,6 +210,10 @@ class MQAR(SyntheticData):
         if self.random_fill:
             inputs = np.where(inputs == 0, integers(keys, 3, length, 0, self.vocab_size), inputs)
         return inputs, labels
+
+    def answers(self) -> int:
+        """See `SyntheticData.answers`: the values."""
+        return self.vocab_size - self.vocab_size // 2
 
     def symbols(self) -> Symbols:
         """What stands where nothing stands is a dot."""

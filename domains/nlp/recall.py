@@ -110,7 +110,7 @@ class Recall(Task):
         axis = figure.add_axes((0.09, 0.15, 0.88, 0.73))
         axis.plot(list(tested), [100 * value for value in tested.values()], color="#0b5fa5", marker="o", ms=4)
         axis.axvline(self.describe["length"], color="#888888", lw=0.8, ls="--")
-        axis.axhline(100 / (self.vocab_size - 1), color="#888888", lw=0.8, ls=":")
+        axis.axhline(100 * self.describe.get("chance", 0), color="#888888", lw=0.8, ls=":")
         axis.set_xscale("log", base=2)
         axis.set_ylim(0, 103)
         axis.set_title("accuracy (%) at each length; dashed: trained at; dotted: chance", loc="left", fontsize=10)
