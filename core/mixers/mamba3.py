@@ -201,10 +201,7 @@ class Mamba3(PathMixer):
         batch, length = turning.shape[:2]
         order = order[None] if order is not None and order.dim() == 2 else order
         way = Paths(order, seq_idx, batch, self.paths, length, turning.device)
-        turning = way.visit(turning[:, None])
-        if way.visited is not None and not way.complete:
-            turning = turning.masked_fill(~way.visited[..., None, None], 0)
-        angle = running_angle(turning, way.restart, initial)
+        angle = running_angle(way.visit(turning[:, None]), way.restart, initial)
         if way.steps:
             last = angle[:, -1]
         else:

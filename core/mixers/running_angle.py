@@ -41,10 +41,11 @@ def turn(x: Tensor, angle: Tensor, rotation: str) -> Tensor:
 
     Args:
         x: (..., channels).
-        angle: (..., pairs), at most channels / 2 pairs.
+        angle: (..., pairs), at most channels / 2 pairs; the leading axes of both are broadcast.
         rotation: pair i is channels (2 i, 2 i + 1) for "pairs", (i, i + channels / 2) for "halves".
     """
     cos, sin, pairs = angle.cos(), angle.sin(), angle.shape[-1]
+    x = x.expand(*torch.broadcast_shapes(x.shape[:-1], angle.shape[:-1]), -1)
     if rotation == "pairs":
         both, rest = x.split([2 * pairs, x.shape[-1] - 2 * pairs], -1)
         a, b = both.unflatten(-1, (pairs, 2)).unbind(-1)
