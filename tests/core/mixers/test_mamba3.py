@@ -156,6 +156,10 @@ def test_angles_restart_and_go_on():
 @pytest.mark.parametrize("rotation", ["pairs", "halves"])
 def test_turning_keeps_lengths_and_depends_on_differences_alone(rotation):
     x, y, a, b = (torch.randn(4, n, **DOUBLE) for n in (9, 9, 3, 3))
-    torch.testing.assert_close(turn(x, a, rotation).norm(dim=-1), x.norm(dim=-1))
-    together = (turn(x, a, rotation) * turn(y, b, rotation)).sum(-1)
-    torch.testing.assert_close((x * turn(y, b - a, rotation)).sum(-1), together)
+
+    def turned(t, angle):
+        return turn(t, angle.cos(), angle.sin(), rotation)
+
+    torch.testing.assert_close(turned(x, a).norm(dim=-1), x.norm(dim=-1))
+    together = (turned(x, a) * turned(y, b)).sum(-1)
+    torch.testing.assert_close((x * turned(y, b - a)).sum(-1), together)
