@@ -161,7 +161,8 @@ class Mamba3(PathMixer):
         given = self.select(x)
         angle, last = self._angles(given.turning, order, seq_idx, None if state is None else state.angle)
         B, C = (t if self.paths == 1 else t[:, None] for t in (given.B, given.C))
-        B, C = (turn(t, angle, self.rotation).to(x.dtype) for t in (B, C))
+        cos, sin = angle.cos(), angle.sin()
+        B, C = (turn(t, cos, sin, self.rotation).to(x.dtype) for t in (B, C))
         value = given.x[:, :, None]
         if self.is_mimo:
             value = (value * self.mimo_x.transpose(0, 1)).to(x.dtype)
