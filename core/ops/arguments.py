@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from ..errors import UserError
@@ -66,19 +68,19 @@ def check_shape(name: str, tensor: Tensor | None, shape: tuple, integer: bool = 
         raise UserError(f"{name} must be integer", given=tensor.dtype, allowed="int32, int64")
 
 
-def empty_by_path(like: Tensor, batch: int, paths: int, length: int, channels: int, **options) -> Tensor:
-    """Uninitialised (batch, paths, length, channels), the paths outermost in memory.
+def empty_by_path(create: Callable[..., Tensor], batch: int, paths: int, length: int, channels: int) -> Tensor:
+    """Uninitialised (batch, paths, length, channels), the paths outermost in memory; `create` makes it from sizes.
 
     What follows a convolution along paths is a matrix product per path: so laid out, it needs no copy.
     """
-    return like.new_empty(paths, batch, length, channels, **options).transpose(0, 1)
+    return create(paths, batch, length, channels).transpose(0, 1)
 
 
-def empty_rows(like: Tensor, backend: str = "cpu", **options) -> Tensor:
-    """Uninitialised, in the shape of (batch, paths, length, channels) rows.
+def empty_rows(create: Callable[..., Tensor], like: Tensor, backend: str = "cpu") -> Tensor:
+    """Uninitialised, in the shape of (batch, paths, length, channels) rows; `create` makes it from sizes.
 
     The CPU kernels keep the rows' outermost axis outermost; the GPU kernels write (batch, paths) in that order.
     """
     if backend == "cpu" and like.stride(0) < like.stride(1):
-        return empty_by_path(like, *like.shape, **options)
-    return like.new_empty(like.shape, **options)
+        return empty_by_path(create, *like.shape)
+    return create(*like.shape)

@@ -11,7 +11,6 @@ import ctypes
 import functools
 import hashlib
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,14 +76,15 @@ class Kernel:
 
 @contextmanager
 def cached_on_disk(source: str):
-    """Functions that Numba compiles with cache=True in this context are kept in the folder of their source."""
+    """Functions that Numba compiles with cache=True in this context are kept in the folder of their operator's sources."""
     base = (
         os.environ.get("NUMBA_CACHE_DIR")
         or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polymamba"
     )
     digest = hashlib.sha256()
-    for file in (source, *(Path(__file__).with_name(name) for name in ("lanes.py", "lane_math.py", "team.py"))):
-        digest.update(Path(file).read_bytes())
+    shared = (Path(__file__).with_name(name) for name in ("lanes.py", "lane_math.py", "team.py"))
+    for file in (*sorted(Path(source).parent.glob("cpu*_kernels.py")), *shared):
+        digest.update(file.read_bytes())
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(Path(base) / f"kernels-{digest.hexdigest()[:16]}")
     try:
@@ -135,8 +135,6 @@ class KernelCall:
             if tensor is not None:
                 self.alive.append(tensor)
                 self.record[name] = tensor.data_ptr()
-                if tensor.nbytes >= _LARGE:
-                    _prefer_huge_pages(tensor)
 
     def walk(self, prefix: str, tensor: torch.Tensor, *axes: str | None) -> None:
         """Give the kernel a float32 tensor's strides in bytes, an axis each (None: not asked for); 0 for an axis of size 1."""
@@ -154,22 +152,6 @@ class KernelCall:
         self.point(scratch=memory, tickets=counters, slots=counters[1:])
         self.set(scratch_bytes=4 * memory.shape[1])
         kernel.run(self.record, items)
-
-
-_HUGE_PAGE, _LARGE, _MADV_HUGEPAGE = 2 << 20, 16 << 20, 14
-
-
-def _prefer_huge_pages(tensor: torch.Tensor) -> None:
-    """Ask Linux for 2 MiB pages: long sequences work in fresh memory, and 512 times fewer page faults hand it out."""
-    begin = -(-tensor.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
-    end = (tensor.data_ptr() + tensor.nbytes) // _HUGE_PAGE * _HUGE_PAGE
-    if _libc() is not None and end > begin:
-        _libc().madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_HUGEPAGE)
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def rows(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,11 +2,12 @@
 
 Triton decides when a kernel is defined whether it will be interpreted, so this runs as a program of its own:
 
-    TRITON_INTERPRET=1 python interpreted.py selective_scan 40 100
+    TRITON_INTERPRET=1 python interpreted.py selective_scan 40 12
     TRITON_INTERPRET=1 python interpreted.py causal_conv1d 40 100
 
-runs the first 40 calls of at most 100 token visits (a visit takes about 10 ms here). Prints one JSON object a line: the call,
-the form of the kernels, and by name the relative errors of outputs and gradients.
+runs the first 40 scans, cut to 12 tokens, 20 states and 3 paths, or the first 40 convolutions of at most 100 token visits (a
+visit takes about 10 ms here). Prints one JSON object a line: the call, the form of the kernels, and by name the relative
+errors of outputs and gradients.
 New tensors of the host code are filled with NaN, so that a number never written cannot pass for one.
 """
 
@@ -67,11 +68,11 @@ def main() -> None:
         for seed, call in calls(functools.partial(causal_conv1d_call, longest=40, paths=3), count, most):
             report(causal_conv1d, call, seed=seed, form="whole")
         return
-    gpu.CHUNK = 8  # short sequences then have several chunks
-    make = functools.partial(selective_scan_call, longest=40, states=20, paths=3)
-    for i, (seed, call) in enumerate(calls(make, count, most)):
-        gpu.WIDE = 0 if i % 4 == 3 else 2**31
-        for form, segments in (("split", 3), ("whole", 1))[: 1 + i % 2]:
+    gpu.CHUNK = 4  # short sequences then have several chunks
+    for seed in range(count):
+        call = selective_scan_call(seed, longest=most, states=20, paths=3)
+        gpu.WIDE = 0 if seed % 4 == 3 else 2**31
+        for form, segments in (("split", 3), ("whole", 1))[: 1 + seed % 2]:
             gpu.segments_of = lambda *sizes, segments=segments: segments
             report(selective_scan, call, seed=seed, form=form)
 

@@ -6,6 +6,7 @@ import torch
 
 from ..arguments import empty_by_path, empty_rows
 from ..lanes import WIDTH
+from ..memory import empty
 from ..team import KernelCall, rows
 from ..visits import visits
 from .cpu_kernels import RECORD, K, backward_conv, forward_conv
@@ -18,7 +19,7 @@ def forward(x, weight, bias, activation, order, seq_idx, initial_state):
     """Outputs and final state."""
     (batch, _, length, channels), (paths, _, width) = x.shape, weight.shape
     call = _Call(x, weight, bias, activation, order, seq_idx, initial_state, items_per_sequence=paths)
-    out = empty_by_path(x, batch, paths, length, channels, dtype=torch.float32)
+    out = empty_by_path(empty, batch, paths, length, channels)
     if not call.covers:
         out.zero_()
     final = torch.empty(batch, paths, channels, width - 1)
@@ -32,7 +33,7 @@ def backward(grad_out, grad_state, x, weight, bias, activation, order, seq_idx, 
     """Gradients of every differentiable input."""
     (batch, _, _, channels), (paths, _, width) = x.shape, weight.shape
     call = _Call(x, weight, bias, activation, order, seq_idx, initial_state, items_per_sequence=1)
-    dx = empty_rows(x, dtype=torch.float32)
+    dx = empty_rows(empty, x)
     if not call.covers:
         dx.zero_()
     dweight, dbias = torch.empty(batch, paths, channels, width), torch.empty(batch, paths, channels)

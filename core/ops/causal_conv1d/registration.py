@@ -36,7 +36,7 @@ def _(x, weight, bias, activation, order, seq_idx, initial_state, backend):
     (batch, _, length, channels), (paths, _, width) = x.shape, weight.shape
     final_state = x.new_empty((batch, paths, channels, width - 1), dtype=torch.float32)
     if backend == "cpu":
-        return empty_by_path(x, batch, paths, length, channels), final_state
+        return empty_by_path(x.new_empty, batch, paths, length, channels), final_state
     return x.new_empty((batch, paths, length, channels)), final_state
 
 
@@ -53,7 +53,10 @@ def _backward(
 
 @_backward.register_fake
 def _(grad_out, grad_state, x, weight, bias, activation, order, seq_idx, initial_state, backend):
-    return [empty_rows(x, backend), *(t.new_empty(t.shape) for t in (weight, bias, initial_state) if t is not None)]
+    return [
+        empty_rows(x.new_empty, x, backend),
+        *(t.new_empty(t.shape) for t in (weight, bias, initial_state) if t is not None),
+    ]
 
 
 def _setup_context(ctx, inputs, output):

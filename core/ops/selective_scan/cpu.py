@@ -7,9 +7,11 @@ from torch import Tensor
 
 from ..arguments import empty_rows
 from ..lanes import WIDTH
+from ..memory import empty
 from ..team import KernelCall, rows
 from ..visits import visits
-from .cpu_kernels import RECORD, K, backward_scan, forward_scan
+from .cpu_backward_kernels import backward_scan
+from .cpu_kernels import RECORD, K, forward_scan
 
 # Work items wanted per call, so that a few threads share the work evenly; and the most channels of an item: wide enough
 # that a row is read in long runs, narrow enough that states and one chunk's tiles stay in a core's second-level cache.
@@ -27,11 +29,10 @@ def forward(x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx,
     call = _Call(x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx, initial_state, merge)
     covers = bool(call.covers[0]) if call.merged else bool(call.covers.all())
     shape = (batch, length, channels) if call.merged else (batch, paths, length, channels)
-    create = torch.empty if covers else torch.zeros
-    ungated = create(shape) if save and z is not None else None
-    out = create(shape) if ungated is None or covers else torch.empty(shape)
+    ungated = _filled(shape, covers) if save and z is not None else None
+    out = _filled(shape, covers or ungated is not None)
     final = torch.empty(batch, paths, channels, states)
-    kept = torch.empty(saved_shape(batch, paths, call.steps, channels, call.groups, states) if save else (0,))
+    kept = empty(*(saved_shape(batch, paths, call.steps, channels, call.groups, states) if save else (0,)))
     call.point(out=out, ungated=ungated, final=final, states=kept if save else None)
     call.run(forward_scan, scratch_floats=WIDTH * call.widest * 2 * states)
     return out.to(dtype), final, kept, torch.empty(0) if ungated is None else ungated
@@ -49,13 +50,13 @@ def backward(
 
     def like_rows(t: Tensor) -> Tensor:
         covered = bool(call.covers[0]) if t.shape[1] == 1 else bool(call.covers.all())
-        made = empty_rows(t, dtype=torch.float32)
+        made = empty_rows(empty, t)
         return made if covered else made.zero_()
 
     dx, ddelta = like_rows(x), like_rows(delta)
-    dB, dC = (torch.zeros(splits, *t.shape) for t in (B, C))
+    dB, dC = (_filled((splits, *t.shape), by_kernel=False) for t in (B, C))
     dA, dD, dbias = torch.empty(batch, paths, channels, states), *torch.empty(2, batch, paths, channels)
-    dz = None if z is None else torch.empty(z.shape)
+    dz = None if z is None else empty(*z.shape)
     dinitial = None if initial_state is None else torch.empty(initial_state.shape)
     grad_final = None if grad_state is None else grad_state.float().contiguous()
     call.point(grad_final=grad_final, ungated=ungated if z is not None else None, states=chunk_states)
@@ -68,6 +69,12 @@ def backward(
         None if delta_bias is None else dbias.sum(0), dinitial,
     )  # fmt: skip
     return tuple(None if t is None else g.to(t.dtype) for t, g in zip(given, found, strict=True))
+
+
+def _filled(shape: tuple[int, ...], by_kernel: bool) -> Tensor:
+    """A float32 tensor that the kernel fills, or else begins as zeros."""
+    made = empty(*shape)
+    return made if by_kernel else made.zero_()
 
 
 class _Call(KernelCall):

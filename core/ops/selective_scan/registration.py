@@ -70,7 +70,8 @@ def _(
     grad_out, grad_state, x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx, initial_state, merge, backend, *_
 ):  # fmt: skip
     rest = (A, B, C, D, z, delta_bias, initial_state)
-    return [empty_rows(x, backend), empty_rows(delta, backend), *(t.new_empty(t.shape) for t in rest if t is not None)]
+    rows = [empty_rows(t.new_empty, t, backend) for t in (x, delta)]
+    return [*rows, *(t.new_empty(t.shape) for t in rest if t is not None)]
 
 
 def _setup_context(ctx, inputs, output):
