@@ -19,7 +19,15 @@ MULTIPLES_OF_16 = {"D", "DG", "N", "P", "PN"}
 
 
 def resources(
-    kernel, architecture: int, dtype: str, warps: int, absent=(), most: int | None = None, strides=None, **constants
+    kernel,
+    architecture: int,
+    dtype: str,
+    warps: int,
+    absent=(),
+    most: int | None = None,
+    strides=None,
+    stages: int = 3,
+    **constants,
 ) -> dict[str, int]:
     """Registers a thread, bytes of stack and local memory (both 0 where nothing is spilled), bytes of shared memory.
 
@@ -29,6 +37,7 @@ def resources(
         dtype: of the activations: "bf16", "fp16" or "fp32".
         absent: parameters that are None.
         most: registers a thread may take.
+        stages: of pipelined loops.
         strides: numbers in a tuple of strides, where not those of STRIDES.
         constants: values of the compile-time parameters; more than the kernel has are ignored.
     """
@@ -49,7 +58,9 @@ def resources(
                 attributes[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, values, attributes)
     compiled = triton.compile(
-        source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": warps, "maxnreg": most}
+        source,
+        target=GPUTarget("cuda", architecture, 32),
+        options={"num_warps": warps, "maxnreg": most, "num_stages": stages},
     )
     return _usage(compiled.asm["cubin"]) | {"shared": compiled.metadata.shared}
 

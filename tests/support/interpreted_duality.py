@@ -6,7 +6,8 @@ Triton decides when a kernel is defined whether it will be interpreted, so this 
 
 runs the first 40 calls of at most 100 rows x heads. Prints one JSON object a line: the call and, by name, the relative errors of
 outputs and gradients against the float64 reference. New tensors of the host code are filled with NaN, so that a number never
-written cannot pass for one. Every other call has chunks of 16 rows, the rest of 64; every third sums heads in parts.
+written cannot pass for one. Every other call has chunks of 16 rows, and blocks so small that
+loops go round, the rest chunks of 64; every third sums heads in parts.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from polymamba.core.ops.state_space_duality.registration import state_space_dual
 
 NAMES = ("x", "log_decay", "weight", "own_weight", "B", "C", "initial_state")
 LOW = ("x", "B", "C")
+TILES = {kind: {name: gpu.Tile(16, 16, 4) for name in tiles} for kind, tiles in gpu.TILES.items()}
 NOTHING = 1e-30  # a gradient that float32 cannot hold: what has decayed that far counts as zero
 
 
@@ -64,12 +66,13 @@ def calls(count: int, most: int) -> Iterator[tuple[int, tuple[dict, dict]]]:
 def main() -> None:
     torch.set_num_threads(1)
     poison()
-    processors = gpu._processors
+    processors, tiles = gpu._processors, gpu.TILES
     for i, (seed, call) in enumerate(calls(int(sys.argv[1]), int(sys.argv[2]))):
-        gpu.ROWS = (16, 64)[i % 2]
+        gpu.ROWS = dict.fromkeys(gpu.ROWS, rows := (16, 64)[i % 2])
+        gpu.TILES = TILES if i % 2 == 0 else tiles
         gpu._processors = (lambda device: 100) if i % 3 == 2 else processors
         found = errors(*call, getattr(torch, sys.argv[3]))
-        print(json.dumps({"seed": seed, "rows": gpu.ROWS, "rank": call[1]["rank"], "errors": found}), flush=True)
+        print(json.dumps({"seed": seed, "rows": rows, "rank": call[1]["rank"], "errors": found}), flush=True)
 
 
 if __name__ == "__main__":
