@@ -61,7 +61,7 @@ def test_interpreted_kernels_match_the_reference():
 
 @pytest.mark.slow
 def test_interpreted_kernels_match_the_reference_on_many_calls():
-    results = interpreted(calls=80, most=200)
+    results = interpreted(calls=40, most=100)
     assert {r["rank"] for r in results} == {1, 2, 3, 4}
     assert_small(results)
 
@@ -69,7 +69,7 @@ def test_interpreted_kernels_match_the_reference_on_many_calls():
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_interpreted_kernels_in_half_precision(dtype):
-    assert_small(interpreted(calls=10, most=60, dtype=dtype), dtype)
+    assert_small(interpreted(calls=4, most=40, dtype=dtype), dtype)
 
 
 @pytest.mark.parametrize("architecture", [80, 90])
