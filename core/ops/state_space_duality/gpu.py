@@ -1,8 +1,8 @@
 """State space duality on a GPU: Triton kernels, for bfloat16, float16 and float32, with states and sums in float32.
 
 The length is cut into chunks. Three kernels run forward: what each chunk adds to the state, all chunks at once; the short
-chain from chunk to chunk; the outputs, all chunks at once. Four run backward: the first two again, from the end, then the
-gradients of x and of the decays head by head, and those of B and C group by group.
+chain from chunk to chunk; the outputs, all chunks at once. Backward runs the first two again, and once more from the end,
+then the gradients of x and of the decays head by head, and those of B and C group by group.
 
 Nothing is added atomically: sums over heads are made by one program in order, or written apart and summed in a fixed order,
 so results repeat bit for bit. There is one launch configuration a kernel and dtype, no autotuning.
@@ -21,17 +21,39 @@ from torch.nn import functional as F
 from .gpu_backward_kernels import grad_bc_kernel, grad_x_kernel
 from .gpu_kernels import output_kernel, pass_kernel, states_kernel
 
-ROWS = 64  # of a chunk: steps times rank
-SMALLEST, LARGEST = 16, 64  # sides of the blocks that are multiplied; 16 is what matrix units take
-PASSED = 512  # numbers of the state that one program of the chain carries
+SMALLEST = 16  # side of a block that is multiplied: what matrix units take
+PASSED, PASS_WARPS = 512, 2  # numbers of the state that one program of the chain carries
 LOWEST = -1000.0  # of log_decay: exp of it is 0, and differences of running sums stay numbers
-WARPS = {"states": 4, "pass": 2, "output": 4, "grad_x": 8, "grad_bc": 8}
 PRODUCTS = {torch.bfloat16: "bf16", torch.float16: "tf32", torch.float32: "tf32x3"}
 PROCESSORS_WITHOUT_GPU = 1  # the interpreter runs programs one after the other
 
 
+class Tile(NamedTuple):
+    """Largest blocks of channels and of states that a kernel works on, warps of a program, stages of its loops."""
+
+    width: int
+    states: int
+    warps: int
+    stages: int = 3
+
+
+# By what is multiplied. Found by compiling for sm_80 and sm_90: larger ones spill registers.
+ROWS = {"bf16": 64, "tf32": 32, "tf32x3": 32}
+TILES = {
+    "bf16": {
+        "states": Tile(64, 32, 4), "output": Tile(64, 32, 4), "grad_x": Tile(64, 32, 8), "grad_bc": Tile(64, 32, 8),
+    },
+    "tf32": {
+        "states": Tile(32, 32, 4), "output": Tile(32, 32, 4), "grad_x": Tile(32, 32, 8), "grad_bc": Tile(32, 32, 4),
+    },
+    "tf32x3": {
+        "states": Tile(32, 32, 4), "output": Tile(32, 32, 4), "grad_x": Tile(16, 16, 4), "grad_bc": Tile(16, 16, 4, 1),
+    },
+}  # fmt: skip
+
+
 class Plan(NamedTuple):
-    """Sizes of one call: `chunks` of `steps` steps, blocks of BQ rows, BP channels, BN states."""
+    """Sizes of one call: `chunks` of `steps` steps; kind: what is multiplied."""
 
     batch: int
     length: int
@@ -43,18 +65,23 @@ class Plan(NamedTuple):
     chunks: int
     steps: int
     kind: str
-    BQ: int
-    BP: int
-    BN: int
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """L, K, H, HG, P, N of the kernels."""
-        return self.length, self.chunks, self.heads, self.heads // self.groups, self.width, self.states
+        """L, K, H, HG of the kernels."""
+        return self.length, self.chunks, self.heads, self.heads // self.groups
 
-    @property
-    def constants(self) -> dict[str, int | str]:
-        return {"Q": self.steps, "R": self.rank, "KIND": self.kind, "BQ": self.BQ, "BP": self.BP, "BN": self.BN}
+    def tile(self, kernel: str) -> Tile:
+        """No larger than what there is to work on."""
+        tile = TILES[self.kind][kernel]
+        return tile._replace(width=_side(min(self.width, tile.width)), states=_side(min(self.states, tile.states)))
+
+    def constants(self, kernel: str) -> dict[str, int | str]:
+        """Compile-time arguments and launch options of a kernel."""
+        tile = self.tile(kernel)
+        sizes = {"P": self.width, "N": self.states, "Q": self.steps, "R": self.rank, "KIND": self.kind}
+        sizes |= {"BQ": _side(self.steps * self.rank), "BP": tile.width, "BN": tile.states}
+        return sizes | {"num_warps": tile.warps, "num_stages": tile.stages}
 
 
 class _Steps(NamedTuple):
@@ -70,59 +97,52 @@ class _Steps(NamedTuple):
     rest: Tensor
     restarts: Tensor | None
 
+    @property
+    def sums(self) -> tuple[Tensor | None, ...]:
+        return self.total, self.rest, self.restarts
+
 
 def saved_shape(
     batch: int, steps: int, heads: int, headdim: int, groups: int, states: int, rank: int
 ) -> tuple[int, ...]:
-    """Shape of the states at chunk starts: (batch, chunks, heads, headdim, states)."""
-    return batch, triton.cdiv(steps, steps_of_chunk(rank)), heads, headdim, states
-
-
-def steps_of_chunk(rank: int) -> int:
-    """Steps whose rows fill a block."""
-    return max(1, ROWS // rank)
+    """Nothing is saved: states at chunk starts hold states / rows of a chunk times the numbers of x, in float32."""
+    return (0,)
 
 
 def heads_of_program(programs: int, heads: int, processors: int) -> int:
-    """How many heads of a group one program sums, so that there are about four programs a processor.
+    """How many heads of a group one program sums, a divisor of them, so that there are about four programs a processor.
 
     Args:
         programs: there would be if each summed all heads of its group.
         heads: of a group.
         processors: multiprocessors of the card.
     """
-    parts = min(heads, max(1, 4 * processors // max(1, programs)))
-    return triton.cdiv(heads, parts)
+    parts = max(1, 4 * processors // max(1, programs))
+    return next(each for each in range(max(1, heads // parts), 0, -1) if heads % each == 0)
 
 
 def forward(
     x: Tensor, log_decay: Tensor, weight: Tensor, own_weight: Tensor | None, B: Tensor, C: Tensor,
     restart: Tensor | None, initial_state: Tensor | None, rank: int, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The scan and what its backward needs; shapes: registration.py.
-
-    Returns:
-        y; final state (batch, heads, headdim, states); chunk states (`saved_shape`), empty where not asked for.
-    """
+    """y, the final state (batch, heads, headdim, states) and nothing saved; shapes: registration.py."""
     plan = _plan(x, B, C, rank)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     shape = (plan.batch, plan.heads, plan.width, plan.states)
     final_state = torch.empty(shape, dtype=torch.float32, device=x.device)
-    states = torch.empty((plan.batch, plan.chunks, *shape[1:]), dtype=torch.float32, device=x.device)
+    nothing = final_state.new_empty(0)
     if y.numel() * plan.states == 0:
         _edge(final_state, initial_state)
-        return y.zero_(), final_state, states if save else states.new_empty(0)
+        return y.zero_(), final_state, nothing
     x, B, C = (_rows(t) for t in (x, B, C))
     steps = _steps(plan, log_decay, weight, own_weight, restart)
-    sums = (steps.total, steps.rest, steps.restarts)
     with _on(x):
-        _states(plan, x, B, steps.weight, sums, states, back=False)
-        _pass(plan, states, sums, initial_state, final_state, reverse=False)
-        output_kernel[(plan.batch * plan.chunks * plan.heads * triton.cdiv(plan.width, plan.BP),)](
-            x, B, C, steps.weight, steps.own, *sums, states, y, x.stride()[:3], B.stride()[:3], C.stride()[:3],
-            *plan.sizes, num_warps=WARPS["output"], **plan.constants,
+        states = _states(plan, x, B, steps.weight, steps.sums, initial_state, final_state)
+        output_kernel[(plan.batch * plan.chunks * plan.heads * triton.cdiv(plan.width, plan.tile("output").width),)](
+            x, B, C, steps.weight, steps.own, *steps.sums, states, y, x.stride()[:3], B.stride()[:3], C.stride()[:3],
+            *plan.sizes, **plan.constants("output"),
         )  # fmt: skip
-    return y, final_state, states if save else states.new_empty(0)
+    return y, final_state, nothing
 
 
 def backward(
@@ -141,9 +161,7 @@ def backward(
     dy = _rows(x.new_zeros(x.shape) if grad_y is None else grad_y)
     rows, b, c = (_rows(t) for t in (x, B, C))
     steps = _steps(plan, log_decay, weight, own_weight, restart)
-    sums = (steps.total, steps.rest, steps.restarts)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    grads = torch.empty_like(chunk_states)
     edge = None if initial_state is None else torch.empty(initial_state.shape, dtype=torch.float32, device=x.device)
     of_rows = [
         torch.empty((plan.batch, plan.heads, plan.chunks, plan.steps * rank), dtype=torch.float32, device=x.device)
@@ -151,13 +169,12 @@ def backward(
     ]
     strides = [t.stride()[:3] for t in (dy, rows, b, c)]
     with _on(x):
-        _states(plan, dy, c, None, sums, grads, back=True)
-        _pass(plan, grads, sums, grad_state, edge, reverse=True)
-        read = (dy, rows, b, c, steps.weight, steps.own, *sums, chunk_states, grads)
+        states = _states(plan, rows, b, steps.weight, steps.sums, initial_state, None)
+        grads = _states(plan, dy, c, None, steps.sums, grad_state, edge, back=True)
+        read = (dy, rows, b, c, steps.weight, steps.own, *steps.sums, states, grads)
         grad_x_kernel[(plan.batch * plan.chunks * plan.heads,)](
-            *read, dx, *of_rows, *strides, *plan.sizes, SUM="tf32x3" if plan.kind == "tf32x3" else "tf32",
-            num_warps=WARPS["grad_x"], **plan.constants,
-        )  # fmt: skip
+            *read, dx, *of_rows, *strides, *plan.sizes, **plan.constants("grad_x")
+        )
         db, dc = _grad_bc(plan, read, strides)
     count = log_decay.shape[1]
     dw, down, dlog = (t.view(*t.shape[:2], -1, rank)[:, :, :count].transpose(1, 2) for t in of_rows)
@@ -168,38 +185,42 @@ def backward(
     return tuple(None if g is None else g.to(t.dtype) for g, t in zip(found, given, strict=True))
 
 
-def _states(plan: Plan, x: Tensor, rows: Tensor, weight: Tensor | None, sums, states: Tensor, back: bool) -> None:
-    blocks = triton.cdiv(plan.width, plan.BP) * triton.cdiv(plan.states, plan.BN)
+def _states(
+    plan: Plan, x: Tensor, rows: Tensor, weight: Tensor | None, sums: tuple, edge: Tensor | None, last: Tensor | None,
+    back: bool = False,
+) -> Tensor:  # fmt: skip
+    """What enters each chunk, (batch, chunks, heads, headdim, states), with `back` from its end; `last` is filled."""
+    shape = (plan.batch, plan.chunks, plan.heads, plan.width, plan.states)
+    states = torch.empty(shape, dtype=torch.float32, device=x.device)
+    tile = plan.tile("states")
+    blocks = triton.cdiv(plan.width, tile.width) * triton.cdiv(plan.states, tile.states)
     states_kernel[(plan.batch * plan.chunks * plan.heads * blocks,)](
         x, rows, weight, *sums, states, x.stride()[:3], rows.stride()[:3], *plan.sizes, BACK=back,
-        num_warps=WARPS["states"], **plan.constants,
+        **plan.constants("states"),
     )  # fmt: skip
-
-
-def _pass(plan: Plan, states: Tensor, sums, edge: Tensor | None, last: Tensor | None, reverse: bool) -> None:
     numbers = plan.width * plan.states
     edge = None if edge is None else edge.float().contiguous()
     pass_kernel[(plan.batch * plan.heads * triton.cdiv(numbers, PASSED),)](
-        states, *sums, edge, last, plan.chunks, plan.heads, numbers, REVERSE=reverse, Q=plan.steps, BLOCK=PASSED,
-        num_warps=WARPS["pass"],
+        states, *sums, edge, last, plan.chunks, plan.heads, numbers, REVERSE=back, Q=plan.steps, BLOCK=PASSED,
+        num_warps=PASS_WARPS,
     )  # fmt: skip
+    return states
 
 
 def _grad_bc(plan: Plan, read: tuple, strides: list) -> tuple[Tensor, Tensor]:
     """Gradients of B and C, (batch, rows, groups, states) float32."""
-    programs = plan.batch * plan.chunks * plan.groups * triton.cdiv(plan.states, plan.BN)
+    programs = plan.batch * plan.chunks * plan.groups * triton.cdiv(plan.states, plan.tile("grad_bc").states)
     group = plan.heads // plan.groups
     each = heads_of_program(programs, group, _processors(read[0].device))
-    parts = triton.cdiv(group, each)
+    parts = group // each
     db, dc = (
         torch.empty(
             (parts, plan.batch, plan.length, plan.groups, plan.states), dtype=torch.float32, device=read[0].device
         )
         for _ in "BC"
     )
-    length, chunks, *rest = plan.sizes
     grad_bc_kernel[(programs * parts,)](
-        *read, db, dc, *strides, plan.batch, length, chunks, each, *rest, num_warps=WARPS["grad_bc"], **plan.constants
+        *read, db, dc, *strides, plan.batch, *plan.sizes, HB=each, **plan.constants("grad_bc")
     )
     return (db[0], dc[0]) if parts == 1 else (db.sum(0), dc.sum(0))
 
@@ -223,12 +244,15 @@ def _steps(plan: Plan, log_decay: Tensor, weight: Tensor, own_weight: Tensor | N
 
 def _plan(x: Tensor, B: Tensor, C: Tensor, rank: int) -> Plan:
     (batch, length, heads, width), (groups, states) = x.shape, B.shape[2:]
-    steps = steps_of_chunk(rank)
-    kind = torch.promote_types(torch.promote_types(x.dtype, B.dtype), C.dtype)
-    BQ = max(SMALLEST, triton.next_power_of_2(steps * rank))
-    BP, BN = (min(LARGEST, max(SMALLEST, triton.next_power_of_2(size))) for size in (width, states))
+    kind = PRODUCTS[torch.promote_types(torch.promote_types(x.dtype, B.dtype), C.dtype)]
+    steps = max(1, ROWS[kind] // rank)
     chunks = triton.cdiv(length // rank, steps)
-    return Plan(batch, length, heads, width, groups, states, rank, chunks, steps, PRODUCTS[kind], BQ, BP, BN)
+    return Plan(batch, length, heads, width, groups, states, rank, chunks, steps, kind)
+
+
+def _side(size: int) -> int:
+    """Side of a block that holds so many."""
+    return max(SMALLEST, triton.next_power_of_2(size))
 
 
 def _edge(state: Tensor, given: Tensor | None) -> None:
