@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -57,7 +58,10 @@ def evaluate(
 def table(metrics: dict[str, float]) -> str:
     """Metrics by name, one a line, figures aligned."""
     width = max((len(name) for name in metrics), default=0)
-    return "\n".join(f"  {name:<{width}}  {value:10.4f}" for name, value in sorted(metrics.items()))
+    in_order = sorted(
+        metrics.items(), key=lambda each: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", each[0])]
+    )
+    return "\n".join(f"  {name:<{width}}  {value:10.4f}" for name, value in in_order)
 
 
 def _remember(path: Path, name: str, checkpoint: Path, describe: dict, metrics: dict[str, float]) -> None:

@@ -11,6 +11,10 @@ TRAIN = """Train a model.
   python train.py                                            Vim on digits, nothing to download
   python train.py data=cifar10 scan=local scan.window=4      another data set, another scan
   python train.py model.size=tiny trainer.epochs=20          any key of the configuration
+  python train.py domain=nlp                                 a language model on Python's documentation
+  python train.py domain=nlp data=text_file data.files=book.txt data.tokenizer=bpe
+  python train.py domain=nlp data=trec                       text classification; data.root=FOLDER or a download
+  python train.py experiments=induction_heads                a task of the Mamba paper
   python train.py resume=runs/vision/vim/<run>               go on with a run
   python train.py -m scan=raster,cross seed=0,1              one run for each combination
   python train.py debug=fast                                 one step of everything
@@ -27,6 +31,8 @@ EVALUATE = """Test the weights of a run.
 
   python eval.py ckpt=runs/vision/vim/<run>                  its own test data
   python eval.py ckpt=runs/vision/vim/<run> data=image_folder data.root=photos
+  python eval.py ckpt=runs/nlp/mamba_lm/<run> data=text_file data.files=book.txt
+  python eval.py ckpt=runs/nlp/mamba_lm/<run> 'data.test_lengths=[256,65536,1048576]'
 """
 
 PREDICT = """Let a language model go on with a text.

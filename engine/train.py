@@ -75,6 +75,9 @@ def train(
         about = {"seed": config.seed, "threads": hardware.threads, "backend": backend[0], "backend_reason": backend[1]}
         about |= {"device": hardware.device, "precision": hardware.precision}
         write_start(folder, config, typed, {**describe_environment(), **about})
+        save_tokenizer = getattr(parts.describe.get("tokenizer"), "save", None)
+        if save_tokenizer is not None:
+            save_tokenizer(folder / "tokenizer.json")
     metrics = _fit_and_test(config, parts, length, hardware, folder, resume, callbacks)
     return Result(folder, metrics, parts.task)
 

@@ -117,7 +117,8 @@ class Mamba2(PathMixer):
             x: (batch, length, d_model).
             grid: the tokens' grid, or its sizes; None: (length,).
             state: what the call on the piece before this one returned; None: the sequence begins here.
-            seq_idx: (batch, length), integer: no state and no tap reaches across a change of it (packing).
+            seq_idx: (batch, length), integer: no state and no tap reaches across a change of it (packing); negative at
+                padding, which no path visits.
 
         Returns:
             (batch, length, d_model), for merge "none" (batch, paths, length, d_model), and the state to continue from,
@@ -126,7 +127,7 @@ class Mamba2(PathMixer):
         Raises:
             UserError: a grid of another length, a state for a scan that is not causal.
         """
-        order = self.order(x, grid, state)
+        order, causal = self.order(x, grid, state, seq_idx)
         sizes = [self.d_mlp, self.d_mlp, self.d_ssm, self.d_xbc, self.nheads]
         beside_gate, beside, z, xbc, dt = self.in_proj(x).split(sizes, -1)
         xbc, conv_state = causal_conv1d(
@@ -142,7 +143,7 @@ class Mamba2(PathMixer):
             None if state is None else state.ssm, True, self.merge, self.backend,
         )  # fmt: skip
         y = self._finish(y.flatten(-2), z, beside, beside_gate)
-        return y, Mamba2State(conv_state, ssm_state) if order is None else None
+        return y, Mamba2State(conv_state, ssm_state) if causal else None
 
     def flops(self, grid: Grid | tuple[int, ...]) -> int:
         """Floating point operations of a forward pass over one sequence; a scan counts 7 a step, channel and state."""

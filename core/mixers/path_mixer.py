@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, closest
+from ..packing import has_padding, skip_padding
 from ..scans import Grid, Scan
 from ..scans import get as get_scan
 from .walk import Walk, walk
@@ -35,13 +36,16 @@ class PathMixer(nn.Module):
         self.paths, self.axes, self.merge = self.scan.paths(axes), axes, merge
         self._raster = self.scan == get_scan("raster")
 
-    def order(self, x: Tensor, grid: Grid | tuple[int, ...] | None, state: object | None) -> Tensor | None:
-        """The token at each step of each path over the grid of (batch, length, channels): (paths, steps) int32.
+    def order(
+        self, x: Tensor, grid: Grid | tuple[int, ...] | None, state: object | None, seq_idx: Tensor | None
+    ) -> tuple[Tensor | None, bool]:
+        """The token at each step of each path, and whether a state can be carried on (one path in raster order).
 
-        None for one path in raster order, which alone is causal.
+        Returns:
+            ([batch,] paths, steps) int32, without the steps that land on padding; None for all tokens in raster order.
 
         Raises:
-            UserError: a grid of another length or number of axes, a state where the scan is not causal.
+            UserError: a grid of another length or number of axes, a state where none can be carried.
         """
         length = x.shape[1]
         sizes, extra = sizes_of(grid, length)
@@ -51,13 +55,16 @@ class PathMixer(nn.Module):
                 allowed=f"{math.prod(sizes) + len(extra)} tokens",
             )  # fmt: skip
         order = None if self._raster else self._walk(sizes, extra, x.device).order
-        if state is not None and order is not None:
+        causal = order is None
+        if state is not None and not causal:
             raise UserError(
                 "a state can only be carried along one path in raster order",
                 given=f"scan={self.scan}",
                 allowed='scan="raster"',
             )
-        return order
+        if seq_idx is not None and has_padding(seq_idx):
+            order = skip_padding(order, seq_idx)
+        return order, causal
 
     # Evaluated while tracing, not traced: the tables become constants of the graph.
     @torch.compiler.assume_constant_result

@@ -1,0 +1,262 @@
+"""The Mamba-3 mixer over any scan (arXiv 2603.15569): trapezoidal rule, turning states, one or several inputs a step.
+
+Parameter names are those of mamba_ssm.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import UserError, closest
+from ..initialisation import init_step_bias
+from ..ops.paths import Paths
+from ..ops.trapezoidal_scan import TrapezoidalState, trapezoidal_scan
+from ..scans import Grid, Scan
+from .gated_norm import GatedRMSNorm
+from .path_mixer import PathMixer
+from .running_angle import running_angle, turn
+
+CHOICES = {"A_activation": ("heavy_tail", "softplus"), "rotation": ("pairs", "halves")}
+
+
+class Mamba3State(NamedTuple):
+    """What a mixer carries from one piece of a sequence to the next, float32.
+
+    angle: (batch, heads, angles), radians, 0 to a full turn.
+    ssm: (batch, heads, headdim, states).
+    k, v: (batch, rank, heads, states) and (batch, rank, heads, headdim), the last token's turned B and its input.
+    """
+
+    angle: Tensor
+    ssm: Tensor
+    k: Tensor
+    v: Tensor
+
+
+class Selection(NamedTuple):
+    """What a mixer reads off its tokens, all (batch, length, ...).
+
+    z, x: (heads, headdim). B, C: (rank, heads, states), normalised, with bias, not yet turned.
+    dt, log_decay, trapezoid: (heads,). turning: (heads, angles), radians that a step turns by.
+    """
+
+    z: Tensor
+    x: Tensor
+    B: Tensor
+    C: Tensor
+    dt: Tensor
+    log_decay: Tensor
+    trapezoid: Tensor
+    turning: Tensor
+
+
+class Mamba3(PathMixer):
+    """State space mixer whose states turn as they decay, and whose tokens are visited in the order of a scan.
+
+    All paths share the one set of parameters; angles run along each path.
+
+    Args:
+        d_model: channels of the tokens.
+        d_state: states per inner channel.
+        expand: inner channels per channel.
+        headdim: inner channels of a head.
+        ngroups: heads of a group share B and C before their biases.
+        rope_fraction: share of the states that turn, in pairs.
+        dt_min, dt_max, dt_init_floor: step sizes at the start.
+        A_floor: decay rates are at least this.
+        is_outproj_norm: normalise each head of what comes out of the scan, then gate it; otherwise only gate it.
+        is_mimo: several inputs and outputs a step (MIMO), mimo_rank of them.
+        A_activation: turns what a token says into a decay rate: "heavy_tail" (1 + a, or 1 / (1 - a) for a < 0) as in
+            mamba_ssm since June 2026, "softplus" as before.
+        rotation: states that turn together: "pairs" (2 i, 2 i + 1) or "halves" (i, i + d_state / 2). None: what
+            mamba_ssm's kernels do, halves for MIMO, else pairs.
+        scan, axes, merge: see PathMixer.
+        backend: backend of the operators.
+        device, dtype: of the parameters; those named bias, D and mimo_* are float32 at least.
+
+    Raises:
+        UserError: sizes that do not divide, an unknown activation or rotation.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 128,
+        expand: float = 2,
+        headdim: int = 64,
+        ngroups: int = 1,
+        rope_fraction: float = 0.5,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_init_floor: float = 1e-4,
+        A_floor: float = 1e-4,
+        is_outproj_norm: bool = False,
+        is_mimo: bool = False,
+        mimo_rank: int = 4,
+        A_activation: str = "heavy_tail",
+        rotation: str | None = None,
+        scan: str | Scan = "raster",
+        axes: int = 1,
+        merge: str = "sum",
+        backend: str = "auto",
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__(scan, axes, merge)
+        self.d_model, self.d_state, self.headdim, self.ngroups = d_model, d_state, headdim, ngroups
+        self.d_inner, self.rank, self.is_mimo = int(expand * d_model), mimo_rank if is_mimo else 1, is_mimo
+        self.nheads, self.angles = self.d_inner // headdim, int(d_state * rope_fraction) // 2
+        self.A_floor, self.A_activation, self.backend = A_floor, A_activation, backend
+        self.rotation = rotation or ("halves" if is_mimo else "pairs")
+        self._check_options(rope_fraction)
+
+        factory = {"device": device, "dtype": dtype}
+        kept = {"device": device, "dtype": torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)}
+        self._sizes = [self.d_inner] * 2 + [d_state * ngroups * self.rank] * 2 + [self.nheads] * 3 + [self.angles]
+        self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=False, **factory)
+        self.dt_bias = nn.Parameter(torch.empty(self.nheads, **kept))
+        init_step_bias(self.dt_bias, dt_min, dt_max, dt_init_floor)
+        for name in ("B_bias", "C_bias"):
+            self.register_parameter(name, nn.Parameter(torch.ones(self.nheads, self.rank, d_state, **kept)))
+        for name in ("B_norm", "C_norm"):
+            self.add_module(name, nn.RMSNorm(d_state, 1e-5, **factory))
+        if is_mimo:
+            for name, value in (("mimo_x", 1 / self.rank), ("mimo_z", 1.0), ("mimo_o", 1 / self.rank)):
+                start = torch.full((self.nheads, self.rank, headdim), value, **kept)
+                self.register_parameter(name, nn.Parameter(start))
+        self.D = nn.Parameter(torch.ones(self.nheads, **kept))
+        self.D._no_weight_decay = True
+        self.norm = GatedRMSNorm(self.d_inner, self.nheads, True, **factory) if is_outproj_norm else None
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False, **factory)
+
+    def forward(
+        self,
+        x: Tensor,
+        grid: Grid | tuple[int, ...] | None = None,
+        state: Mamba3State | None = None,
+        seq_idx: Tensor | None = None,
+    ) -> tuple[Tensor, Mamba3State | None]:
+        """Mix the tokens.
+
+        Args:
+            x: (batch, length, d_model).
+            grid: the tokens' grid, or its sizes; None: (length,).
+            state: what the call on the piece before this one returned; None: the sequence begins here.
+            seq_idx: (batch, length), integer: no state and no angle reaches across a change of it (packing); negative at
+                padding, which no path visits.
+
+        Returns:
+            (batch, length, d_model), for merge "none" (batch, paths, length, d_model), and the state to continue from,
+            None where the scan is not one path in raster order.
+
+        Raises:
+            UserError: a grid of another length, a state for a scan that is not causal.
+        """
+        order, causal = self.order(x, grid, state, seq_idx)
+        given = self.select(x)
+        angle, last = self._angles(given.turning, order, seq_idx, None if state is None else state.angle)
+        B, C = (t if self.paths == 1 else t[:, None] for t in (given.B, given.C))
+        B, C = (turn(t, angle, self.rotation).to(x.dtype) for t in (B, C))
+        value = given.x[:, :, None]
+        if self.is_mimo:
+            value = (value * self.mimo_x.transpose(0, 1)).to(x.dtype)
+        before = None if state is None else TrapezoidalState(state.ssm, state.k, state.v)
+        y, after = trapezoidal_scan(
+            value, given.log_decay, given.dt, given.trapezoid, B, C, self.D, order, seq_idx, before, True, self.merge,
+            self.backend,
+        )  # fmt: skip
+        y = self.out_proj(self._finish(y, given.z))
+        return y, Mamba3State(last, after.h, after.B, after.x) if causal else None
+
+    def select(self, x: Tensor) -> Selection:
+        """What the scan is given for tokens (batch, length, d_model)."""
+        z, value, B, C, dt, a, trapezoid, angle = self.in_proj(x).split(self._sizes, -1)
+        z, value = (t.unflatten(-1, (self.nheads, self.headdim)) for t in (z, value))
+        kind = torch.promote_types(x.dtype, torch.float32)
+        dt, a, trapezoid, angle = (t.to(kind) for t in (dt, a, trapezoid, angle))
+        dt = F.softplus(dt + self.dt_bias)
+        rate = heavy_tail(a) if self.A_activation == "heavy_tail" else F.softplus(a)
+        turning = dt[..., None] * (math.pi * torch.tanh(angle))[..., None, :]
+        B, C = self._keys(B, self.B_norm, self.B_bias), self._keys(C, self.C_norm, self.C_bias)
+        return Selection(z, value, B, C, dt, -dt * rate.clamp_min(self.A_floor), trapezoid.sigmoid(), turning)
+
+    def flops(self, grid: Grid | tuple[int, ...]) -> int:
+        """Floating point operations of a forward pass over one sequence; a scan counts 7 a step, row, channel and state."""
+        length, visits = self._visits(grid)
+        outer = length * self.d_model * (self.in_proj.out_features + self.d_inner)
+        return 2 * outer + 7 * visits * self.rank * self.d_inner * self.d_state
+
+    def _keys(self, t: Tensor, norm: nn.Module, bias: Tensor) -> Tensor:
+        t = norm(t.unflatten(-1, (self.rank, self.ngroups, self.d_state)))
+        t = t if self.ngroups == 1 else t.repeat_interleave(self.nheads // self.ngroups, dim=-2)
+        return t + bias.transpose(0, 1)
+
+    def _angles(self, turning, order, seq_idx, initial) -> tuple[Tensor, Tensor]:
+        """Angle of every state pair at every token, (batch, [paths,] length, 1, heads, angles), and after the last step."""
+        batch, length = turning.shape[:2]
+        order = order[None] if order is not None and order.dim() == 2 else order
+        way = Paths(order, seq_idx, batch, self.paths, length, turning.device)
+        angle = running_angle(way.visit(turning[:, None]), way.restart, initial)
+        if way.steps:
+            last = angle[:, -1]
+        else:
+            last = angle.new_zeros(batch, *angle.shape[2:]) if initial is None else initial
+        angle = way.merge(angle, "none" if self.paths > 1 else "sum")
+        return angle.unsqueeze(-3), last
+
+    def _finish(self, y: Tensor, z: Tensor) -> Tensor:
+        """Gate and, in MIMO, merge the rows of (batch, [paths,] length, rank, heads, headdim): (..., d_inner)."""
+        z = z[:, :, None]
+        if self.is_mimo:
+            z = z * self.mimo_z.transpose(0, 1)
+        if self.merge == "none":
+            z = z[:, None]
+        if self.norm is None:
+            y = y * F.silu(z)
+        else:
+            y = self.norm(y.flatten(-2), z.flatten(-2)).unflatten(-1, y.shape[-2:])
+        if self.is_mimo:
+            y = (y * self.mimo_o.transpose(0, 1)).sum(-3)
+        else:
+            y = y.squeeze(-3)
+        return y.flatten(-2).to(self.out_proj.weight.dtype)
+
+    def _check_options(self, rope_fraction: float) -> None:
+        for option, value in (("A_activation", self.A_activation), ("rotation", self.rotation)):
+            if value not in CHOICES[option]:
+                near = closest(value, CHOICES[option])
+                raise UserError(
+                    f"unknown {option} {value!r}",
+                    given=value,
+                    allowed=CHOICES[option],
+                    do=f"{option}={near}" if near else None,
+                )
+        if self.d_inner % self.headdim:
+            raise UserError(
+                "headdim must divide the inner channels", given=f"headdim={self.headdim}, {self.d_inner} channels",
+                allowed=[size for size in range(1, self.d_inner + 1) if self.d_inner % size == 0],
+            )  # fmt: skip
+        if self.ngroups < 1 or self.nheads % self.ngroups:
+            raise UserError(
+                "heads must divide evenly into groups", given=f"{self.nheads} heads, ngroups={self.ngroups}"
+            )
+        if not 0 < rope_fraction <= 1 or self.angles < 1:
+            raise UserError(
+                "no states are left to turn", given=f"rope_fraction={rope_fraction}, d_state={self.d_state}",
+                allowed="a fraction up to 1 that leaves a pair",
+            )  # fmt: skip
+        if self.rank < 1:
+            raise UserError("a step has one input or more", given=f"mimo_rank={self.rank}", allowed="1, 2, ...")
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, rank={self.rank}, rotation={self.rotation}, A_activation={self.A_activation}"
+
+
+def heavy_tail(x: Tensor) -> Tensor:
+    """1 + x where x is not negative, else 1 / (1 - x)."""
+    return torch.where(x >= 0, 1 + x, 1 / (1 - x.clamp_max(0)))

@@ -1,0 +1,56 @@
+"""Angles that a sequence turns through step by step, and turning pairs of channels by them (Mamba-3, arXiv 2603.15569)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+FULL_TURN = 2 * math.pi
+
+
+def running_angle(increment: Tensor, restart: Tensor | None = None, initial: Tensor | None = None) -> Tensor:
+    """The sum of the increments so far, modulo a full turn: as exact after a million steps as after one.
+
+    Args:
+        increment: (batch, steps, ...), radians.
+        restart: (batch, steps) bool, where the sum begins anew; None: nowhere.
+        initial: (batch, ...), the angle before the first step; None: 0.
+
+    Returns:
+        (batch, steps, ...) in float32 at least, between 0 and a full turn.
+    """
+    kind = torch.promote_types(increment.dtype, torch.float32)
+    increment = increment.to(torch.float32 if increment.device.type == "mps" else torch.float64)
+    before = torch.zeros_like(increment[:, :1]) if initial is None else initial[:, None].to(increment.dtype)
+    if increment.shape[1] == 1 and restart is None:
+        return (before + increment).remainder(FULL_TURN).to(kind)
+    total = increment.cumsum(1)
+    if restart is None:
+        return (total + before).remainder(FULL_TURN).to(kind)
+    step = torch.arange(restart.shape[1], device=restart.device).expand_as(restart)
+    start = torch.where(restart, step, -1).cummax(1).values
+    start = start.reshape(*start.shape, *(1,) * (increment.dim() - 2))
+    told = (total - increment).gather(1, start.clamp_min(0).expand_as(increment))
+    return (total + torch.where(start >= 0, -told, before)).remainder(FULL_TURN).to(kind)
+
+
+def turn(x: Tensor, angle: Tensor, rotation: str) -> Tensor:
+    """Turn pairs of channels (a, b) into (a cos - b sin, a sin + b cos); channels without an angle stay as they are.
+
+    Args:
+        x: (..., channels).
+        angle: (..., pairs), at most channels / 2 pairs; the leading axes of both are broadcast.
+        rotation: pair i is channels (2 i, 2 i + 1) for "pairs", (i, i + channels / 2) for "halves".
+    """
+    cos, sin, pairs = angle.cos(), angle.sin(), angle.shape[-1]
+    x = x.expand(*torch.broadcast_shapes(x.shape[:-1], angle.shape[:-1]), -1)
+    if rotation == "pairs":
+        both, rest = x.split([2 * pairs, x.shape[-1] - 2 * pairs], -1)
+        a, b = both.unflatten(-1, (pairs, 2)).unbind(-1)
+        turned = torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
+        return torch.cat([turned, rest], -1)
+    half = x.shape[-1] // 2
+    a, still, b, still_too = x.split([pairs, half - pairs, pairs, x.shape[-1] - half - pairs], -1)
+    return torch.cat([a * cos - b * sin, still, a * sin + b * cos, still_too], -1)
