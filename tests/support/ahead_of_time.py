@@ -12,15 +12,16 @@ from triton.compiler import ASTSource
 
 # Numbers in each tuple of strides; pointers that are not to float32.
 STRIDES = {"s_x": 3, "s_delta": 3, "s_b": 4, "s_c": 4, "s_rows": 4, "s_z": 2, "s_order": 2, "s_seq": 1, "s_grad": 3}
-INTEGERS = {"p_order", "p_seq", "p_count"}
+INTEGERS = {"p_order", "p_seq", "p_seg", "p_count"}
 ACTIVATIONS = {"p_x", "p_delta", "p_b", "p_c", "p_rows", "p_z", "p_out", "p_grad", "p_dx", "p_ddelta", "p_dz"}
-MULTIPLES_OF_16 = {"D", "DG", "N"}
+ACTIVATIONS |= {"p_c_rows", "p_y", "p_dy"}
+MULTIPLES_OF_16 = {"D", "DG", "N", "P", "PN"}
 
 
 def resources(
-    kernel, architecture: int, dtype: str, warps: int, absent=(), most: int | None = None, **constants
+    kernel, architecture: int, dtype: str, warps: int, absent=(), most: int | None = None, strides=None, **constants
 ) -> dict[str, int]:
-    """Registers a thread, bytes of stack and local memory (both 0 where nothing is spilled) of the compiled kernel.
+    """Registers a thread, bytes of stack and local memory (both 0 where nothing is spilled), bytes of shared memory.
 
     Args:
         kernel: a `triton.jit` function.
@@ -28,9 +29,10 @@ def resources(
         dtype: of the activations: "bf16", "fp16" or "fp32".
         absent: parameters that are None.
         most: registers a thread may take.
+        strides: numbers in a tuple of strides, where not those of STRIDES.
         constants: values of the compile-time parameters; more than the kernel has are ignored.
     """
-    signature, values, attributes = {}, {}, {}
+    signature, values, attributes, axes = {}, {}, {}, STRIDES | (strides or {})
     for place, parameter in enumerate(kernel.params):
         name = parameter.name
         if parameter.is_constexpr or name in absent:
@@ -39,8 +41,8 @@ def resources(
             signature[name] = "*i32" if name in INTEGERS else f"*{dtype if name in ACTIVATIONS else 'fp32'}"
             attributes[(place,)] = [["tt.divisibility", 16]]
         elif name.startswith("s_"):
-            signature[name] = ("i32",) * STRIDES[name]
-            attributes |= {(place, axis): [["tt.divisibility", 16]] for axis in range(STRIDES[name])}
+            signature[name] = ("i32",) * axes[name]
+            attributes |= {(place, axis): [["tt.divisibility", 16]] for axis in range(axes[name])}
         else:
             signature[name] = "fp32" if name == "scale" else "i32"
             if name in MULTIPLES_OF_16:
@@ -49,7 +51,7 @@ def resources(
     compiled = triton.compile(
         source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": warps, "maxnreg": most}
     )
-    return _usage(compiled.asm["cubin"])
+    return _usage(compiled.asm["cubin"]) | {"shared": compiled.metadata.shared}
 
 
 def _usage(cubin: bytes) -> dict[str, int]:

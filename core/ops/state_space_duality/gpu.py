@@ -49,12 +49,13 @@ class Plan(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """L, K, H, HG, P, N of the kernels."""
-        return self.length, self.chunks, self.heads, self.heads // self.groups, self.width, self.states
+        """L, K, H, HG of the kernels."""
+        return self.length, self.chunks, self.heads, self.heads // self.groups
 
     @property
     def constants(self) -> dict[str, int | str]:
-        return {"Q": self.steps, "R": self.rank, "KIND": self.kind, "BQ": self.BQ, "BP": self.BP, "BN": self.BN}
+        sizes = {"P": self.width, "N": self.states, "Q": self.steps, "R": self.rank, "KIND": self.kind}
+        return sizes | {"BQ": self.BQ, "BP": self.BP, "BN": self.BN}
 
 
 class _Steps(NamedTuple):
@@ -84,15 +85,15 @@ def steps_of_chunk(rank: int) -> int:
 
 
 def heads_of_program(programs: int, heads: int, processors: int) -> int:
-    """How many heads of a group one program sums, so that there are about four programs a processor.
+    """How many heads of a group one program sums, a divisor of them, so that there are about four programs a processor.
 
     Args:
         programs: there would be if each summed all heads of its group.
         heads: of a group.
         processors: multiprocessors of the card.
     """
-    parts = min(heads, max(1, 4 * processors // max(1, programs)))
-    return triton.cdiv(heads, parts)
+    parts = max(1, 4 * processors // max(1, programs))
+    return next(each for each in range(max(1, heads // parts), 0, -1) if heads % each == 0)
 
 
 def forward(
@@ -155,7 +156,7 @@ def backward(
         _pass(plan, grads, sums, grad_state, edge, reverse=True)
         read = (dy, rows, b, c, steps.weight, steps.own, *sums, chunk_states, grads)
         grad_x_kernel[(plan.batch * plan.chunks * plan.heads,)](
-            *read, dx, *of_rows, *strides, *plan.sizes, SUM="tf32x3" if plan.kind == "tf32x3" else "tf32",
+            *read, dx, *of_rows, *strides, *plan.sizes,
             num_warps=WARPS["grad_x"], **plan.constants,
         )  # fmt: skip
         db, dc = _grad_bc(plan, read, strides)
@@ -190,16 +191,15 @@ def _grad_bc(plan: Plan, read: tuple, strides: list) -> tuple[Tensor, Tensor]:
     programs = plan.batch * plan.chunks * plan.groups * triton.cdiv(plan.states, plan.BN)
     group = plan.heads // plan.groups
     each = heads_of_program(programs, group, _processors(read[0].device))
-    parts = triton.cdiv(group, each)
+    parts = group // each
     db, dc = (
         torch.empty(
             (parts, plan.batch, plan.length, plan.groups, plan.states), dtype=torch.float32, device=read[0].device
         )
         for _ in "BC"
     )
-    length, chunks, *rest = plan.sizes
     grad_bc_kernel[(programs * parts,)](
-        *read, db, dc, *strides, plan.batch, length, chunks, each, *rest, num_warps=WARPS["grad_bc"], **plan.constants
+        *read, db, dc, *strides, plan.batch, *plan.sizes, HB=each, num_warps=WARPS["grad_bc"], **plan.constants
     )
     return (db[0], dc[0]) if parts == 1 else (db.sum(0), dc.sum(0))
 

@@ -25,8 +25,8 @@ from .gpu_kernels import COUNTS, decays, load_rows, load_state, pair_decays, pai
 def grad_x_kernel(
     p_dy, p_x, p_b, p_c_rows, p_w, p_own, p_c, p_c_low, p_seg, p_states, p_grads,
     p_dx, p_dw, p_down, p_dlog, s_dy, s_x, s_b, s_c,
-    L, K, H, HG, P, N,
-    Q: tl.constexpr, R: tl.constexpr, KIND: tl.constexpr, SUM: tl.constexpr,
+    L, K, H, HG,
+    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, R: tl.constexpr, KIND: tl.constexpr,
     BQ: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """Gradients of x (B, L, H, P) and, a number a row, of weight, own weight and log_decay: (B, H, K, Q * R).
@@ -50,50 +50,45 @@ def grad_x_kernel(
     p_grads += ((i_b * K + i_k) * H + i_h) * P * N
 
     b_pairs = tl.zeros([BQ, BQ], tl.float32)
-    n = i * 0
-    while n < N:
+    for n in range(0, N, BN):
         o_n = n + tl.arange(0, BN)
         b_c = load_rows(p_c_rows, s_c[1], o_row, m_row, o_n, o_n < N)
         b_pairs += product(b_c, tl.trans(load_rows(p_b, s_b[1], o_row, m_row, o_n, o_n < N)), KIND)
-        n += BN
-    b_decay, m_earlier = pair_decays(p_c, p_c_low, p_seg, o_c, o_seg, Q, R, BQ)
-    b_pairs *= b_decay
-    b_weights = pair_weights(p_w, p_own, o_c, m_earlier, Q, R, BQ)
     b_end = decays(p_c, p_c_low, p_seg, o_c, o_seg, o_row // R, Q, False)
     b_w = tl.load(p_w + o_c + o_row // R, mask=o_row // R < Q, other=0.0)
 
     b_met = tl.zeros([BQ, BQ], tl.float32)
     b_out, b_in, b_through = tl.zeros([BQ], tl.float32), tl.zeros([BQ], tl.float32), tl.zeros([BP], tl.float32)
-    p = i * 0
-    while p < P:
+    for p in range(0, P, BP):
         o_p = p + tl.arange(0, BP)
         b_gb, b_hc = tl.zeros([BQ, BP], tl.float32), tl.zeros([BQ, BP], tl.float32)
-        n = i * 0
-        while n < N:
+        for n in range(0, N, BN):
             o_n = n + tl.arange(0, BN)
             b_h, b_g = load_state(p_states, o_p, o_n, P, N), load_state(p_grads, o_p, o_n, P, N)
             b_through += tl.sum(b_h * b_g, axis=1)
             b_gb += product(load_rows(p_b, s_b[1], o_row, m_row, o_n, o_n < N), tl.trans(b_g), KIND)
             b_hc += product(load_rows(p_c_rows, s_c[1], o_row, m_row, o_n, o_n < N), tl.trans(b_h), KIND)
-            n += BN
         b_x = load_rows(p_x, s_x[1], o_row, m_row, o_p, o_p < P)
         b_dy = load_rows(p_dy, s_dy[1], o_row, m_row, o_p, o_p < P)
         b_out += tl.sum(b_x.to(tl.float32) * b_gb, axis=1)
         b_in += tl.sum(b_dy.to(tl.float32) * b_hc, axis=1)
         b_met += product(b_dy, tl.trans(b_x), KIND)
-        b_dx = product(tl.trans(b_pairs * b_weights), b_dy, KIND) + (b_end * b_w)[:, None] * b_gb
+        b_decay, m_earlier = pair_decays(p_c, p_c_low, p_seg, o_c, o_seg, Q, R, BQ)
+        b_decay *= pair_weights(p_w, p_own, o_c, m_earlier, Q, R, BQ)
+        b_dx = product(tl.trans(b_pairs * b_decay), b_dy, KIND) + (b_end * b_w)[:, None] * b_gb
         m_dx = m_row[:, None] & (o_p < P)[None, :]
         tl.store(p_dx + o_row[:, None] * (H * P) + o_p[None, :], b_dx, mask=m_dx)
-        p += BP
 
-    b_met *= b_pairs
+    b_decay, m_earlier = pair_decays(p_c, p_c_low, p_seg, o_c, o_seg, Q, R, BQ)
+    b_weights = pair_weights(p_w, p_own, o_c, m_earlier, Q, R, BQ)
+    b_met *= b_pairs * b_decay
     o_v, m_v = o_c * R + o_row, o_row < Q * R
     tl.store(p_dw + o_v, tl.sum(tl.where(m_earlier, b_met, 0.0), axis=0) + b_end * b_out, mask=m_v)
     tl.store(p_down + o_v, tl.sum(tl.where(m_earlier, 0.0, b_met), axis=0), mask=m_v)
     b_in *= decays(p_c, p_c_low, p_seg, o_c, o_seg, o_row // R, Q, True)
     b_out *= b_end * b_w
     m_before = o_row[None, :] < o_row[:, None]
-    b_from = product(tl.where(m_before, 0.0, 1.0), tl.where(m_earlier, b_met * b_weights, 0.0), SUM)
+    b_from = tl.cumsum(tl.where(m_earlier, b_met * b_weights, 0.0), axis=0, reverse=True)
     b_edges = tl.where(m_before, b_out[None, :], b_in[None, :])
     b_dlog = tl.sum(tl.where(m_before, b_from, 0.0) + b_edges, axis=1)
     b_dlog += pass_of_chunk(p_c, p_c_low, p_seg, o_c, o_seg, Q) * tl.sum(b_through, axis=0)
@@ -103,12 +98,13 @@ def grad_x_kernel(
 @triton.jit(do_not_specialize=COUNTS)
 def grad_bc_kernel(
     p_dy, p_x, p_b, p_c_rows, p_w, p_own, p_c, p_c_low, p_seg, p_states, p_grads, p_db, p_dc, s_dy, s_x, s_b, s_c,
-    B, L, K, HB, H, HG, P, N,
-    Q: tl.constexpr, R: tl.constexpr, KIND: tl.constexpr, BQ: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
+    B, L, K, H, HG,
+    HB: tl.constexpr, P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, R: tl.constexpr, KIND: tl.constexpr,
+    BQ: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """What HB heads of a group add to the gradients of B and C: (ceil(HG / HB), B, L, H / HG, N)."""
+    """What HB heads of a group add to the gradients of B and C: (HG / HB, B, L, H / HG, N)."""
     i = tl.program_id(0)
-    n_n, n_parts, n_groups = (N + BN - 1) // BN, (HG + HB - 1) // HB, H // HG
+    n_n, n_parts, n_groups = (N + BN - 1) // BN, HG // HB, H // HG
     i_n, i = i % n_n, i // n_n
     i_part, i = i % n_parts, i // n_parts
     i_g, i = i % n_groups, i // n_groups
@@ -122,17 +118,15 @@ def grad_bc_kernel(
 
     b_pairs = tl.zeros([BQ, BQ], tl.float32)
     b_db, b_dc = tl.zeros([BQ, BN], tl.float32), tl.zeros([BQ, BN], tl.float32)
-    i_h = i_g * HG + i_part * HB
-    last = tl.minimum(i_h + HB, (i_g + 1) * HG)
-    while i_h < last:
+    for j in range(0, HB):
+        i_h = i_g * HG + i_part * HB + j
         o_c, o_state = ((i_b * H + i_h) * K + i_k) * Q, ((i_b * K + i_k) * H + i_h) * P * N
         b_decay, m_earlier = pair_decays(p_c, p_c_low, p_seg, o_c, o_seg, Q, R, BQ)
         b_decay *= pair_weights(p_w, p_own, o_c, m_earlier, Q, R, BQ)
         b_in = decays(p_c, p_c_low, p_seg, o_c, o_seg, o_row // R, Q, True)
         b_out = decays(p_c, p_c_low, p_seg, o_c, o_seg, o_row // R, Q, False)
         b_out *= tl.load(p_w + o_c + o_row // R, mask=o_row // R < Q, other=0.0)
-        p = i * 0
-        while p < P:
+        for p in range(0, P, BP):
             o_p = p + tl.arange(0, BP)
             b_x = load_rows(p_x + i_h * s_x[2], s_x[1], o_row, m_row, o_p, o_p < P)
             b_dy = load_rows(p_dy + i_h * s_dy[2], s_dy[1], o_row, m_row, o_p, o_p < P)
@@ -141,8 +135,6 @@ def grad_bc_kernel(
             b_dc += product(b_dy, load_state(p_states + o_state, o_p, o_n, P, N), KIND)
             b_x = b_x.to(tl.float32) * b_out[:, None]
             b_db += product(b_x, load_state(p_grads + o_state, o_p, o_n, P, N), KIND)
-            p += BP
-        i_h += 1
     b_b = load_rows(p_b + i_b * s_b[0] + first * s_b[1] + i_g * s_b[2], s_b[1], o_row, m_row, o_n, o_n < N)
     b_dc += product(b_pairs, b_b, KIND)
     b_c = load_rows(p_c_rows + i_b * s_c[0] + first * s_c[1] + i_g * s_c[2], s_c[1], o_row, m_row, o_n, o_n < N)

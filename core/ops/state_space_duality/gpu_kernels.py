@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
-COUNTS = ("L", "K", "HB")  # their values are not compiled in: no compiling per length
+COUNTS = ("B", "L", "K")  # their values are not compiled in: no compiling per length
 
 
 @triton.jit
@@ -112,8 +112,8 @@ def pair_weights(p_w, p_own, o_c, m_earlier, Q: tl.constexpr, R: tl.constexpr, B
 @triton.jit(do_not_specialize=COUNTS)
 def states_kernel(
     p_x, p_b, p_w, p_c, p_c_low, p_seg, p_states, s_x, s_b,
-    L, K, H, HG, P, N,
-    BACK: tl.constexpr, Q: tl.constexpr, R: tl.constexpr, KIND: tl.constexpr,
+    L, K, H, HG,
+    BACK: tl.constexpr, P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, R: tl.constexpr, KIND: tl.constexpr,
     BQ: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """What each chunk adds to the state; with BACK (x the gradient of y, B in truth C, no w) to the state's gradient.
@@ -174,8 +174,9 @@ def pass_kernel(
 @triton.jit(do_not_specialize=COUNTS)
 def output_kernel(
     p_x, p_b, p_c_rows, p_w, p_own, p_c, p_c_low, p_seg, p_states, p_y, s_x, s_b, s_c,
-    L, K, H, HG, P, N,
-    Q: tl.constexpr, R: tl.constexpr, KIND: tl.constexpr, BQ: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
+    L, K, H, HG,
+    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, R: tl.constexpr, KIND: tl.constexpr,
+    BQ: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """Outputs of a chunk from the state that enters it and its own rows. y: (B, L, H, P). c_rows: C."""
     i = tl.program_id(0)
@@ -192,13 +193,11 @@ def output_kernel(
     p_states += ((i_b * K + i_k) * H + i_h) * P * N
     b_pairs = tl.zeros([BQ, BQ], tl.float32)
     b_y = tl.zeros([BQ, BP], tl.float32)
-    n = i * 0
-    while n < N:
+    for n in range(0, N, BN):
         o_n = n + tl.arange(0, BN)
         b_c = load_rows(p_c_rows, s_c[1], o_row, m_row, o_n, o_n < N)
         b_pairs += product(b_c, tl.trans(load_rows(p_b, s_b[1], o_row, m_row, o_n, o_n < N)), KIND)
         b_y += product(b_c, tl.trans(load_state(p_states, o_p, o_n, P, N)), KIND)
-        n += BN
     b_y *= decays(p_c, p_c_low, p_seg, o_c, o_seg, o_row // R, Q, True)[:, None]
     b_decay, m_earlier = pair_decays(p_c, p_c_low, p_seg, o_c, o_seg, Q, R, BQ)
     b_pairs *= b_decay * pair_weights(p_w, p_own, o_c, m_earlier, Q, R, BQ)
