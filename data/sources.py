@@ -272,7 +272,7 @@ IMDB = Source(
         RemoteFile(
             "aclImdb_v1.tar.gz",
             ("https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",),
-            "c40f74a18d3b61f90feba1e214730e0d38e8b97c05fde7008942e91923d1658fe",
+            "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
             84_125_825,
         ),
     ),

@@ -45,7 +45,7 @@ class SelectiveCopying(SyntheticData):
         pin_memory: bool = False,
         name: str = "selective_copying",
     ):
-        self.data_tokens = data_tokens
+        self.data_tokens = self.extra_tokens = data_tokens
         loading = Loading(batch_size, workers, seed, limit, pin_memory)
         super().__init__(name, loading, length, vocab_size, samples, val_samples, test_samples, fresh, test_lengths)
         if vocab_size < 4:
@@ -71,6 +71,10 @@ class SelectiveCopying(SyntheticData):
         labels = unscored(inputs.shape)
         labels[:, length:] = data
         return inputs, labels
+
+    def answers(self) -> int:
+        """See `SyntheticData.answers`: the data tokens."""
+        return self.vocab_size - 2
 
     def symbols(self) -> Symbols:
         """Noise is a dot, the mark a question mark."""
@@ -129,6 +133,10 @@ class InductionHeads(SyntheticData):
         labels = unscored(inputs.shape)
         labels[:, -1] = np.take_along_axis(inputs, place + 1, 1)[:, 0]
         return inputs, labels
+
+    def answers(self) -> int:
+        """See `SyntheticData.answers`: all but the special one."""
+        return self.vocab_size - 1
 
     def symbols(self) -> Symbols:
         """The special token is a star."""
@@ -202,6 +210,10 @@ class MQAR(SyntheticData):
         if self.random_fill:
             inputs = np.where(inputs == 0, integers(keys, 3, length, 0, self.vocab_size), inputs)
         return inputs, labels
+
+    def answers(self) -> int:
+        """See `SyntheticData.answers`: the values."""
+        return self.vocab_size - self.vocab_size // 2
 
     def symbols(self) -> Symbols:
         """What stands where nothing stands is a dot."""

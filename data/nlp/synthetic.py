@@ -53,6 +53,9 @@ class SyntheticData(TextModule):
         test_lengths: lengths to test at; None: the training length.
     """
 
+    # by how much a sample is longer than its length
+    extra_tokens = 0
+
     def __init__(
         self,
         name: str,
@@ -91,6 +94,10 @@ class SyntheticData(TextModule):
     def symbols(self) -> Symbols:
         """How tokens are written."""
 
+    @abstractmethod
+    def answers(self) -> int:
+        """How many different tokens can be the right one."""
+
     def samples(self, split: str) -> int:
         """Samples of a split; of the test, over all its lengths."""
         return self.counts[split] * (len(self.test_lengths) if split == "test" else 1)
@@ -124,6 +131,8 @@ class SyntheticData(TextModule):
             "tokenizer": self.symbols(),
             "length": self.length,
             "test_lengths": self.test_lengths,
+            "extra_tokens": self.extra_tokens,
+            "chance": 1 / self.answers(),
             "model_size": "micro",
         }
 

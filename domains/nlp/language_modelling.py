@@ -84,7 +84,7 @@ class LanguageModelling(Task):
             losses = self._losses(logits, labels)
         else:
             losses = self._losses_in_pieces(batch)
-        nats, tokens, size = losses.sum(), scored.sum(), self.byte_counts[labels.clamp(min=0)][scored].sum()
+        nats, tokens, size = losses.sum(), scored.sum(), (self.byte_counts[labels.clamp(min=0)] * scored).sum()
         loss = nats / tokens.clamp(min=1)
         if stage == "train":
             bits = nats.detach() / size.clamp(min=1) / NATS_PER_BIT

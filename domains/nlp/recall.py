@@ -28,7 +28,8 @@ class Recall(Task):
 
     Args:
         model: the network, with `hidden` and `lm_head`.
-        describe: of the data: "vocab_size", "test_lengths", "tokenizer".
+        describe: of the data: "vocab_size", "tokenizer", "test_lengths", "extra_tokens" (how much longer than its length a
+            sample is).
         auxiliary: weight of what the model itself wants added to the loss (a mixture of experts' balance).
         chunk: in validation and test, longer samples are read in pieces of this many tokens, the states carried on, so that
             memory does not grow with the length.
@@ -70,8 +71,7 @@ class Recall(Task):
         self.metrics[stage]["accuracy"].update(right.sum(), count)
         named = dict(self.metrics[stage])
         if stage == "test" and self.at_length:
-            # a sample may be longer than its length says: by the marks at which it is asked
-            length = max(each for each in map(int, self.at_length) if each <= batch["labels"].shape[1])
+            length = batch["labels"].shape[1] - self.describe.get("extra_tokens", 0)
             self.at_length[str(length)].update(right.sum(), count)
             named[f"accuracy_at_{length}"] = self.at_length[str(length)]
         return loss, named
@@ -110,7 +110,7 @@ class Recall(Task):
         axis = figure.add_axes((0.09, 0.15, 0.88, 0.73))
         axis.plot(list(tested), [100 * value for value in tested.values()], color="#0b5fa5", marker="o", ms=4)
         axis.axvline(self.describe["length"], color="#888888", lw=0.8, ls="--")
-        axis.axhline(100 / (self.vocab_size - 1), color="#888888", lw=0.8, ls=":")
+        axis.axhline(100 * self.describe.get("chance", 0), color="#888888", lw=0.8, ls=":")
         axis.set_xscale("log", base=2)
         axis.set_ylim(0, 103)
         axis.set_title("accuracy (%) at each length; dashed: trained at; dotted: chance", loc="left", fontsize=10)

@@ -108,7 +108,7 @@ class TextClassification(Task):
         self._seen += len(losses)
         if not self.worst:
             return
-        probabilities, said = logits.softmax(1), logits.argmax(1)
+        probabilities, said = logits.detach().softmax(1), logits.argmax(1)
         values, places = losses.topk(min(self.worst, len(losses)))
         chosen = self._texts({name: batch[name][places] for name in ("input_ids", "seq_idx")})
         for value, place, text in zip(values.tolist(), places.tolist(), chosen, strict=True):

@@ -9,6 +9,8 @@ from lightning.pytorch import Callback
 from polymamba.data.nlp.tokenizer import load_tokenizer
 from polymamba.engine import checkpoint as files
 from polymamba.engine.compose import check, compose
+from polymamba.engine.evaluate import evaluate
+from polymamba.engine.parts import build_parts, with_tokenizer
 from polymamba.engine.run_folder import read_config
 from polymamba.engine.stop import Stopped
 from polymamba.engine.train import train
@@ -63,6 +65,22 @@ def test_a_language_model_stopped_and_resumed_is_as_if_never_stopped(run, tmp_pa
     assert samples.startswith("step 6\n")
     assert "step 12\n" in samples
     assert load_tokenizer(folder / "tokenizer.json").vocab_size <= 270
+
+
+def test_other_text_is_tested_with_the_runs_own_tokenizer(run, tmp_path):
+    result = run(*TEXT, "trainer.steps=2", "run_dir=first")
+    (tmp_path / "other.txt").write_text("quite another kind of text; " * 60)
+    stored = read_config(result.folder)
+    stored["data"] |= {"files": "other.txt", "name": "other"}
+    found = evaluate(check(stored), files.find("first")[0], say=lambda text: None)
+    assert 0 < found["test/bits_per_byte"] < 10
+    same = evaluate(check(read_config(result.folder)), files.find("first", ("best",))[0], say=lambda text: None)
+    assert same == pytest.approx(result.metrics)
+    text = "3 and 4 make 7. quite another"
+    own = load_tokenizer(result.folder / "tokenizer.json")
+    task = build_parts(with_tokenizer(check(stored), result.folder))
+    assert task.describe["tokenizer"].encode(text) == own.encode(text)
+    assert build_parts(check(stored)).describe["tokenizer"].encode(text) != own.encode(text)
 
 
 def test_recall_at_several_lengths(run, tmp_path):

@@ -54,6 +54,7 @@ def test_induction_heads_ask_for_what_followed():
         seen.add((first, labels[-1]))
     assert {first for first, _ in seen} == set(range(18))
     assert {answer for _, answer in seen} == set(range(7))
+    assert data.describe()["chance"] == 1 / 7
 
 
 def test_mqar_asks_for_each_keys_value():

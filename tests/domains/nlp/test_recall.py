@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from polymamba.core.errors import UserError
-from polymamba.data.nlp import MQAR, InductionHeads
+from polymamba.data.nlp import MQAR, InductionHeads, SelectiveCopying
 from polymamba.domains.nlp.models import LanguageModel
 from polymamba.domains.nlp.recall import Recall
 
@@ -55,6 +55,16 @@ def test_accuracy_at_each_length_is_the_rules():
     assert model.longest == 10
     assert float(task.metrics["test"]["accuracy"].compute()) == pytest.approx(sum(within.values()) / 3)
     assert task.worst_predictions().axes[0].lines[0].get_xdata().tolist() == [16, 32, 64]
+
+
+def test_lengths_that_lie_close_together_are_told_apart():
+    data = SelectiveCopying(length=20, data_tokens=6, vocab_size=8, test_lengths=[20, 24], test_samples=4, batch_size=4)
+    task = Recall(LanguageModel(8, 16, 1, backend="reference").eval(), data.describe())
+    shapes = []
+    for batch in data.test_dataloader():
+        _, named = task.step(batch, "test")
+        shapes.append((batch["labels"].shape[1], [name for name in named if "_at_" in name]))
+    assert shapes == [(26, ["accuracy_at_20"]), (30, ["accuracy_at_24"])]
 
 
 @pytest.mark.parametrize("chunk", [7, 64])
