@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..errors import UserError, closest
 from ..initialisation import init_step_bias
+from ..linear import Linear
 from ..ops.paths import Paths
 from ..ops.trapezoidal_scan import TrapezoidalState, trapezoidal_scan
 from ..scans import Grid, Scan
@@ -118,7 +119,7 @@ class Mamba3(PathMixer):
         factory = {"device": device, "dtype": dtype}
         kept = {"device": device, "dtype": torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)}
         self._sizes = [self.d_inner] * 2 + [d_state * ngroups * self.rank] * 2 + [self.nheads] * 3 + [self.angles]
-        self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=False, **factory)
+        self.in_proj = Linear(d_model, sum(self._sizes), bias=False, **factory)
         self.dt_bias = nn.Parameter(torch.empty(self.nheads, **kept))
         init_step_bias(self.dt_bias, dt_min, dt_max, dt_init_floor)
         for name in ("B_bias", "C_bias"):
@@ -132,7 +133,7 @@ class Mamba3(PathMixer):
         self.D = nn.Parameter(torch.ones(self.nheads, **kept))
         self.D._no_weight_decay = True
         self.norm = GatedRMSNorm(self.d_inner, self.nheads, True, **factory) if is_outproj_norm else None
-        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False, **factory)
+        self.out_proj = Linear(self.d_inner, d_model, bias=False, **factory)
 
     def forward(
         self,

@@ -73,3 +73,31 @@ def test_a_bidirectional_classifier_sees_both_ends():
         changed[:, -1] = (changed[:, -1] + 1) % 250
         first = [model.backbone(each)[0][:, 0] for each in (text, changed)]
         assert torch.equal(*first) != sees
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_makes_a_model_that_reads_token_by_token(path):
+    torch.manual_seed(0)
+    options = OmegaConf.to_container(OmegaConf.load(path))
+    chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "domains")}
+    model = build(TEXT, **chosen).eval()
+    assert 1e5 < model.flops(1) / 32 < 1e8
+    text, states, pieces = torch.randint(0, 250, (2, 9)), None, []
+    with torch.no_grad():
+        whole, _ = model(text)
+        for t in range(9):
+            logits, states = model(text[:, t : t + 1], states)
+            pieces.append(logits)
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "count"),
+    [("mamba_lm", "130m", 129_135_360), ("mamba2_lm", "130m", 128_989_632), ("mamba2_lm", "370m", 368_346_624)],
+)
+def test_sizes_in_configs(name, size, count):
+    options = OmegaConf.to_container(OmegaConf.load(next(path for path in CONFIGS if path.stem == name)))
+    chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "domains", "size")}
+    with torch.device("meta"):
+        model = build({**TEXT, "vocab_size": 50277}, size=size, **chosen)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
