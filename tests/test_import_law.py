@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "core": {"core"},
     "domains": {"core", "domains"},
     "data": {"core", "data"},
-    "engine": {"core", "domains", "data", "engine", "configs", "experiments"},
+    "engine": {"core", "domains", "data", "engine", "compat", "configs", "experiments"},
     "compat": {"core", "domains", "compat"},
     "configs": {"configs"},
     "experiments": {"experiments"},

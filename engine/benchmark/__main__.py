@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 
 from ...core.errors import UserError, closest
+from .heads import heads_suite
+from .language import decode_suite, drop_in_suite
 from .mixer import mixer_suite, others_suite
 from .operators import conv_suite, length_suite, order_suite, scan_suite
 from .plot import plot
@@ -23,7 +25,10 @@ SUITES = {
     "conv": conv_suite,
     "order": order_suite,
     "length": length_suite,
+    "heads": heads_suite,
+    "decode": decode_suite,
     "others": others_suite,
+    "drop_in": drop_in_suite,
     "memory": memory_suite,
     "first_call": first_call_suite,
 }

@@ -10,7 +10,7 @@ def plot(results: dict, file: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = results["rows"]
-    bars = [r for r in rows if r["suite"] in ("scan", "conv", "mixer", "others", "order")]
+    bars = [r for r in rows if r["suite"] in ("scan", "conv", "mixer", "heads", "decode", "others", "drop_in", "order")]
     lines = [r for r in rows if r["suite"] == "length"]
     figure = Figure(figsize=(12, 0.36 * len(bars) + 2.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
