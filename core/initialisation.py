@@ -52,13 +52,13 @@ def init_step_projection(weight: Tensor, kind: str, scale: float) -> None:
 
 @torch.no_grad()
 def scale_output_projections(model: nn.Module, layers: int, per_layer: int = 1) -> None:
-    """Draw every `out_proj.weight` anew and divide it by sqrt(residual additions), so that depth does not grow the stream.
+    """Draw every `out_proj.weight` and `fc2.weight` anew, over sqrt(residual additions): depth does not grow the stream.
 
     Args:
         layers: blocks in the model.
         per_layer: residual additions of a block (2 with an MLP).
     """
     for name, parameter in model.named_parameters():
-        if name.endswith("out_proj.weight"):
+        if name.endswith(("out_proj.weight", "fc2.weight")) and parameter.dim() == 2:
             nn.init.kaiming_uniform_(parameter, a=math.sqrt(5))
             parameter.div_(math.sqrt(per_layer * layers))

@@ -7,12 +7,13 @@ import hashlib
 import lzma
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..core.errors import UserError
 
 VARIABLE = "POLYMAMBA_DATA"
+CACHE_VARIABLE = "POLYMAMBA_CACHE"
 SUFFIXES = ("", ".gz", ".xz")
 DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 
@@ -20,6 +21,37 @@ DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 def data_root(root: str | Path | None) -> Path:
     """The folder that holds the data: the one given, else $POLYMAMBA_DATA, else `.data` in the working directory."""
     return Path(root or os.environ.get(VARIABLE) or ".data").expanduser()
+
+
+def cache_root() -> Path:
+    """The folder for what can be computed again: $POLYMAMBA_CACHE, else polymamba in the user's cache folder."""
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "polymamba"
+
+
+def cached(name: str, write: Callable[[Path], None]) -> Path:
+    """A file of the cache, made by `write` where it is not there; it appears under its name only when it is whole.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    target = cache_root() / name
+    if target.is_file():
+        return target
+    part = target.with_name(f".{os.getpid()}.{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        os.replace(part, target)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {target}: {error.strerror or error}",
+            do=f"make {target.parent} writable, or choose another folder with {CACHE_VARIABLE}=FOLDER",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target
 
 
 def find(folders: Iterable[Path], name: str, suffixes: Iterable[str] = SUFFIXES) -> Path | None:

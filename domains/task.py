@@ -79,6 +79,10 @@ class Task(LightningModule):
         """Draws the samples with the highest loss of the last test; None where there is nothing to draw."""
         return None
 
+    def sample(self) -> str | None:
+        """Something that the model writes, as text; None where it writes nothing."""
+        return None
+
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         loss, metrics = self.step(batch, "train")
         scalars = {"train/loss": loss.detach(), **{f"train/{name}": value for name, value in metrics.items()}}

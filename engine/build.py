@@ -12,15 +12,15 @@ from ..core.errors import UserError
 from .typed import unknown_key
 
 ALLOWED = ("polymamba.core", "polymamba.domains", "polymamba.data", "timm.create_model", "torch.nn", "torch.optim")
-LABELS = ("_target_", "domains", "name")
+LABELS = ("_target_", "domains", "name", "choose")
 
 
 def build(config: Mapping[str, Any], allow: Sequence[str] = (), **offered: Any) -> Any:
     """The object that `config["_target_"]` names, called with the config's other keys.
 
     Args:
-        config: plain values; a nested mapping with a `_target_` is built first. `domains` and `name` are labels, passed
-            on only where the target has parameters of that name.
+        config: plain values; a nested mapping with a `_target_` is built first. `domains`, `name` and `choose` are labels,
+            passed on only where the target has parameters of that name.
         allow: further packages a target may come from, named by the person who starts the run.
         offered: arguments given to the target where it has parameters of that name (describe, scan, model).
 

@@ -1,4 +1,4 @@
-"""train.py and eval.py: reads what was typed, runs it, and turns what went wrong into one message and an exit code.
+"""train.py, eval.py and predict.py: reads what was typed, runs it, and turns what went wrong into one message and an exit code.
 
 Exit codes: 0 done, 1 training broke down (the loss was not finite), 2 a mistake in what was typed, 130 Ctrl-C, 143 SIGTERM.
 """
@@ -14,7 +14,7 @@ from .options import Options, read_options
 
 
 def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
-    """Runs a job ("train" or "evaluate") with the arguments typed and returns the exit code."""
+    """Runs a job ("train", "evaluate" or "predict") with the arguments typed and returns the exit code."""
     # Where bytecode may not be kept, every start compiles some 3,000 modules again, for longer than it then trains digits.
     sys.dont_write_bytecode = False
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
 
             print(help_text(options, job))
             return 0
-        return {"train": _train, "evaluate": _evaluate}[job](options)
+        return {"train": _train, "evaluate": _evaluate, "predict": _predict}[job](options)
     except UserError as error:
         print(f"\n{error}\n", file=sys.stderr)
         return 2
@@ -106,16 +106,7 @@ def _evaluate(options: Options) -> int:
     from .compose import check
     from .run_folder import read_config, run_of
 
-    where, typed = _take(options.arguments, "ckpt")
-    if where is None:
-        near = next((each for each in typed if closest(each.partition("=")[0], ["ckpt"])), None)
-        raise UserError(
-            "which weights?", given=near or " ".join(typed) or "nothing", allowed="ckpt=<run folder or checkpoint>",
-            do="python eval.py ckpt=runs/vision/vim/<run>",
-        )  # fmt: skip
-    checkpoint, remark = _checkpoint("ckpt", where, ("best", "last"))
-    if remark:
-        print(f"\n{remark}", file=sys.stderr)
+    checkpoint, typed = _weights(options, "python eval.py ckpt=runs/vision/vim/<run>")
     why = "the model and how it was trained are given by the weights"
     stored = amend(read_config(run_of(checkpoint)), typed, options.groups(), ("data", "trainer", "task"), why)
     config = check(stored, options.allow)
@@ -126,6 +117,40 @@ def _evaluate(options: Options) -> int:
 
     evaluate(config, checkpoint, allow=options.allow)
     return 0
+
+
+def _predict(options: Options) -> int:
+    from .amend import amend
+    from .compose import check
+    from .predict import predict, read_wanted
+    from .run_folder import read_config, run_of
+
+    checkpoint, typed = _weights(options, 'python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def "')
+    changes = [each for each in typed if each.startswith(("data.", "trainer."))]
+    wanted = read_wanted([each for each in typed if each not in changes])
+    why = "the model and its tokens are given by the weights"
+    allowed = ("data.root", "trainer.threads", "trainer.accelerator")
+    config = check(amend(read_config(run_of(checkpoint)), changes, options.groups(), allowed, why), options.allow)
+    from .startup import import_torchmetrics
+
+    import_torchmetrics()
+    predict(config, checkpoint, wanted, allow=options.allow)
+    return 0
+
+
+def _weights(options: Options, example: str) -> tuple[Path, list[str]]:
+    """The checkpoint that ckpt= names, and the other arguments."""
+    where, typed = _take(options.arguments, "ckpt")
+    if where is None:
+        near = next((each for each in typed if closest(each.partition("=")[0], ["ckpt"])), None)
+        raise UserError(
+            "which weights?", given=near or " ".join(typed) or "nothing", allowed="ckpt=<run folder or checkpoint>",
+            do=example,
+        )  # fmt: skip
+    checkpoint, remark = _checkpoint("ckpt", where, ("best", "last"))
+    if remark:
+        print(f"\n{remark}", file=sys.stderr)
+    return checkpoint, typed
 
 
 def _checkpoint(key: str, where: str, prefer: tuple[str, ...]) -> tuple[Path, str | None]:

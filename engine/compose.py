@@ -44,6 +44,10 @@ def compose(arguments: Sequence[str], groups: Groups | None = None, allow: Seque
         _check_choice(each, groups)
     lines = [_line(each) if _text(each) is not None else f"~{each.key_or_group}" for each in choices]
     chosen = _run_hydra(lines, groups)
+    more = _goes_with(chosen, choices, groups)
+    if more:
+        lines += more
+        chosen = _run_hydra(lines, groups)
     _check_domains(chosen, groups)
     more = [_setting(each, chosen, groups) for each in settings]
     return check(_run_hydra(lines + more, groups) if more else chosen, allow)
@@ -105,6 +109,17 @@ def _check_choice(override: Override, groups: Groups) -> None:
     if name is None and group not in MAY_BE_NULL:
         raise UserError(f"a run needs a {group}", given=override.input_line, allowed=groups.options(group))
     groups.check(group, name)
+
+
+def _goes_with(chosen: Mapping[str, Any], choices: Sequence[Override], groups: Groups) -> list[str]:
+    """The choices that the data set asks for under `choose`, where nobody made another one; an experiment makes all of its own."""
+    typed = {each.key_or_group for each in choices}
+    wanted = (chosen.get("data") or {}).get("choose") or {}
+    if "experiments" in typed:
+        return []
+    for group, name in wanted.items():
+        groups.check(group, name)
+    return [f"{group}={name}" for group, name in wanted.items() if group not in typed]
 
 
 def compose_group(group: str, name: str, groups: Groups, domain: str) -> dict[str, Any]:
@@ -180,7 +195,7 @@ def accepted_keys(part: Mapping[str, Any]) -> set[str] | None:
     found = signature.of(str(part.get("_target_", "")))
     if found is None or found.open:
         return None
-    return (set(part) | set(found.parameters)) - {"_target_", "domains", "describe"}
+    return (set(part) | set(found.parameters)) - {"_target_", "domains", "describe", "choose"}
 
 
 def _check_part(part: str, values: Mapping[str, Any], allow: Sequence[str]) -> None:
@@ -233,6 +248,6 @@ def _leaves(values: Mapping[str, Any], path: str = "") -> list[str]:
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             found += _leaves(value, f"{path}{key}.")
-        elif key not in ("_target_", "domains"):
+        elif key not in ("_target_", "domains", "choose"):
             found.append(f"{path}{key}")
     return found

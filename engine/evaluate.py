@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from . import checkpoint as files
 from .config import Config
 from .hardware import choose_hardware
 from .lightning_trainer import make_trainer, quiet
-from .parts import build_parts, check_fit
+from .parts import build_parts, check_fit, with_tokenizer
 from .plan import describe_data, resolve_backend
 from .run_folder import run_of, write_text
 
@@ -35,7 +36,7 @@ def evaluate(
         UserError: the weights do not fit the data or the model.
     """
     hardware = choose_hardware(config.trainer)
-    parts = build_parts(config, allow)
+    parts = build_parts(with_tokenizer(config, run_of(checkpoint)), allow)
     weights = files.read_weights(checkpoint)
     check_fit(weights, parts.model)
     parts.model.load_state_dict(weights)
@@ -57,7 +58,10 @@ def evaluate(
 def table(metrics: dict[str, float]) -> str:
     """Metrics by name, one a line, figures aligned."""
     width = max((len(name) for name in metrics), default=0)
-    return "\n".join(f"  {name:<{width}}  {value:10.4f}" for name, value in sorted(metrics.items()))
+    in_order = sorted(
+        metrics.items(), key=lambda each: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", each[0])]
+    )
+    return "\n".join(f"  {name:<{width}}  {value:10.4f}" for name, value in in_order)
 
 
 def _remember(path: Path, name: str, checkpoint: Path, describe: dict, metrics: dict[str, float]) -> None:

@@ -11,6 +11,10 @@ TRAIN = """Train a model.
   python train.py                                            Vim on digits, nothing to download
   python train.py data=cifar10 scan=local scan.window=4      another data set, another scan
   python train.py model.size=tiny trainer.epochs=20          any key of the configuration
+  python train.py domain=nlp                                 a language model on Python's documentation
+  python train.py domain=nlp data=text_file data.files=book.txt data.tokenizer=bpe
+  python train.py domain=nlp data=trec                       text classification; data.root=FOLDER or a download
+  python train.py experiments=induction_heads                a task of the Mamba paper
   python train.py resume=runs/vision/vim/<run>               go on with a run
   python train.py -m scan=raster,cross seed=0,1              one run for each combination
   python train.py debug=fast                                 one step of everything
@@ -27,13 +31,35 @@ EVALUATE = """Test the weights of a run.
 
   python eval.py ckpt=runs/vision/vim/<run>                  its own test data
   python eval.py ckpt=runs/vision/vim/<run> data=image_folder data.root=photos
+  python eval.py ckpt=runs/nlp/mamba_lm/<run> data=text_file data.files=book.txt
+  python eval.py ckpt=runs/nlp/mamba_lm/<run> 'data.test_lengths=[256,65536,1048576]'
+"""
+
+PREDICT = """Let a language model go on with a text.
+
+  python predict.py ckpt=<run folder or checkpoint> prompt="..." [key=value ...]
+
+  python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def "
+  python predict.py ckpt=runs/nlp/mamba_lm/<run> temperature=0 stop="\\n\\n"
+  python predict.py ckpt=runs/nlp/mamba_lm/<run> max_new_tokens=null       until Ctrl-C
+
+  prompt               the text to go on with; nothing: the beginning of a document
+  max_new_tokens=400   tokens at most; null: no limit
+  temperature=0.8      0: always the most probable token
+  top_p=0.95           only the most probable tokens that together have this probability
+  top_k=0              only so many of the most probable tokens; 0: all
+  min_p=0.0            only tokens at least this probable, against the most probable one
+  repetition_penalty=1.0   above 1: tokens that stand in the text become less probable
+  stop=                a text that ends it; \\n is the end of a line
+  seed=0               the same seed, the same text
+  trainer.threads=2    CPU threads; trainer.accelerator=cpu: not on the GPU
 """
 
 
 def help_text(options: Options, job: str) -> str:
     """The help of a job, with every group and its options."""
     if job != "train":
-        return EVALUATE
+        return {"evaluate": EVALUATE, "predict": PREDICT}[job]
     groups = options.groups()
     lines = [TRAIN, "Groups and their options", ""]
     for group in sorted(groups.files):

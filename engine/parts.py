@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
 from . import seeds
 from .build import LABELS, build
 from .config import Config
+
+TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,14 @@ def build_parts(config: Config, allow: Sequence[str] = ()) -> Parts:
     model = build(config.model, allow, describe=describe, scan=scan)
     task = build(config.task, allow, model=model, describe=describe)
     return Parts(data, describe, scan, model, task)
+
+
+def with_tokenizer(config: Config, folder: Path) -> Config:
+    """The configuration with the tokenizer that a run has kept in its folder, whatever data it is going to read."""
+    path = folder / TOKENIZER
+    if "tokenizer" not in config.data or not path.is_file():
+        return config
+    return replace(config, data={**config.data, "tokenizer": str(path)})
 
 
 def build_scan(config: Config) -> Any:

@@ -58,11 +58,13 @@ def write_plan(
     parameters = sum(each.numel() for each in model.parameters())
     size = config.model.get("size") or describe.get("model_size")
     tokens, flops = getattr(model, "tokens", None), count_flops(model, describe)
-    why = "asked for" if typed else f"what domain={config.domain} starts with"
+    chosen = "scan" in config.data.get("choose", {})
+    starts = f"what data={config.data['name']} asks for" if chosen else f"what domain={config.domain} starts with"
+    why = "asked for" if typed else starts
     settings = config.trainer
     limit = f", at most {settings.time_limit}" if settings.time_limit else ""
     lines = {
-        "domain": f"{config.domain}, task {config.task['_target_'].rpartition('.')[2].lower()}",
+        "domain": f"{config.domain}, task {config.task['_target_'].rpartition('.')[2]}",
         "data": describe_data(describe),
         "model": f"{config.model.get('name', type(model).__name__)}{f' {size}' if size else ''}, {parameters:,} parameters",
         "scan": f"{describe_scan(scan)} ({why})" if scan is not None else "none: this model has no scan",
@@ -92,6 +94,11 @@ def describe_data(describe: Mapping[str, Any]) -> str:
     shape = ""
     if "image_size" in describe:
         shape = f"; {describe.get('channels', 1)}×{'×'.join(map(str, describe['image_size']))}"
+    if "length" in describe:
+        tokenizer = describe.get("tokenizer")
+        shape = f"; {describe['length']:,} tokens" + (
+            f" ({tokenizer.name}, {tokenizer.vocab_size:,})" if tokenizer else ""
+        )
     classes = f", {describe['num_classes']} classes" if "num_classes" in describe else ""
     return f"{describe.get('name', 'data')}: {counts}{shape}{classes}"
 

@@ -22,6 +22,8 @@ def after_training(result: Result, config: Config, options: Options) -> str:
     if config.trainer.steps is not None:
         longer.append(f"trainer.steps={2 * config.trainer.steps}")
     lines += ["", "  test again      " + options.command("eval.py", f"ckpt={result.folder}")]
+    if config.task["_target_"].endswith(".LanguageModelling"):
+        lines.append("  write text      " + options.command("predict.py", f"ckpt={result.folder}", "prompt=The "))
     lines.append("  train longer    " + options.command("train.py", *longer))
     if config.scan is not None:
         other = "cross" if config.scan["name"] != "cross" else "bidirectional"

@@ -14,7 +14,7 @@ from .environment import describe_environment
 from .hardware import Hardware, choose_hardware
 from .lightning_trainer import make_trainer, parse_duration, quiet, require_tensorboard
 from .optimizer import build_optimizer
-from .parts import Parts, build_parts
+from .parts import TOKENIZER, Parts, build_parts, with_tokenizer
 from .plan import Length, plan_length, resolve_backend, write_plan
 from .run_folder import new_run_folder, run_of, write_start
 from .stop import StopRequest
@@ -62,7 +62,7 @@ def train(
     check_before_building(config)
     folder = run_of(resume) if resume is not None else new_run_folder(config)
     hardware = choose_hardware(config.trainer)
-    parts = build_parts(config, allow)
+    parts = build_parts(config if resume is None else with_tokenizer(config, folder), allow)
     length = plan_length(config, len(parts.data.train_dataloader()))
     backend = resolve_backend(config, hardware)
     scan_typed = any(each.startswith("scan=") for each in typed)
@@ -75,6 +75,9 @@ def train(
         about = {"seed": config.seed, "threads": hardware.threads, "backend": backend[0], "backend_reason": backend[1]}
         about |= {"device": hardware.device, "precision": hardware.precision}
         write_start(folder, config, typed, {**describe_environment(), **about})
+        save_tokenizer = getattr(parts.describe.get("tokenizer"), "save", None)
+        if save_tokenizer is not None:
+            save_tokenizer(folder / TOKENIZER)
     metrics = _fit_and_test(config, parts, length, hardware, folder, resume, callbacks)
     return Result(folder, metrics, parts.task)
 

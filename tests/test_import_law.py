@@ -1,4 +1,4 @@
-"""core <- domains <- engine, data <- engine, and inside core: ops <- mixers. Nothing points the other way."""
+"""core <- domains <- engine, data <- engine, domains <- compat, and inside core: ops <- mixers. Nothing points the other way."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "domains": {"core", "domains"},
     "data": {"core", "data"},
     "engine": {"core", "domains", "data", "engine", "configs", "experiments"},
+    "compat": {"core", "domains", "compat"},
     "configs": {"configs"},
     "experiments": {"experiments"},
 }

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UserError
+from ..linear import Linear
 from ..ops.causal_conv1d import causal_conv1d
 from ..packing import has_padding, places, runs, skip_padding
 from .rotary import rotate
@@ -89,9 +90,9 @@ class Attention(nn.Module):
             raise UserError("the convolution is causal", given=f"causal=False, d_conv={d_conv}", allowed="d_conv=0")
         factory = {"device": device, "dtype": dtype}
         wide = (num_heads + 2 * self.num_heads_kv) * self.head_dim
-        self.in_proj = nn.Linear(d_model, wide, bias=qkv_bias, **factory)
+        self.in_proj = Linear(d_model, wide, bias=qkv_bias, **factory)
         self.conv1d = nn.Conv1d(wide, wide, d_conv, groups=wide, bias=conv_bias, **factory) if d_conv else None
-        self.out_proj = nn.Linear(num_heads * self.head_dim, d_model, bias=out_bias, **factory)
+        self.out_proj = Linear(num_heads * self.head_dim, d_model, bias=out_bias, **factory)
 
     def forward(
         self, x: Tensor, grid=None, state: AttentionState | None = None, seq_idx: Tensor | None = None

@@ -16,7 +16,9 @@ from torch.nn import functional as F
 
 from ..errors import UserError, closest
 from ..initialisation import init_step_bias, init_step_projection, log_decay
+from ..linear import Linear
 from ..ops.causal_conv1d import causal_conv1d
+from ..ops.linear import linear
 from ..ops.selective_scan import selective_scan
 from ..packing import has_padding, skip_padding
 from ..scans import Grid, Scan
@@ -139,7 +141,7 @@ class Mamba(nn.Module):
         self._conv_ends = self._ends if conv == "path" else [""]
         self._conv_name = f"conv{axes}d" if conv == "grid" else "conv1d"
 
-        self.in_proj = nn.Linear(d_model, self.d_inner * (2 if gate else 1), bias=bias, **factory)
+        self.in_proj = Linear(d_model, self.d_inner * (2 if gate else 1), bias=bias, **factory)
         self._add_decays_and_skips(device, dtype)
         if conv != "none":
             self._add_convolutions(conv_bias, factory)
@@ -152,7 +154,7 @@ class Mamba(nn.Module):
             if norms == "learned":
                 for name, size in zip(NORMED, (self.dt_rank, d_state, d_state), strict=True):
                     self.add_module(f"{name}_layernorm{end}", nn.RMSNorm(size, norm_eps, **factory))
-        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory)
+        self.out_proj = Linear(self.d_inner, d_model, bias=bias, **factory)
 
     def forward(
         self,
@@ -237,7 +239,7 @@ class Mamba(nn.Module):
         """delta before its bias, B and C of every path from (batch, [paths,] length, channels); B and C are views."""
         weight, step_weight = self._weight("x_proj"), self._weight("dt_proj")
         if weight.dim() == 2:
-            both = F.linear(x, weight)
+            both = linear(x, weight)
         elif x.dim() == 3:
             both = F.linear(x, weight.flatten(0, 1)).unflatten(-1, weight.shape[:2]).transpose(1, 2)
         else:
@@ -246,7 +248,7 @@ class Mamba(nn.Module):
         if self.norms != "none":
             step, B, C = (self._normed(t, name) for t, name in zip((step, B, C), NORMED, strict=True))
         if step_weight.dim() == 2:
-            return F.linear(step, step_weight), B, C
+            return linear(step, step_weight), B, C
         return _linear_per_path(step, step_weight), B, C
 
     def _normed(self, t: Tensor, name: str) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..errors import UserError
 from ..initialisation import init_step_bias
+from ..linear import Linear
 from ..ops.causal_conv1d import causal_conv1d
 from ..ops.state_space_duality import state_space_duality
 from ..scans import Grid, Scan
@@ -92,7 +93,7 @@ class Mamba2(PathMixer):
         self.d_xbc = self.d_ssm + 2 * ngroups * d_state
 
         factory = {"device": device, "dtype": dtype}
-        self.in_proj = nn.Linear(d_model, 2 * self.d_mlp + self.d_ssm + self.d_xbc + self.nheads, bias=bias, **factory)
+        self.in_proj = Linear(d_model, 2 * self.d_mlp + self.d_ssm + self.d_xbc + self.nheads, bias=bias, **factory)
         self.conv1d = nn.Conv1d(self.d_xbc, self.d_xbc, d_conv, groups=self.d_xbc, bias=conv_bias, **factory)
         kept = {"device": device, "dtype": torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)}
         self.dt_bias = nn.Parameter(torch.empty(self.nheads, **kept))
@@ -101,7 +102,7 @@ class Mamba2(PathMixer):
         self.D = nn.Parameter(torch.ones(self.d_ssm if D_has_hdim else self.nheads, **kept))
         self.A_log._no_weight_decay = self.D._no_weight_decay = True
         self.norm = GatedRMSNorm(self.d_ssm, ngroups, norm_before_gate, **factory) if rmsnorm else None
-        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory)
+        self.out_proj = Linear(self.d_inner, d_model, bias=bias, **factory)
 
     def forward(
         self,

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..errors import UserError, closest
 from ..initialisation import init_step_bias
+from ..linear import Linear
 from ..ops.paths import Paths
 from ..ops.trapezoidal_scan import TrapezoidalState, trapezoidal_scan
 from ..scans import Grid, Scan
@@ -118,7 +119,7 @@ class Mamba3(PathMixer):
         factory = {"device": device, "dtype": dtype}
         kept = {"device": device, "dtype": torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)}
         self._sizes = [self.d_inner] * 2 + [d_state * ngroups * self.rank] * 2 + [self.nheads] * 3 + [self.angles]
-        self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=False, **factory)
+        self.in_proj = Linear(d_model, sum(self._sizes), bias=False, **factory)
         self.dt_bias = nn.Parameter(torch.empty(self.nheads, **kept))
         init_step_bias(self.dt_bias, dt_min, dt_max, dt_init_floor)
         for name in ("B_bias", "C_bias"):
@@ -132,7 +133,7 @@ class Mamba3(PathMixer):
         self.D = nn.Parameter(torch.ones(self.nheads, **kept))
         self.D._no_weight_decay = True
         self.norm = GatedRMSNorm(self.d_inner, self.nheads, True, **factory) if is_outproj_norm else None
-        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False, **factory)
+        self.out_proj = Linear(self.d_inner, d_model, bias=False, **factory)
 
     def forward(
         self,
@@ -161,7 +162,8 @@ class Mamba3(PathMixer):
         given = self.select(x)
         angle, last = self._angles(given.turning, order, seq_idx, None if state is None else state.angle)
         B, C = (t if self.paths == 1 else t[:, None] for t in (given.B, given.C))
-        B, C = (turn(t, angle, self.rotation).to(x.dtype) for t in (B, C))
+        cos, sin = angle.cos(), angle.sin()
+        B, C = (turn(t, cos, sin, self.rotation).to(x.dtype) for t in (B, C))
         value = given.x[:, :, None]
         if self.is_mimo:
             value = (value * self.mimo_x.transpose(0, 1)).to(x.dtype)
@@ -201,10 +203,7 @@ class Mamba3(PathMixer):
         batch, length = turning.shape[:2]
         order = order[None] if order is not None and order.dim() == 2 else order
         way = Paths(order, seq_idx, batch, self.paths, length, turning.device)
-        turning = way.visit(turning[:, None])
-        if way.visited is not None and not way.complete:
-            turning = turning.masked_fill(~way.visited[..., None, None], 0)
-        angle = running_angle(turning, way.restart, initial)
+        angle = running_angle(way.visit(turning[:, None]), way.restart, initial)
         if way.steps:
             last = angle[:, -1]
         else:

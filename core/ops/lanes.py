@@ -90,6 +90,27 @@ def load(typingctx, address):
     return lanes(types.int64), build
 
 
+def _half_of_pairs(upper: bool):
+    @intrinsic
+    def run(typingctx, address):
+        def build(context, builder, signature, arguments):
+            pairs = builder.load(builder.inttoptr(arguments[0], _ints.as_pointer()), align=2)
+            if upper:
+                bits = builder.and_(pairs, _constant(-65536, _ints))
+            else:
+                bits = builder.shl(pairs, _constant(16, _ints))
+            return builder.bitcast(bits, _floats)
+
+        return lanes(types.int64), build
+
+    return run
+
+
+# Of twice as many bfloat16 numbers as there are lanes, at a byte address: the first, third, ... and the second, fourth, ...
+# A bfloat16 is the upper half of a float, and the processor reads pairs of them with the lower number in the lower half.
+load_even_bfloat16, load_odd_bfloat16 = _half_of_pairs(False), _half_of_pairs(True)
+
+
 @intrinsic
 def store(typingctx, address, value):
     """Write all lanes to a byte address."""

@@ -91,7 +91,7 @@ class Paths:
         self.step_of_token = of_token.scatter(2, order.where(visited, self.length), step)[..., : self.length]
 
     def visit(self, values: Tensor) -> Tensor:
-        """(batch, paths or 1, length, ...) in visiting order: (batch * paths, steps, ...); token 0 after a path's end."""
+        """(batch, paths or 1, length, ...) in visiting order: (batch * paths, steps, ...); zero after a path's end."""
         if self.order is None:
             return values.expand(-1, self.paths, *(-1,) * (values.dim() - 2)).flatten(0, 1)
         sample = self.length * torch.arange(self.batch, device=values.device)[:, None]
@@ -100,7 +100,10 @@ class Paths:
             rows = values[:, min(path, values.shape[1] - 1)].flatten(0, 1)
             taken.append(rows.index_select(0, (self.token[:, path] + sample).flatten()))
         taken = [rows.unflatten(0, (self.batch, self.steps)) for rows in taken]
-        return taken[0] if self.paths == 1 else torch.stack(taken, 1).flatten(0, 1)
+        taken = taken[0] if self.paths == 1 else torch.stack(taken, 1).flatten(0, 1)
+        if self.complete:
+            return taken
+        return taken.masked_fill(~self.visited.reshape(*self.visited.shape, *(1,) * (taken.dim() - 2)), 0)
 
     def merge(self, values: Tensor, how: str) -> Tensor:
         """(batch * paths, steps, ...) put back at the tokens and merged: (batch, [paths,] length, ...).

@@ -11,6 +11,8 @@ import ctypes
 import functools
 import hashlib
 import os
+from array import array
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,18 +60,22 @@ class Kernel:
             self.compiled = compile_(self.function)
         return self.compiled.address
 
-    def run(self, record: np.ndarray, items: int) -> None:
-        """Run on as many threads as PyTorch uses, at most one an item; returns when all items are done."""
-        threads = min(torch.get_num_threads(), items)
-        argument = record.ctypes.data
+    @functools.cached_property
+    def call(self):
+        """The compiled function, of a record's address; other Python threads run meanwhile."""
+        return _prototype(self.address)
+
+    def run(self, argument: int, items: int) -> None:
+        """Run with the record at an address on as many threads as PyTorch uses, at most one an item; returns when all are done."""
+        threads = min(torch.get_num_threads(), items) if items > 1 else 1
         if threads <= 1 or os.getpid() != _home:
             # OpenMP's pool does not survive a fork: a forked child (a loader's worker) works alone.
-            _call(self.address, argument)
+            self.call(argument)
         elif _openmp() is not None:
             _openmp().GOMP_parallel(ctypes.c_void_p(self.address), ctypes.c_void_p(argument), threads, 0)
         else:
-            waiting = [_pool().submit(_call, self.address, argument) for _ in range(threads - 1)]
-            _call(self.address, argument)
+            waiting = [_pool().submit(self.call, argument) for _ in range(threads - 1)]
+            self.call(argument)
             for one in waiting:
                 one.result()
 
@@ -93,10 +99,6 @@ def cached_on_disk(source: str):
         numba.config.CACHE_DIR = before
 
 
-def _call(address: int, argument: int) -> None:
-    _prototype(address)(argument)
-
-
 _prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
@@ -114,6 +116,15 @@ def _openmp() -> ctypes.CDLL | None:
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="polymamba")
+
+
+def run_at(kernel: Kernel, items: int, values: Sequence[int]) -> None:
+    """Run a kernel whose record is int64 throughout and holds its own ticket counter: a tenth of a KernelCall's cost.
+
+    Whoever calls keeps the tensors whose addresses are in `values` alive.
+    """
+    record = array("q", values)
+    kernel.run(record.buffer_info()[0], items)
 
 
 class KernelCall:
@@ -151,7 +162,7 @@ class KernelCall:
         counters = torch.zeros(2, dtype=torch.int64)
         self.point(scratch=memory, tickets=counters, slots=counters[1:])
         self.set(scratch_bytes=4 * memory.shape[1])
-        kernel.run(self.record, items)
+        kernel.run(self.record.ctypes.data, items)
 
 
 def rows(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""first_batch.png and worst_predictions.png: what goes in and what goes wrong, drawn by the task."""
+"""first_batch.png, worst_predictions.png, samples.txt: what goes in, what goes wrong, what is written, as the task shows it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .meter import Meter
 
 class Pictures(Callback):
     """Keeps the run's first training batch and draws it a little later, so that drawing does not delay the first step;
-    draws the worst predictions after a test.
+    draws the worst predictions after a test; adds what the model writes to samples.txt after each validation.
 
     Args:
         folder: where the pictures go.
@@ -47,6 +47,14 @@ class Pictures(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw_first_batch(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            with self.meter.paused():
+                text = pl_module.sample()
+            if text is not None:
+                with open(self.folder / "samples.txt", "a", encoding="utf-8", errors="replace") as file:
+                    file.write(f"step {trainer.global_step:,}\n{text}\n\n")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw_first_batch(pl_module)

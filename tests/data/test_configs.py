@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 import polymamba.configs
 
 FILES = sorted((Path(polymamba.configs.__file__).parent / "data").glob("*.yaml"))
-FOR_THE_ENGINE = {"_target_", "domains"}
+FOR_THE_ENGINE = {"_target_", "domains", "choose"}
 
 
 def test_there_are_files():

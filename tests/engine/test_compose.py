@@ -12,7 +12,8 @@ SHIPPED = Groups()
 @pytest.mark.parametrize("group", ["data", "model", "optimizer", "logger", "debug", "experiments"])
 def test_every_shipped_option_fits_its_schema_and_its_target(group):
     for name in SHIPPED.options(group):
-        config = compose([f"{group}={name}"])
+        [domain, *_] = SHIPPED.read(group, name).get("domains", ["vision"])
+        config = compose([f"{group}={name}", *([f"domain={domain}"] if group != "experiments" else [])])
         assert Config.from_plain(config.plain()) == config
 
 
@@ -34,6 +35,19 @@ def test_recipe_follows_the_data_and_the_command_line_beats_it():
     digits, cifar = compose([]), compose(["data=cifar10"])
     assert digits.trainer.epochs != cifar.trainer.epochs
     assert compose(["data=cifar10", "trainer.epochs=7"]).trainer.epochs == 7
+
+
+def test_a_data_set_brings_what_goes_with_it_unless_something_else_is_typed(tmp_path):
+    config = compose(["domain=nlp", "data=trec"])
+    assert (config.task["name"], config.scan["name"]) == ("text_classification", "bidirectional")
+    assert compose(["domain=nlp", "data=trec", "scan=raster"]).scan["name"] == "raster"
+    assert compose(["domain=nlp", "data=trec", "task=language_modelling"]).task["name"] == "language_modelling"
+    assert compose(["domain=nlp"]).scan is None
+    (tmp_path / "mine.yaml").write_text(
+        "defaults:\n  - override /domain: nlp\n  - override /data: trec\n  - override /scan: cross\n"
+        "  - override /task: text_classification\n"
+    )
+    assert compose(["experiments=mine"], Groups(experiments=tmp_path)).scan["name"] == "cross"
 
 
 def test_an_experiment_beats_the_domain_and_debug_beats_it(tmp_path):

@@ -20,7 +20,10 @@ WRONG = {
             "do:      domain=elsewhere model=toy_other",
         ],
     ),
-    "unknown domain": ("domain=toyy", ["there is no domain 'toyy'", "allowed: toy, vision", "do:      domain=toy"]),
+    "unknown domain": (
+        "domain=toyy",
+        ["there is no domain 'toyy'", "allowed: nlp, toy, vision", "do:      domain=toy"],
+    ),
     "misspelt group": ("modle=toy_net", ["there is no key or group 'modle'", "do:      model=toy_net"]),
     "misspelt key": ("trainer.epohcs=3", ["there is no key 'trainer.epohcs'", "do:      trainer.epochs=3"]),
     "misspelt key of the model": ("model.hiden=3", ["'model.hiden'", "model.dropout", "do:      model.hidden=3"]),

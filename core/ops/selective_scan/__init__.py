@@ -5,12 +5,16 @@ reference.py defines it, cpu.py (Numba) and gpu.py (Triton) compute it fast, reg
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
+
 import torch
 from torch import Tensor
 
 from ...errors import UserError
 from ..arguments import check_shape, count_paths, per_path, with_paths
-from ..backends import resolve
+from ..backends import KERNEL_DTYPES, resolve
+from ..one_token import at_once
 from .reference import selective_scan_reference
 from .registration import selective_scan_op
 
@@ -68,6 +72,10 @@ def selective_scan(
     """
     if merge not in MERGES:
         raise UserError(f"unknown merge {merge!r}", given=merge, allowed=MERGES)
+    if x.dim() == 3 and x.shape[1] == 1 and x.numel() and order is None and at_once(x, backend):
+        found = _step(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, merge)
+        if found is not None:
+            return found if return_final_state else found[0]
     given = {"x": (x, 3), "delta": (delta, 3), "A": (A, 2), "B": (B, 4), "C": (C, 4), "D": (D, 1)}
     given |= {"delta_bias": (delta_bias, 1), "initial_state": (initial_state, 3)}
     paths, has_paths = count_paths(order, given)
@@ -88,6 +96,30 @@ def selective_scan(
     if not return_final_state:
         return out
     return out, final_state if has_paths else final_state.squeeze(1)
+
+
+def _step(x, delta, A, B, C, D, z, delta_bias, delta_softplus, state, merge) -> tuple[Tensor, Tensor] | None:
+    """One token the quick way; None where that does not know the case, or the shapes do not fit."""
+    batch, _, channels = x.shape
+    rows, shared = (batch, 1, channels), (batch, 1, A.shape[-1])
+    given = ((delta, rows), (B, shared), (C, shared), (A, (channels, A.shape[-1])), (D, (channels,)), (z, rows))
+    given += ((delta_bias, (channels,)), (state, (batch, *A.shape)))
+    if (
+        merge == "none"
+        or any(t is not None and (t.shape != shape or not _plain(t)) for t, shape in given)
+        or not _plain(x)
+    ):
+        return None
+    return _one_token()(x, delta, A, B, C, D, z, delta_bias, delta_softplus, state)
+
+
+def _plain(tensor: Tensor) -> bool:
+    return tensor.dtype in KERNEL_DTYPES and tensor.device.type == "cpu"
+
+
+@cache
+def _one_token():
+    return import_module(".one_token", __package__).one_token
 
 
 def _with_groups(tensor: Tensor, paths: int, length: int) -> Tensor:

@@ -105,8 +105,6 @@ def _scan(
     if not dt_softplus or tuple(dt_limit) != (0.0, math.inf):
         step = step.clamp(*dt_limit)
     step = way.visit(step)
-    if way.visited is not None and not way.complete:
-        step = step.masked_fill(~way.visited[..., None], 0)
     log_decay = (step.unflatten(0, (batch, paths)) * A.float()[None, :, None]).flatten(0, 1)
     state = None if initial_state is None else initial_state.flatten(0, 1)
     u = way.visit(x)

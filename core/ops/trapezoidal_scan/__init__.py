@@ -104,8 +104,6 @@ def _scan(paths, x, log_decay, dt, trapezoid, B, C, D, order, seq_idx, state, me
     way = Paths(order, seq_idx, batch, paths, x.shape[2], x.device)
     log_decay, dt, trapezoid = (way.visit(t.float()) for t in (log_decay, dt, trapezoid))
     u, b, c = (way.visit(t) for t in (x, B, C))
-    if way.visited is not None and not way.complete:
-        log_decay, dt = (t.masked_fill(~way.visited[..., None], 0) for t in (log_decay, dt))
     own, before = trapezoid * dt, (1 - trapezoid) * dt
     if way.restart is not None:
         before = before.masked_fill(way.restart[..., None], 0)

@@ -90,3 +90,28 @@ class Classify(Task):
         logits = self.model(x)
         loss = nn.functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
         return loss, {"accuracy": (logits.argmax(1) == target).float().mean()}
+
+
+class Bytes:
+    """A tokenizer: every byte is a token, 256 ends a text."""
+
+    vocab_size, end = 257, 256
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def bytes_of(self, ids) -> bytes:
+        return bytes(each for each in ids if each < 256)
+
+
+class Sentences(LightningDataModule):
+    """Text that is only described."""
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "domain": "toy",
+            "name": "toy_text",
+            "tokenizer": Bytes(),
+            "vocab_size": 257,
+            "task": "language_modelling",
+        }

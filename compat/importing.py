@@ -1,0 +1,103 @@
+"""Makes `import mamba_ssm` and `import causal_conv1d` find this core where the real packages are absent."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+
+from .loaded import rewire
+from .names import MODULES, VERSIONS
+
+PACKAGES = tuple(VERSIONS)
+
+
+def install(force: bool = False) -> list[str]:
+    """Let imports of mamba_ssm and causal_conv1d resolve to this core; published code then runs unchanged, on a CPU too.
+
+    Transformers' Mamba, Mamba-2 and FalconMamba use it as well, also where they were imported before.
+
+    Args:
+        force: even where the real package is installed.
+
+    Returns:
+        The packages that now resolve to this core.
+    """
+    finder = _finder() or Finder()
+    taken = [name for name in PACKAGES if force or name in finder.packages or not _real(name)]
+    for name in taken:
+        if name not in finder.packages:
+            _forget(name)
+    finder.packages |= set(taken)
+    if finder not in sys.meta_path:
+        sys.meta_path.insert(0, finder)
+    rewire(taken)
+    return taken
+
+
+def uninstall() -> None:
+    """Undo install: the names resolve to what is installed, or to nothing."""
+    finder = _finder()
+    if finder is None:
+        return
+    sys.meta_path.remove(finder)
+    for name in finder.packages:
+        _forget(name)
+    rewire(finder.packages, back=True)
+
+
+class Finder(MetaPathFinder, Loader):
+    """Finds and makes the modules in names.py."""
+
+    def __init__(self):
+        self.packages: set[str] = set()
+
+    def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
+        if fullname.split(".")[0] not in self.packages or fullname not in MODULES:
+            return None
+        inner = any(name.startswith(f"{fullname}.") for name in MODULES)
+        return ModuleSpec(fullname, self, origin=f"polymamba.compat ({fullname})", is_package=inner)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return Alias(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__version__ = VERSIONS[module.__name__.split(".")[0]]
+        module.__all__ = list(MODULES[module.__name__])
+
+
+class Alias(ModuleType):
+    """A module whose names are looked up where this package has them, at first use."""
+
+    def __getattr__(self, name: str):
+        known = MODULES[self.__name__]
+        if name not in known:
+            raise AttributeError(
+                f"polymamba.compat has no {self.__name__}.{name}; it has {', '.join(known) or 'submodules only'}"
+            )
+        where, there = known[name]
+        value = getattr(import_module(f".{where}", __package__), there)
+        setattr(self, name, value)
+        return value
+
+    def __dir__(self):
+        return sorted({*super().__dir__(), *MODULES[self.__name__]})
+
+
+def _finder() -> Finder | None:
+    return next((finder for finder in sys.meta_path if isinstance(finder, Finder)), None)
+
+
+def _real(name: str) -> bool:
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        return not isinstance(loaded, Alias)
+    return find_spec(name) is not None
+
+
+def _forget(package: str) -> None:
+    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+        del sys.modules[name]

@@ -1,0 +1,46 @@
+"""Where published code looks for which name: module -> {name: (module of this package, name there)}."""
+
+from __future__ import annotations
+
+SCAN = {name: ("scan", name) for name in (
+    "selective_scan_fn", "selective_scan_ref", "mamba_inner_fn", "mamba_inner_fn_no_out_proj", "bimamba_inner_fn",
+)}  # fmt: skip
+CONVOLUTION = {name: ("convolution", name) for name in ("causal_conv1d_fn", "causal_conv1d_update")}
+UPDATE = {"selective_state_update": ("state_update", "selective_state_update")}
+DUALITY = {name: ("duality", name) for name in ("mamba_chunk_scan_combined", "mamba_split_conv1d_scan_combined")}
+NORM = {name: ("norms", name) for name in ("RMSNorm", "layer_norm_fn", "rms_norm_fn")}
+GATED = {
+    "RMSNorm": ("norms", "RMSNormGated"),
+    "rmsnorm_fn": ("norms", "rmsnorm_fn"),
+    "layernorm_fn": ("norms", "layernorm_fn"),
+}
+MAMBA, MAMBA2, MAMBA3 = ({name: ("modules", name)} for name in ("Mamba", "Mamba2", "Mamba3"))
+MODEL = {name: ("language_model", name) for name in ("MambaLMHeadModel", "MixerModel")}
+CONFIG = {"MambaConfig": ("language_model", "MambaConfig")}
+GENERATION = {name: ("language_model", name) for name in ("InferenceParams", "GenerationMixin")}
+
+MODULES: dict[str, dict[str, tuple[str, str]]] = {
+    "mamba_ssm": SCAN | MAMBA | MAMBA2 | MAMBA3 | MODEL | UPDATE | DUALITY,
+    "mamba_ssm.ops": {},
+    "mamba_ssm.ops.selective_scan_interface": SCAN,
+    "mamba_ssm.ops.triton": {},
+    "mamba_ssm.ops.triton.selective_state_update": UPDATE,
+    "mamba_ssm.ops.triton.ssd_combined": DUALITY,
+    "mamba_ssm.ops.triton.layer_norm": NORM,
+    # The name that Vim's fork and older releases have.
+    "mamba_ssm.ops.triton.layernorm": NORM,
+    "mamba_ssm.ops.triton.layernorm_gated": GATED,
+    "mamba_ssm.modules": {},
+    "mamba_ssm.modules.mamba_simple": MAMBA | {"Block": ("language_model", "Block")},
+    "mamba_ssm.modules.block": {"Block": ("language_model", "Block")},
+    "mamba_ssm.modules.mamba2": MAMBA2,
+    "mamba_ssm.modules.mamba3": MAMBA3,
+    "mamba_ssm.models": {},
+    "mamba_ssm.models.config_mamba": CONFIG,
+    "mamba_ssm.models.mixer_seq_simple": MODEL,
+    "mamba_ssm.utils": {},
+    "mamba_ssm.utils.generation": GENERATION,
+    "causal_conv1d": CONVOLUTION,
+    "causal_conv1d.causal_conv1d_interface": CONVOLUTION,
+}
+VERSIONS = {"mamba_ssm": "2.3.2", "causal_conv1d": "1.6.0"}

@@ -1,0 +1,100 @@
+"""Text in the user's own files, of any size."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...core.errors import UserError, closest
+from ..loading import Loading
+from ..sources import TEXT_FILE
+from .documents import Documents, divided, from_files
+from .module import TextData
+
+
+class TextFile(TextData):
+    """Plain text files, memory-mapped: each file is a document, or several with a separator between them.
+
+    Without files for val and test, ten documents or more are dealt out whole by a hash, and of fewer each is cut into
+    three stretches, the first for training.
+
+    Args:
+        files: a path, or several; * and ** match many (recursively), a folder stands for every file below it.
+        val_files, test_files: the same for validation and testing; None: parts of `files`.
+        separator: what stands between documents in a file, like "<|endoftext|>"; None: a file is a document.
+        val_fraction, test_fraction: share of the bytes for validation and testing, where there are no files for them.
+        split_seed: seed of the split.
+        length, tokenizer, vocab_size, batch_size, workers, seed, limit, pin_memory, name: see `PythonDocs`.
+    """
+
+    source = TEXT_FILE
+
+    def __init__(
+        self,
+        files: str | list[str] | None = None,
+        val_files: str | list[str] | None = None,
+        test_files: str | list[str] | None = None,
+        separator: str | None = None,
+        val_fraction: float = 0.05,
+        test_fraction: float = 0.05,
+        split_seed: int = 0,
+        length: int = 512,
+        tokenizer: str = "bytes",
+        vocab_size: int = 4096,
+        batch_size: int = 16,
+        workers: int = 0,
+        seed: int = 0,
+        limit: int | None = None,
+        pin_memory: bool = False,
+        name: str = "text_file",
+    ):
+        super().__init__(name, Loading(batch_size, workers, seed, limit, pin_memory), length, tokenizer, vocab_size)
+        if not files:
+            raise UserError("text_file needs files", do="data.files=FILE, or data.files='FOLDER/**/*.txt'")
+        if separator == "":
+            raise UserError("data.separator is empty", allowed="some text, or null")
+        self.files = {"train": files, "val": val_files, "test": test_files}
+        self.separator, self.split_seed = separator, split_seed
+        self.fractions = {"val": val_fraction, "test": test_fraction}
+        for split, share in self.fractions.items():
+            if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share < 0.5:
+                raise UserError(f"data.{split}_fraction is a share of the text", given=share, allowed="0 to 0.5")
+
+    def load(self) -> dict[str, Documents]:
+        """Map the files; see `TextData.load`."""
+        found = {s: from_files(matched(f), self.separator) for s, f in self.files.items() if f}
+        cut = [split for split in ("val", "test") if split not in found]
+        if cut:
+            if not len(found["train"]):
+                raise UserError("The files are empty", given=f"data.files={self.files['train']}")
+            parts = divided(found["train"], tuple(self.fractions[split] for split in cut), self.split_seed)
+            found |= dict(zip(("train", *cut), parts, strict=True))
+        return found
+
+    def describe(self) -> dict[str, object]:
+        """See `TextData.describe`."""
+        return {**super().describe(), "source": str(self.files["train"])}
+
+
+def matched(patterns: str | Sequence[str]) -> list[Path]:
+    """The files that one or several paths or patterns mean, sorted, each once.
+
+    Raises:
+        UserError: a pattern that matches nothing.
+    """
+    found: set[Path] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        path = Path(pattern).expanduser()
+        if path.is_dir():
+            here = {each for each in path.rglob("*") if each.is_file() and not each.name.startswith(".")}
+        elif path.is_file():
+            here = {path}
+        else:
+            here = {Path(each) for each in glob.glob(str(path), recursive=True) if Path(each).is_file()}
+        if not here:
+            beside = [str(each) for each in path.parent.iterdir()] if path.parent.is_dir() else []
+            near = closest(str(path), beside)
+            raise UserError("no file matches", given=f"data.files={pattern}", do=f"data.files={near}" if near else None)
+        found |= here
+    return sorted(found)

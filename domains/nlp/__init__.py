@@ -1,0 +1,1 @@
+"""Language: models of text, generation from them, and their published checkpoints."""

@@ -1,0 +1,157 @@
+"""Published language models: mamba_ssm's and transformers' files, read and written.
+
+    model = load_pretrained("state-spaces/mamba-130m")          from the hub, or a local folder
+    save_pretrained(model, "folder", naming="transformers")     config.json and model.safetensors
+
+Both namings of Mamba and Mamba-2, and FalconMamba, whose only naming is transformers'.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ...core.errors import UserError
+from .checkpoint_configs import NAMINGS, arguments_of, config_of
+from .models.language_model import LanguageModel
+
+CONFIG, SAFETENSORS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
+OURS, THEIRS, HEAD = "backbone.embedding.weight", "backbone.embeddings.weight", "lm_head.weight"
+
+
+def load_pretrained(
+    source: str | Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None, **options: Any
+) -> LanguageModel:
+    """A published model with its weights.
+
+    Args:
+        source: a folder with config.json and weights, or a name on the Hugging Face hub, like state-spaces/mamba-130m.
+        device, dtype: of the model; None: the CPU, and the dtype of the weights.
+        options: further arguments of LanguageModel, like backend.
+
+    Raises:
+        UserError: no such folder or name, no network, a kind of model that is not known here, weights that do not fit.
+    """
+    folder = Path(source) if Path(source).is_dir() else _from_hub(str(source))
+    config = _read_config(folder)
+    weights = _renamed(_read_weights(folder))
+    kinds = {tensor.dtype for name, tensor in weights.items() if name.endswith("in_proj.weight")}
+    dtype = dtype or (kinds.pop() if len(kinds) == 1 else None)
+    model = LanguageModel(**arguments_of(config), **options, device="meta", dtype=dtype)
+    if model.tie_embeddings:
+        weights.setdefault(HEAD, weights.get(OURS))
+    _check(weights, model, folder)
+    expected = model.state_dict()
+    model.load_state_dict(
+        {name: tensor.to(device, expected[name].dtype) for name, tensor in weights.items()}, assign=True
+    )
+    if model.tie_embeddings:
+        model.lm_head.weight = model.backbone.embedding.weight
+    return model.eval()
+
+
+def save_pretrained(model: LanguageModel, folder: str | Path, naming: str = "mamba_ssm", pickled: bool = False) -> Path:
+    """Writes config.json and the weights so that the original package reads them; returns the folder.
+
+    Args:
+        naming: "mamba_ssm" or "transformers".
+        pickled: pytorch_model.bin (what mamba_ssm itself reads) instead of model.safetensors.
+
+    Raises:
+        UserError: a model that the naming has no words for (attention layers, experts, Mamba-3, ...).
+    """
+    if naming not in NAMINGS:
+        raise UserError(f"unknown naming {naming!r}", given=naming, allowed=NAMINGS)
+    config = config_of(model, naming)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    if naming == "transformers":
+        weights = {THEIRS if name == OURS else name: tensor for name, tensor in weights.items()}
+        if model.tie_embeddings:
+            del weights[HEAD]
+    if pickled:
+        torch.save(weights, folder / PICKLED)
+    else:
+        save_file(weights, folder / SAFETENSORS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {folder / CONFIG}: {error}", do="give the folder of a published model") from error
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """All weights of a folder, in one file or in parts that an index names."""
+    for name, read in ((SAFETENSORS, load_file), (PICKLED, _unpickle)):
+        index = folder / f"{name}.index.json"
+        parts = [name] if (folder / name).is_file() else []
+        if index.is_file():
+            parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if parts:
+            try:
+                return {key: tensor for part in parts for key, tensor in read(folder / part).items()}
+            except (OSError, SafetensorError, RuntimeError, EOFError, UnpicklingError) as error:
+                reason = str(error).split("\n")[0]
+                raise UserError(f"cannot read the weights in {folder}: {reason}", do="fetch the files again") from error
+    raise UserError("there are no weights in this folder", given=folder, allowed=f"{SAFETENSORS} or {PICKLED}")
+
+
+def _unpickle(path: Path) -> dict[str, Tensor]:
+    # Nothing but tensors is ever unpickled: a file from elsewhere may hold code.
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {OURS if name == THEIRS else name: tensor for name, tensor in weights.items()}
+
+
+def _check(weights: Mapping[str, Tensor], model: LanguageModel, folder: Path) -> None:
+    """Raises UserError where weights and model differ in a name or a shape."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    differ = [
+        f"{name}: {found.get(name, 'missing')}, needs {shape}"
+        for name, shape in expected.items()
+        if found.get(name) != shape
+    ]
+    differ += [f"{name}: not known" for name in found if name not in expected]
+    if differ:
+        more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""
+        raise UserError(
+            f"the weights in {folder} are not what its config.json says", given="; ".join(differ[:4]) + more
+        )
+
+
+def _from_hub(name: str) -> Path:
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise UserError(
+            "there is no such folder", given=name, allowed="a folder, or a hub name like state-spaces/mamba-130m"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.safetensors"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=wanted))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=["*.json", "pytorch_model*.bin"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"cannot fetch {name} from the hub", given=str(error).split("\n")[0][:200],
+            allowed="a name that exists there and a network, or a folder",
+            do="without a network: copy the folder here and give its path",
+        ) from error  # fmt: skip
+    return folder

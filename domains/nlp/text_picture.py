@@ -1,0 +1,42 @@
+"""Pictures of text: lines in a fixed-width font, each stretch in its own colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, FAINT, WRONG, RIGHT = "#222222", "#7a7a7a", "#b3261e", "#1b7f4b"
+LINE, WIDTH = 0.19, 0.0815
+Stretch = tuple[str, str]
+
+
+def visible(text: str) -> str:
+    """Text with control characters shown as one sign each (a line's end as ↵), so that every line stays a line."""
+    shown = {"\n": "↵", "\t": "→", " ": " "}
+    return "".join(shown.get(sign, sign if sign.isprintable() else "·") for sign in text)
+
+
+def draw_lines(lines: Sequence[Sequence[Stretch]], heading: str, columns: int = 110) -> Figure:
+    """Draws lines of text.
+
+    Args:
+        lines: each a list of (text, colour); longer ones are cut.
+        heading: one line above all.
+        columns: signs in a line.
+    """
+    from matplotlib.figure import Figure
+
+    width, height = columns * WIDTH + 0.4, LINE * len(lines) + 0.7
+    figure = Figure(figsize=(width, height), dpi=110, facecolor="white")
+    figure.text(0.2 / width, 1 - 0.15 / height, heading, va="top", fontsize=10, color=INK, weight="bold")
+    for number, line in enumerate(lines):
+        at, y = 0, 1 - (0.5 + LINE * number) / height
+        for text, colour in line:
+            shown = visible(text)[: max(0, columns - at)].replace("$", r"\$")
+            x = (0.2 + at * WIDTH) / width
+            figure.text(x, y, shown, va="top", fontsize=9.5, family="DejaVu Sans Mono", color=colour)
+            at += len(visible(text))
+    return figure

@@ -1,0 +1,128 @@
+"""A trained language model goes on with a prompt, and the text appears as it is made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from .config import Config
+from .typed import between, from_mapping, unknown_key
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of the model. max_new_tokens: None: until Ctrl-C. stop: text that ends it, \\n for a line's end."""
+
+    prompt: str = ""
+    max_new_tokens: int | None = field(default=400, metadata=between(1))
+    temperature: float = field(default=0.8, metadata=between(0))
+    top_k: int = field(default=0, metadata=between(0))
+    top_p: float = field(default=0.95, metadata=between(1e-6, 1))
+    min_p: float = field(default=0.0, metadata=between(0, 1))
+    repetition_penalty: float = field(default=1.0, metadata=between(1e-3))
+    stop: str = ""
+    seed: int = field(default=0, metadata=between(0))
+
+
+def read_wanted(arguments: Sequence[str]) -> Wanted:
+    """The `key=value` arguments; the prompt may hold any characters.
+
+    Raises:
+        UserError: an unknown key, a value of the wrong type or outside its range.
+    """
+    words = {each.name for each in fields(Wanted) if each.type == "str"}
+    values: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise UserError(
+                "not of the form key=value", given=argument, allowed=[f"{each.name}=..." for each in fields(Wanted)],
+                do=f'prompt="{argument}"',
+            )  # fmt: skip
+        if key not in {each.name for each in fields(Wanted)}:
+            raise unknown_key(key, ["ckpt", *(each.name for each in fields(Wanted))], value)
+        values[key] = value if key in words else _number(value)
+    return from_mapping(Wanted, values)
+
+
+def predict(
+    config: Config,
+    checkpoint: Path,
+    wanted: Wanted,
+    *,
+    allow: Sequence[str] = (),
+    write: Callable[[str], Any] | None = None,
+) -> str:
+    """Writes the prompt and what the model makes of it, piece by piece.
+
+    Args:
+        config: the configuration of the run that the checkpoint is from.
+        checkpoint: a checkpoint folder.
+        wanted: what was asked for.
+        allow: further packages that a `_target_` may come from.
+        write: where the pieces go; None: standard output, at once.
+
+    Returns:
+        the new text.
+
+    Raises:
+        UserError: the run is not a language model, or its weights do not fit.
+    """
+    write = write or _show
+    model, tokenizer = _language_model(config, checkpoint, allow)
+    from ..domains.nlp.generation import stream
+
+    options = {each.name: getattr(wanted, each.name) for each in fields(Wanted) if each.name != "prompt"}
+    options["stop"] = wanted.stop.replace("\\n", "\n").replace("\\t", "\t")
+    said = []
+    write(wanted.prompt)
+    for step in stream(model, wanted.prompt, tokenizer, **options):
+        if step.text[0]:
+            write(step.text[0])
+            said.append(step.text[0])
+    write("\n")
+    return "".join(said)
+
+
+def _language_model(config: Config, checkpoint: Path, allow: Sequence[str]) -> tuple[Any, Any]:
+    """The model with its weights on the run's device, and the data's tokenizer."""
+    from .build import build
+    from .checkpoint import read_weights
+    from .hardware import choose_hardware
+    from .parts import build_scan, check_fit
+
+    hardware = choose_hardware(config.trainer)
+    describe = dict(build(config.data, allow).describe())
+    tokenizer = describe.get("tokenizer")
+    model = None if tokenizer is None else build(config.model, allow, describe=describe, scan=build_scan(config))
+    if not hasattr(model, "lm_head"):
+        raise UserError(
+            "this run is not a language model: it cannot go on with a text", given=f"data={describe.get('name')}, "
+            f"model={config.model.get('name')}", allowed="runs of domain=nlp task=language_modelling",
+            do="python eval.py ckpt=... tests other models",
+        )  # fmt: skip
+    weights = read_weights(checkpoint)
+    check_fit(weights, model)
+    model.load_state_dict(weights)
+    return model.to(hardware.device).eval(), tokenizer
+
+
+def _show(text: str) -> None:
+    # Half a surrogate or a letter that the terminal's encoding lacks must not end the text.
+    sys.stdout.write(text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8"))
+    sys.stdout.flush()
+
+
+def _number(text: str) -> Any:
+    if text in ("null", "none", "None", ""):
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

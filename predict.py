@@ -1,0 +1,8 @@
+"""Lets a trained language model go on with a text: python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def "."""
+
+import sys
+
+from polymamba.engine.command_line import main
+
+if __name__ == "__main__":
+    sys.exit(main(job="predict"))

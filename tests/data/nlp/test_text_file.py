@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from polymamba.core.errors import UserError
+from polymamba.data.nlp import TextFile
+from polymamba.data.nlp.text_file import matched
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i in range(30):
+        path = tmp_path / "texts" / ("deep" if i % 2 else "") / f"{i:02}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"file {i} " * (5 + i))
+    (tmp_path / "texts" / ".hidden").write_text("not this")
+    (tmp_path / "one.md").write_text("abcdefghij" * 100)
+    return tmp_path
+
+
+def size(part):
+    return int(part.sizes.sum())
+
+
+def test_what_patterns_match(folder):
+    assert len(matched(str(folder / "texts"))) == 30
+    assert len(matched(str(folder / "texts" / "*.txt"))) == 15
+    assert len(matched([str(folder / "**" / "*.txt"), str(folder / "texts"), str(folder / "one.md")])) == 31
+    with pytest.raises(UserError, match="no file matches") as caught:
+        matched(str(folder / "one.mdd"))
+    assert caught.value.do == f"data.files={folder / 'one.md'}"
+
+
+def test_many_files_are_dealt_out(folder):
+    parts = TextFile(str(folder / "texts"), val_fraction=0.1, test_fraction=0.2).load()
+    assert sum(map(len, parts.values())) == 30
+    assert size(parts["val"]) / sum(map(size, parts.values())) == pytest.approx(0.1, abs=0.06)
+    assert all(isinstance(shard, np.memmap) for shard in parts["train"].shards)
+
+
+def test_one_file_is_cut(folder):
+    parts = TextFile(str(folder / "one.md"), val_fraction=0.1, test_fraction=0.2).load()
+    assert {split: size(part) for split, part in parts.items()} == {"train": 700, "val": 100, "test": 200}
+
+
+def test_files_of_their_own(folder):
+    one, texts = str(folder / "one.md"), str(folder / "texts")
+    parts = TextFile(texts, val_files=one, test_files=one).load()
+    assert (len(parts["train"]), size(parts["val"]), size(parts["test"])) == (30, 1000, 1000)
+    parts = TextFile(one, test_files=texts, val_fraction=0.1).load()
+    assert (size(parts["train"]), size(parts["val"]), len(parts["test"])) == (900, 100, 30)
+
+
+def test_separated_documents_through_the_tokenizer(folder):
+    path = folder / "stories.txt"
+    path.write_text("<|endoftext|>".join(f"Once there were {i} little mice." for i in range(40)))
+    data = TextFile(str(path), separator="<|endoftext|>", tokenizer="bpe", vocab_size=280, length=32, batch_size=2)
+    told = data.describe()
+    assert told["source"] == str(path)
+    text = "".join(
+        data.tokenizer.decode(batch["labels"][batch["labels"] >= 0].tolist()) for batch in data.test_dataloader()
+    )
+    assert text.count("Once there were") == len(data.load()["test"])
+    assert "endoftext" not in text
+
+
+def test_settings(folder):
+    one = str(folder / "one.md")
+    with pytest.raises(UserError, match="needs files"):
+        TextFile()
+    with pytest.raises(UserError, match="separator is empty"):
+        TextFile(one, separator="")
+    with pytest.raises(UserError, match="val_fraction"):
+        TextFile(one, val_fraction=0.7)
+    (folder / "empty.txt").write_text("")
+    with pytest.raises(UserError, match="files are empty"):
+        TextFile(str(folder / "empty.txt")).setup()

@@ -1,0 +1,201 @@
+"""Checkpoints that transformers reads and writes, in both directions, and mamba_ssm's files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from polymamba.core.errors import UserError
+from polymamba.domains.nlp.checkpoints import load_pretrained, save_pretrained
+from polymamba.domains.nlp.models.language_model import LanguageModel
+
+KINDS = {
+    "mamba": {"mixer": "mamba", "mixer_options": {"d_state": 8}},
+    "mamba_biased": {"mixer": "mamba", "mixer_options": {"bias": True, "dt_rank": 3}, "tie_embeddings": False},
+    "falcon_mamba": {"mixer": "mamba", "mixer_options": {"norms": "weightless"}},
+    "mamba2": {"mixer": "mamba2", "mixer_options": {"d_state": 16, "headdim": 16}},
+}
+SIZES = {
+    "mamba": ("Mamba", {}),
+    "falcon_mamba": ("FalconMamba", {}),
+    "mamba2": ("Mamba2", {"head_dim": 16, "num_heads": 8}),
+}
+
+WRITTEN = [(kind, "transformers") for kind in KINDS] + [(kind, "mamba_ssm") for kind in KINDS if kind != "falcon_mamba"]
+
+
+@pytest.fixture
+def transformers(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return pytest.importorskip("transformers", reason="transformers is in the extra 'bench'")
+
+
+def ours(kind):
+    torch.manual_seed(0)
+    model = LanguageModel(250, d_model=64, n_layer=2, **KINDS[kind])
+    with torch.no_grad():
+        for parameter in model.parameters():  # far from where training starts, so that nothing is nearly zero
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def theirs(transformers, kind):
+    name, more = SIZES[kind]
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=256, hidden_size=64, num_hidden_layers=2, state_size=16, tie_word_embeddings=kind != "mamba2",
+        **({"n_groups": 1, **more} if kind == "mamba2" else more),
+    )  # fmt: skip
+    torch.manual_seed(1)
+    return getattr(transformers, f"{name}ForCausalLM")(config).eval()
+
+
+def tokens(seed=2):
+    return torch.randint(0, 250, (2, 21), generator=torch.Generator().manual_seed(seed))
+
+
+def assert_same(mine, other):
+    with torch.no_grad():
+        logits, expected = mine(tokens())[0], other(tokens()).logits
+    assert expected.std() > 0.05
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", SIZES)
+def test_reads_what_transformers_writes(kind, transformers, tmp_path):
+    model = theirs(transformers, kind)
+    model.save_pretrained(tmp_path)
+    assert_same(load_pretrained(tmp_path), model)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_transformers_reads_what_is_written(kind, transformers, tmp_path):
+    model = ours(kind)
+    save_pretrained(model, tmp_path, naming="transformers")
+    loaded, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert_same(model, loaded.eval())
+
+
+@pytest.mark.parametrize(("kind", "naming"), WRITTEN)
+@pytest.mark.parametrize("pickled", [False, True])
+def test_there_and_back(kind, naming, pickled, tmp_path):
+    model = ours(kind)
+    again = load_pretrained(save_pretrained(model, tmp_path, naming, pickled))
+    assert (again.lm_head.weight is again.backbone.embedding.weight) == model.tie_embeddings
+    with torch.no_grad():
+        assert torch.equal(again(tokens())[0], model(tokens())[0])
+
+
+def test_the_original_package_finds_its_own_words(tmp_path):
+    model = ours("mamba2")
+    save_pretrained(model, tmp_path, "mamba_ssm")
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["ssm_cfg"] == {"layer": "Mamba2", "d_state": 16, "headdim": 16}
+    assert (config["d_model"], config["n_layer"], config["vocab_size"]) == (64, 2, 250)
+    names = set(load_file(tmp_path / "model.safetensors"))
+    assert {"backbone.embedding.weight", "lm_head.weight", "backbone.layers.1.mixer.A_log"} <= names
+
+
+def test_the_published_configs_words(tmp_path):
+    """config.json of state-spaces/mamba-130m and of mamba2attn-2.7b, in a smaller size."""
+    config = {
+        "d_model": 32, "n_layer": 2, "vocab_size": 50, "ssm_cfg": {}, "rms_norm": True, "residual_in_fp32": True,
+        "fused_add_norm": True, "pad_vocab_size_multiple": 8,
+    }  # fmt: skip
+    attention = {
+        "causal": True, "d_conv": 4, "head_dim": 16, "num_heads": 3, "out_proj_bias": False, "qkv_proj_bias": False,
+        "rotary_emb_dim": 8,
+    }  # fmt: skip
+    hybrid = {"ssm_cfg": {"layer": "Mamba2", "d_state": 8, "headdim": 8}, "attn_layer_idx": [1], "attn_cfg": attention}
+    for words, layer, shape in ((config, "Mamba", (128, 32)), ({**config, **hybrid}, "Attention", (144, 32))):
+        from polymamba.domains.nlp.checkpoint_configs import arguments_of
+
+        model = LanguageModel(**arguments_of(words))
+        assert type(model.layers[1].mixer).__name__ == layer
+        assert model.layers[1].mixer.in_proj.weight.shape == shape
+        assert model.lm_head.out_features == 56
+
+
+def test_parts_and_half_precision(tmp_path):
+    model = ours("mamba")
+    save_pretrained(model, tmp_path)
+    weights = {name: tensor.bfloat16() for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+    (tmp_path / "model.safetensors").unlink()
+    names, index = sorted(weights), {}
+    for part, chosen in enumerate((names[::2], names[1::2])):
+        save_file({name: weights[name] for name in chosen}, tmp_path / f"part{part}.safetensors")
+        index |= dict.fromkeys(chosen, f"part{part}.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    again = load_pretrained(tmp_path)
+    assert again.layers[0].mixer.in_proj.weight.dtype == torch.bfloat16
+    assert again.layers[0].mixer.A_log.dtype == torch.float32
+    again = load_pretrained(tmp_path, dtype=torch.float32)
+    assert again.layers[0].mixer.in_proj.weight.dtype == torch.float32
+
+
+def test_matches_falcon_mambas_answers(golden):
+    meta = golden.meta_of("hf_falcon_mamba")
+    from polymamba.domains.nlp.checkpoint_configs import arguments_of
+
+    def rename(name):
+        return name.replace("backbone.embedding.", "backbone.embeddings.")
+
+    model = golden.fill(LanguageModel(**arguments_of(meta["args"])), rename)
+    with torch.no_grad():
+        logits, _ = model(golden.seeded(2, 64, low=0, high=250))
+    result = golden.compare("hf_falcon_mamba", logits, model, rename)
+    assert max(result["errors"]) < 1e-5
+    assert (result["missing"], result["extra"], result["shapes"]) == ([], [], [])
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def test_mistakes_are_explained(tmp_path, monkeypatch, capsys):
+    for name, message in (("no/such/folder", "no such folder"), ("nowhere", "no such folder")):
+        with pytest.raises(UserError, match=message):
+            load_pretrained(name)
+    with pytest.raises(UserError, match=r"config\.json"):
+        load_pretrained(tmp_path)
+    save_pretrained(ours("mamba"), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "n_layer": 3}))
+    with pytest.raises(UserError, match=r"layers\.2.*missing"):
+        load_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(UserError, match="gpt2"):
+        load_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(UserError, match="cannot read the weights"):
+        load_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="no weights"):
+        load_pretrained(tmp_path)
+    torch.save({"x": Evil()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="cannot read the weights"):
+        load_pretrained(tmp_path)
+    assert "code ran" not in capsys.readouterr().out
+    with pytest.raises(UserError, match="unknown naming"):
+        save_pretrained(ours("mamba"), tmp_path, "tensorflow")
+    hybrid = LanguageModel(50, 32, 2, attention_layers=[1], attention_options={"num_heads": 2})
+    for naming in ("mamba_ssm", "transformers"):
+        with pytest.raises(UserError):
+            save_pretrained(hybrid, tmp_path, naming)
+
+
+def test_without_a_network_the_hub_is_a_clear_error(monkeypatch, tmp_path):
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="from the hub"):
+        load_pretrained("state-spaces/no-such-model-here")

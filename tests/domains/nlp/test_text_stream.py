@@ -1,0 +1,66 @@
+"""Text appears as soon as it is certain, never in halves of characters, never with a part of a stop string."""
+
+from __future__ import annotations
+
+import pytest
+
+from polymamba.domains.nlp.text_stream import TextStream
+
+
+class Words:
+    """A tokenizer that writes a space before every word but the first, as SentencePiece's do."""
+
+    vocab_size, end = 3, None
+    words = ("a", "b", "c")
+
+    def encode(self, text):
+        return [self.words.index(each) for each in text.split()]
+
+    def bytes_of(self, ids):
+        return " ".join(self.words[each] for each in ids).encode()
+
+
+def pieces(tokenizer, text, stop=(), before=()):
+    line = TextStream(tokenizer, before, stop)
+    said = []
+    for token in tokenizer.encode(text):
+        said.append(line.feed(token))
+        if line.stopped:
+            break
+    return [*said, line.finish()], line
+
+
+def test_characters_are_whole(byte_tokenizer):
+    said, _ = pieces(byte_tokenizer, "aé𝄞b")
+    assert said == ["a", "", "é", "", "", "", "𝄞", "b", ""]
+
+
+def test_half_a_character_at_the_end_is_marked(byte_tokenizer):
+    line = TextStream(byte_tokenizer, [])
+    assert [line.feed(0xC3), line.finish()] == ["", "\ufffd"]
+
+
+def test_what_may_become_a_stop_string_waits(byte_tokenizer):
+    said, line = pieces(byte_tokenizer, "one\n\ntwo", ["\n\n"])
+    assert said == ["o", "n", "e", "", "", ""]
+    assert line.stopped
+    said, line = pieces(byte_tokenizer, "a\nb\n", ["\n\n"])
+    assert said == ["a", "", "\nb", "", "\n"]
+    assert not line.stopped
+
+
+@pytest.mark.parametrize("text", ["xababacy", "abac", "ababababac!"])
+def test_overlapping_beginnings_of_a_stop_string(byte_tokenizer, text):
+    said, line = pieces(byte_tokenizer, text, ["abac"])
+    assert "".join(said) == text[: text.index("abac")]
+    assert line.stopped
+
+
+def test_the_first_of_several_stop_strings(byte_tokenizer):
+    said, _ = pieces(byte_tokenizer, "one, two. three", [".", ", t", ""])
+    assert "".join(said) == "one"
+
+
+def test_how_a_token_is_written_depends_on_the_one_before():
+    assert pieces(Words(), "a b c")[0] == ["a", " b", " c", ""]
+    assert pieces(Words(), "b c", before=[0])[0] == [" b", " c", ""]

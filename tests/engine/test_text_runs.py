@@ -1,0 +1,109 @@
+"""Whole runs on text: trained, sampled, stopped, resumed bit for bit, tested again from the command line."""
+
+import signal
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from polymamba.data.nlp.tokenizer import load_tokenizer
+from polymamba.engine import checkpoint as files
+from polymamba.engine.compose import check, compose
+from polymamba.engine.evaluate import evaluate
+from polymamba.engine.parts import build_parts, with_tokenizer
+from polymamba.engine.run_folder import read_config
+from polymamba.engine.stop import Stopped
+from polymamba.engine.train import train
+
+SMALL = ("trainer.progress=none", "model.d_model=16", "model.n_layer=1", "model.backend=reference")
+
+
+class StopAt(Callback):
+    """Asks for an end after an optimizer step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POLYMAMBA_CACHE", str(tmp_path / "cache"))
+    text = "".join(f"{i} and {i + 1} make {2 * i + 1}.\n" for i in range(60))
+    (tmp_path / "sums.txt").write_text(text)
+
+    def start(*arguments, callbacks=(), resume=None):
+        config = check(read_config(resume.parent.parent)) if resume else compose(["domain=nlp", *SMALL, *arguments])
+        return train(config, callbacks=callbacks, resume=resume, say=lambda text: None, typed=arguments)
+
+    return start
+
+
+TEXT = (
+    "data=text_file", "data.files=sums.txt", "data.length=32", "data.batch_size=4", "data.tokenizer=bpe", "data.vocab_size=270",
+    "trainer.steps=12", "trainer.val_every_steps=6", "task.sample=8",
+)  # fmt: skip
+
+
+def test_a_language_model_stopped_and_resumed_is_as_if_never_stopped(run, tmp_path):
+    whole = run(*TEXT, "run_dir=whole")
+    with pytest.raises(Stopped):
+        run(*TEXT, "run_dir=parts", callbacks=[StopAt(8)])
+    resumed = run(resume=files.find("parts")[0])
+    weights = [files.read_weights((each.folder / "checkpoints" / "last").resolve()) for each in (whole, resumed)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert whole.metrics == resumed.metrics
+    assert set(whole.metrics) == {"test/loss", "test/perplexity_per_token", "test/bits_per_byte"}
+    folder = tmp_path / "whole"
+    assert {"first_batch.png", "worst_predictions.png", "progress.png"} <= {path.name for path in folder.iterdir()}
+    samples = (folder / "samples.txt").read_text()
+    assert samples == (tmp_path / "parts" / "samples.txt").read_text()
+    assert samples.startswith("step 6\n")
+    assert "step 12\n" in samples
+    assert load_tokenizer(folder / "tokenizer.json").vocab_size <= 270
+
+
+def test_other_text_is_tested_with_the_runs_own_tokenizer(run, tmp_path):
+    result = run(*TEXT, "trainer.steps=2", "run_dir=first")
+    (tmp_path / "other.txt").write_text("quite another kind of text; " * 60)
+    stored = read_config(result.folder)
+    stored["data"] |= {"files": "other.txt", "name": "other"}
+    found = evaluate(check(stored), files.find("first")[0], say=lambda text: None)
+    assert 0 < found["test/bits_per_byte"] < 10
+    same = evaluate(check(read_config(result.folder)), files.find("first", ("best",))[0], say=lambda text: None)
+    assert same == pytest.approx(result.metrics)
+    text = "3 and 4 make 7. quite another"
+    own = load_tokenizer(result.folder / "tokenizer.json")
+    task = build_parts(with_tokenizer(check(stored), result.folder))
+    assert task.describe["tokenizer"].encode(text) == own.encode(text)
+    assert build_parts(check(stored)).describe["tokenizer"].encode(text) != own.encode(text)
+
+
+def test_recall_at_several_lengths(run, tmp_path):
+    lengths = "data.test_lengths=[16,48]"
+    result = run(
+        "data=induction_heads", "data.length=16", lengths, "data.samples=32", "data.val_samples=8", "data.test_samples=8",
+        "trainer.epochs=2", "task.chunk=20", "run_dir=recall",
+    )  # fmt: skip
+    named = {"test/loss", "test/accuracy", "test/accuracy_at_16", "test/accuracy_at_48"}
+    assert set(result.metrics) == named
+    parts = [result.metrics[f"test/accuracy_at_{length}"] for length in (16, 48)]
+    assert result.metrics["test/accuracy"] == pytest.approx(sum(parts) / 2)
+    assert (tmp_path / "recall" / "worst_predictions.png").exists()
+
+
+def test_the_plan_speaks_of_tokens(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.txt").write_text("some words " * 200)
+    said = []
+    config = compose(["domain=nlp", *SMALL, "data=text_file", "data.files=words.txt", "data.length=64", "debug=fast"])
+    train(config, say=said.append)
+    lines = {line.split()[0]: line for line in said[1].strip().splitlines()}
+    assert "64 tokens (bytes, 257)" in lines["data"]
+    assert "64 tokens, " in lines["compute"]
+    assert "FLOPs a sample" in lines["compute"]
+    assert "LanguageModelling" in lines["domain"]
