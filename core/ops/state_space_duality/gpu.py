@@ -22,6 +22,7 @@ from .gpu_backward_kernels import grad_bc_kernel, grad_x_kernel
 from .gpu_kernels import output_kernel, pass_kernel, states_kernel
 
 SMALLEST = 16  # side of a block that is multiplied: what matrix units take
+REGISTERS = 255  # a thread; left to itself the assembler aims lower and moves some to memory
 PASSED, PASS_WARPS = 512, 2  # numbers of the state that one program of the chain carries
 LOWEST = -1000.0  # of log_decay: exp of it is 0, and differences of running sums stay numbers
 PRODUCTS = {torch.bfloat16: "bf16", torch.float16: "tf32", torch.float32: "tf32x3"}
@@ -74,6 +75,9 @@ class Plan(NamedTuple):
     def tile(self, kernel: str) -> Tile:
         """No larger than what there is to work on."""
         tile = TILES[self.kind][kernel]
+        even = self.width <= tile.width and self.width % SMALLEST == self.states % SMALLEST == 0
+        if kernel in ("grad_x", "grad_bc") and not even:  # masks and loops take registers
+            tile = tile._replace(width=SMALLEST, states=SMALLEST)
         return tile._replace(width=_side(min(self.width, tile.width)), states=_side(min(self.states, tile.states)))
 
     def constants(self, kernel: str) -> dict[str, int | str]:
@@ -81,7 +85,7 @@ class Plan(NamedTuple):
         tile = self.tile(kernel)
         sizes = {"P": self.width, "N": self.states, "Q": self.steps, "R": self.rank, "KIND": self.kind}
         sizes |= {"BQ": _side(self.steps * self.rank), "BP": tile.width, "BN": tile.states}
-        return sizes | {"num_warps": tile.warps, "num_stages": tile.stages}
+        return sizes | {"num_warps": tile.warps, "num_stages": tile.stages, "maxnreg": REGISTERS}
 
 
 class _Steps(NamedTuple):

@@ -45,12 +45,13 @@ def compiled(name: str, architecture: int, dtype: str, width=64, states=128, ran
     kind = KINDS[dtype]
     plan = gpu.Plan(2, 4096, 32, width, 1, states, rank, 64, gpu.ROWS[kind] // rank, kind)
     constants = plan.constants(name)
-    kernel, warps, stages = KERNELS[name], constants.pop("num_warps"), constants.pop("num_stages")
+    kernel = KERNELS[name]
+    warps, stages, most = (constants.pop(option) for option in ("num_warps", "num_stages", "maxnreg"))
     absent = set(absent) & {parameter.name for parameter in kernel.params}
     if name != "states":
         absent -= {"p_w"}
     constants |= {"BACK": "p_w" in absent, "HB": 8}
-    return resources(kernel, architecture, dtype, warps, absent, None, STRIDES, stages, **constants)
+    return resources(kernel, architecture, dtype, warps, absent, most, STRIDES, stages, **constants)
 
 
 def test_interpreted_kernels_match_the_reference():
