@@ -149,5 +149,15 @@ def test_experts_are_where_they_were_asked_for_and_balanced():
 
     model = tiny(experts=4, d_intermediate=24, experts_every=2).train()
     assert [layer.has_mlp for layer in model.layers] == [False, True, False]
+    assert model.auxiliary_loss() is None
     model(tokens(2, 20))
     assert balance_loss(model) >= 1 - 1e-6
+    torch.testing.assert_close(model.auxiliary_loss(), 0.01 * balance_loss(model))
+    (gradient,) = torch.autograd.grad(model.auxiliary_loss(), model.layers[1].mlp.router.weight)
+    assert gradient.any()
+
+
+def test_without_experts_nothing_is_added_to_the_loss():
+    model = tiny().train()
+    model(tokens(2, 20))
+    assert model.auxiliary_loss() is None
