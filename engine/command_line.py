@@ -156,12 +156,16 @@ def _weights(options: Options, example: str) -> tuple[Path, list[str]]:
 def _checkpoint(key: str, where: str, prefer: tuple[str, ...]) -> tuple[Path, str | None]:
     if not Path(where).exists():
         parent = next((each for each in Path(where).parents if each.is_dir()), Path())
-        names = sorted(each.name for each in parent.iterdir() if each.is_dir() and not each.name.startswith("."))
         # A folder that merely looks alike and holds no run would be the wrong thing to type.
-        near = closest(Path(where).name, [name for name in names if (parent / name / "checkpoints").is_dir()])
+        beside = sorted(each.parent for each in parent.glob("*/checkpoints"))
+        runs = beside or sorted(
+            (each.parent for each in Path("runs").glob("*/*/*/checkpoints")), key=lambda run: run.name
+        )
+        near = closest(Path(where).name, [run.name for run in beside])
         raise UserError(
             "there is no such run or checkpoint", given=f"{key}={where}",
-            allowed=f"in {parent}/: {', '.join(names[-8:]) or 'nothing'}", do=f"{key}={parent / near}" if near else None,
+            allowed=[str(run) for run in runs[-8:]] or "a run's folder; there is none here yet",
+            do=f"{key}={parent / near}" if near else None,
         )  # fmt: skip
     from .checkpoint import find
 
