@@ -32,6 +32,53 @@ class Rates(NamedTuple):
     tokens_per_second: float | None
 
 
+class Stopwatch:
+    """Seconds of a clock since `start`, less those in which it was paused.
+
+    Args:
+        clock: seconds from any fixed moment.
+    """
+
+    def __init__(self, clock: Callable[[], float]):
+        self.clock = clock
+        self._started: float | None = None
+        self._paused_at: float | None = None
+        self._paused = 0.0
+
+    def start(self) -> None:
+        """Counts from zero."""
+        self._started, self._paused, self._paused_at = self.clock(), 0.0, None
+
+    def pause(self, since: float | None = None) -> None:
+        """Stops counting, as of a moment of the clock that may lie back; once stopped, only such a moment changes it."""
+        if self._started is not None and (self._paused_at is None or since is not None):
+            self._paused_at = self.clock() if since is None else since
+
+    def resume(self) -> None:
+        """Counts again."""
+        if self._paused_at is not None:
+            self._paused += self.clock() - self._paused_at
+            self._paused_at = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and is not paused."""
+        return self._started is not None and self._paused_at is None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds counted; 0 before the start."""
+        if self._started is None:
+            return 0.0
+        now = self.clock() if self._paused_at is None else self._paused_at
+        return now - self._started - self._paused
+
+    @property
+    def paused_seconds(self) -> float:
+        """Seconds not counted."""
+        return self._paused + (0.0 if self._paused_at is None else self.clock() - self._paused_at)
+
+
 class Meter(Callback):
     """Counts what training does and the time it takes; validation, what surrounds it (checkpoints), and pictures do not count.
 
@@ -40,62 +87,65 @@ class Meter(Callback):
     Args:
         window: number of optimizer steps that the speed is averaged over.
         clock: seconds from any fixed moment.
+        processor_clock: seconds of processor time that this process has taken, over all its threads.
 
     Attributes:
         smoothed: moving average of every training scalar ("train/loss", …), as tensors on the model's device, so that
             nothing waits for the device until somebody looks.
         epoch: epoch of the last batch, from 0 (the trainer's own is one further once training has ended).
-        seconds_before: seconds of training that earlier parts of a resumed run took.
+        seconds_before, processor_before: what earlier parts of a resumed run took.
     """
 
-    def __init__(self, window: int = 50, clock: Callable[[], float] = time.perf_counter):
-        self.clock = clock
+    def __init__(
+        self,
+        window: int = 50,
+        clock: Callable[[], float] = time.perf_counter,
+        processor_clock: Callable[[], float] = time.process_time,
+    ):
+        self._watch, self._processor = Stopwatch(clock), Stopwatch(processor_clock)
         self.smoothed: dict[str, Tensor] = {}
         self.epoch = 0
-        self.seconds_before = 0.0
+        self.seconds_before = self.processor_before = 0.0
         self.window = window
         self._marks: deque[Mark] = deque()
         self._sums: dict[str, Tensor] = {}
         self._batches = 0
         self._seen = 0
-        self._started: float | None = None
-        self._paused_at: float | None = None
-        self._paused = 0.0
-        self._batch_ended: float | None = None
+        self._batch_ended: tuple[float, float] | None = None
         self._first_step = 0
         self._world = 1
         self._samples, self._tokens = 0, 0
 
     def elapsed(self) -> float:
         """Seconds of training since this process started to train."""
-        if self._started is None:
-            return 0.0
-        now = self.clock() if self._paused_at is None else self._paused_at
-        return now - self._started - self._paused
+        return self._watch.seconds
+
+    def processor_seconds(self) -> float:
+        """Seconds of processor time that training took, over all threads, earlier parts of a resumed run included."""
+        return self.processor_before + self._processor.seconds
 
     @property
     def paused_seconds(self) -> float:
         """Seconds spent in validation and pictures since this process started to train."""
-        return self._paused + (0.0 if self._paused_at is None else self.clock() - self._paused_at)
+        return self._watch.paused_seconds
 
     def pause(self) -> None:
         """Stops counting time; does nothing where it is stopped."""
-        if self._paused_at is None and self._started is not None:
-            self._paused_at = self.clock()
+        self._watch.pause()
+        self._processor.pause()
 
     def resume(self) -> None:
         """Counts time again."""
-        if self._paused_at is not None:
-            self._paused += self.clock() - self._paused_at
-            self._paused_at = None
+        self._watch.resume()
+        self._processor.resume()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Work that is not training."""
-        was_paused = self._paused_at is not None
+        was_running = self._watch.running
         self.pause()
         yield
-        if not was_paused:
+        if was_running:
             self.resume()
 
     def rates(self) -> Rates:
@@ -126,7 +176,9 @@ class Meter(Callback):
         return means
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started, self._paused, self._paused_at, self._batch_ended = self.clock(), 0.0, None, None
+        self._watch.start()
+        self._processor.start()
+        self._batch_ended = None
         self._first_step, self._world = trainer.global_step, trainer.world_size
         self._samples, self._tokens = 0, 0
         self._marks = deque(maxlen=self.window * trainer.accumulate_grad_batches + 1)
@@ -144,13 +196,14 @@ class Meter(Callback):
         tokens = pl_module.tokens(batch)
         self._tokens = None if tokens is None or self._tokens is None else self._tokens + tokens
         self._marks.append(Mark(self.elapsed(), trainer.global_step, self._samples, self._tokens))
-        self._batch_ended = self.clock()
+        self._batch_ended = self._watch.clock(), self._processor.clock()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # What came between the last batch and now (a checkpoint, say) was not training either.
         self.pause()
-        if self._paused_at is not None and self._batch_ended is not None:
-            self._paused_at = self._batch_ended
+        if self._batch_ended is not None:
+            self._watch.pause(self._batch_ended[0])
+            self._processor.pause(self._batch_ended[1])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.pause()
@@ -159,6 +212,7 @@ class Meter(Callback):
         # The sums, so that the means of a resumed run's first row cover the same batches as an uninterrupted run's.
         return {
             "seconds": self.seconds_before + self.elapsed(),
+            "processor_seconds": self.processor_seconds(),
             "epoch": self.epoch,
             "seen": self._seen,
             "smoothed": dict(self.smoothed),
@@ -168,6 +222,7 @@ class Meter(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds_before = state_dict["seconds"]
+        self.processor_before = state_dict.get("processor_seconds", 0.0)
         self.epoch, self._seen = state_dict["epoch"], state_dict["seen"]
         self.smoothed = dict(state_dict["smoothed"])
         self._sums, self._batches = dict(state_dict["sums"]), state_dict["batches"]

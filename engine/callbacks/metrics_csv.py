@@ -15,8 +15,8 @@ class MetricsCSV(Callback):
     """Writes metrics.csv: training scalars as means over the steps since the last row, validation and test results.
 
     Columns: step (optimizer steps done), epoch, stage ("train", "val" or "test"), seconds (of training, over all
-    resumed parts), the metrics by their names, learning_rate, gradient_norm (before clipping), seconds_per_step,
-    samples_per_second, tokens_per_second, memory_gb.
+    resumed parts), cpu_seconds (processor time of the same, over all threads), the metrics by their names,
+    learning_rate, gradient_norm (before clipping), seconds_per_step, samples_per_second, tokens_per_second, memory_gb.
 
     Args:
         path: the file.
@@ -78,4 +78,5 @@ class MetricsCSV(Callback):
             step = int(self.table.rows[-1]["step"])
         row = {"step": step, "epoch": self.meter.epoch, "stage": stage}
         row["seconds"] = round(self.meter.seconds_before + self.meter.elapsed(), 3)
+        row["cpu_seconds"] = round(self.meter.processor_seconds(), 3)
         self.table.add({**row, **(figures if stage == "train" else found)})

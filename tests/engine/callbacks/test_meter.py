@@ -49,6 +49,19 @@ def test_speed_excludes_validation_and_the_first_batch(make_task, make_loader, m
     assert meter.elapsed() == pytest.approx(60 + 14 * 0.5), "the clock runs on after training"
 
 
+def test_processor_time_is_that_of_training_alone(make_task, make_loader, make_trainer, clock):
+    wall = [0.0]
+    meter = Meter(clock=lambda: wall[0], processor_clock=clock)
+    meter.load_state_dict(
+        {"seconds": 0.0, "processor_seconds": 100.0, "epoch": 0, "seen": 0, "smoothed": {}, "sums": {}, "batches": 0}
+    )
+    trainer = make_trainer([Saving(clock), meter, Passing(clock)], max_epochs=3, val_check_interval=2)
+    trainer.fit(make_task(), make_loader(40), make_loader(16, shuffle=False))
+    assert meter.processor_seconds() == pytest.approx(100 + 60 + 14 * 0.5)
+    assert meter.state_dict()["processor_seconds"] == meter.processor_seconds()
+    assert meter.elapsed() == 0
+
+
 def test_accumulated_batches_make_one_step(make_task, make_loader, make_trainer, clock):
     meter = Meter(clock=clock)
     trainer = make_trainer([meter, Passing(clock)], max_epochs=2, accumulate_grad_batches=4)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from polymamba.engine.callbacks import default_callbacks, published_weights
 from polymamba.engine.callbacks.step_seeds import seed_generators
 
-TIMES = ("seconds", "seconds_per_step", "samples_per_second", "tokens_per_second", "memory_gb")
+TIMES = ("seconds", "cpu_seconds", "seconds_per_step", "samples_per_second", "tokens_per_second", "memory_gb")
 
 
 class Greedy(Dataset):
