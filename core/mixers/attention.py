@@ -117,7 +117,9 @@ class Attention(nn.Module):
         qkv, conv = self._convolve(self.in_proj(x), state, seq_idx)
         sizes = [self.num_heads, self.num_heads_kv, self.num_heads_kv]
         query, key, value = qkv.unflatten(-1, (-1, self.head_dim)).split(sizes, 2)
-        sequence, position = _numbers(x, state, seq_idx)
+        past = 0 if state is None else state.key.shape[1]
+        before = None if state is None else state.sequence
+        sequence, position = sequence_numbers(x.shape[0], x.shape[1], past, before, seq_idx, x.device)
         if self.rotary_size:
             turn = (position, self.rotary_size, self.rotary_base, self.rotary_interleaved)
             query, key = rotate(query, *turn), rotate(key, *turn)
@@ -125,11 +127,10 @@ class Attention(nn.Module):
             key, value = (
                 torch.cat([old.to(new.dtype), new], 1) for old, new in ((state.key, key), (state.value, value))
             )
-        length, past = x.shape[1], key.shape[1] - x.shape[1]
-        mask = self._mask(length, past, sequence, x.device)
+        mask = attention_mask(x.shape[1], past, sequence, self.causal, x.device)
         y = F.scaled_dot_product_attention(
             query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), mask,
-            is_causal=self.causal and mask is None and length > 1, scale=self.softmax_scale,
+            is_causal=self.causal and mask is None and x.shape[1] > 1, scale=self.softmax_scale,
             enable_gqa=self.num_heads_kv != self.num_heads,
         )  # fmt: skip
         y = self.out_proj(y.transpose(1, 2).flatten(2))
@@ -154,32 +155,46 @@ class Attention(nn.Module):
         weight = self.conv1d.weight.squeeze(1)
         return causal_conv1d(qkv, weight, self.conv1d.bias, None, order, seq_idx, before, True, self.backend)
 
-    def _mask(self, length: int, past: int, sequence: Tensor | None, device: torch.device) -> Tensor | None:
-        """Who sees whom, (length, past + length) or (batch, 1, length, past + length); None: all that causality allows."""
-        if sequence is None and (not self.causal or past == 0 or length == 1):
-            return None
-        query, key = torch.arange(past, past + length, device=device), torch.arange(past + length, device=device)
-        mask = query[:, None] >= key if self.causal else None
-        if sequence is None:
-            return mask
-        own = sequence[:, past:]
-        together = (own[:, :, None] == sequence[:, None, :]) & (own >= 0)[:, :, None]
-        if mask is not None:
-            together = together & mask
-        # Padding sees itself: a row without anything to see has no softmax.
-        return (together | (query[:, None] == key))[:, None]
+
+def attention_mask(
+    length: int, past: int, sequence: Tensor | None, causal: bool, device: torch.device
+) -> Tensor | None:
+    """Who sees whom, (length, past + length) or (batch, 1, length, past + length); None: all that causality allows.
+
+    Args:
+        length, past: new tokens, and those of a state before them.
+        sequence: of each of them, what `sequence_numbers` returns.
+        causal: whether tokens see only those before them and themselves.
+    """
+    if sequence is None and (not causal or past == 0 or length == 1):
+        return None
+    query, key = torch.arange(past, past + length, device=device), torch.arange(past + length, device=device)
+    mask = query[:, None] >= key if causal else None
+    if sequence is None:
+        return mask
+    own = sequence[:, past:]
+    together = (own[:, :, None] == sequence[:, None, :]) & (own >= 0)[:, :, None]
+    if mask is not None:
+        together = together & mask
+    # Padding sees itself: a row without anything to see has no softmax.
+    return (together | (query[:, None] == key))[:, None]
 
 
-def _numbers(x: Tensor, state: AttentionState | None, seq_idx: Tensor | None) -> tuple[Tensor | None, Tensor]:
-    """Sequence of each token, the past included (None: one for all), and position of each new token within its sequence."""
-    batch, length = x.shape[:2]
-    past = 0 if state is None else state.key.shape[1]
-    before = None if state is None else state.sequence
+def sequence_numbers(
+    batch: int, length: int, past: int, before: Tensor | None, seq_idx: Tensor | None, device: torch.device
+) -> tuple[Tensor | None, Tensor]:
+    """Sequence of each token, the past included (None: one for all), and position of each new token within its sequence.
+
+    Args:
+        batch, length, past: sizes; tokens of a state are the past ones.
+        before: (batch, past), the past ones' sequences, -1 at padding; None: one for all.
+        seq_idx: (batch, length), of the new tokens, as mixers take it.
+    """
     if seq_idx is None and before is None:
-        return None, torch.arange(past, past + length, device=x.device)
+        return None, torch.arange(past, past + length, device=device)
     if before is None:
-        before = torch.zeros(batch, past, dtype=torch.int64, device=x.device)
-    number = runs(torch.zeros(batch, length, dtype=torch.int64, device=x.device) if seq_idx is None else seq_idx)
+        before = torch.zeros(batch, past, dtype=torch.int64, device=device)
+    number = runs(torch.zeros(batch, length, dtype=torch.int64, device=device) if seq_idx is None else seq_idx)
     last = before.amax(1, keepdim=True).clamp_min(0) if past else torch.zeros_like(before[:, :0].sum(1, keepdim=True))
     seen = (before == last).sum(1, keepdim=True)
     position = places(number) + torch.where(number == 0, seen, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,24 @@ CONFIGS = sorted((Path(polymamba.configs.__file__).parent / "model").glob("*.yam
 CONFIGS = [path for path in CONFIGS if "nlp" in OmegaConf.load(path).domains]
 
 
+def target_of(config):
+    if "transformer" in config._target_:
+        pytest.importorskip("transformers")
+    module, _, name = config._target_.rpartition(".")
+    return getattr(import_module(module), name)
+
+
 def test_there_are_configs():
-    assert {path.stem for path in CONFIGS} >= {"mamba_lm", "mamba2_lm", "mamba3_lm", "hybrid_lm", "moe_mamba"}
+    assert {path.stem for path in CONFIGS} >= {
+        "mamba_lm", "mamba2_lm", "mamba3_lm", "hybrid_lm", "moe_mamba", "transformer_lm",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_keys_are_the_arguments_of_build(path):
-    keys = set(OmegaConf.load(path)) - {"_target_", "name", "domains"}
-    assert keys == set(inspect.signature(build).parameters) - {"describe", "scan"}
+def test_config_keys_are_the_arguments_of_its_target(path):
+    config = OmegaConf.load(path)
+    keys = set(config) - {"_target_", "name", "domains"}
+    assert keys == set(inspect.signature(target_of(config)).parameters) - {"describe", "scan"}
 
 
 def test_the_data_set_chooses_the_size_and_the_user_overrides_it():
@@ -80,7 +91,7 @@ def test_every_config_makes_a_model_that_reads_token_by_token(path):
     torch.manual_seed(0)
     options = OmegaConf.to_container(OmegaConf.load(path))
     chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "domains")}
-    model = build(TEXT, **chosen).eval()
+    model = target_of(OmegaConf.load(path))(TEXT, **chosen).eval()
     assert 1e5 < model.flops(1) / 32 < 1e8
     text, states, pieces = torch.randint(0, 250, (2, 9)), None, []
     with torch.no_grad():
