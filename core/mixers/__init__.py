@@ -14,12 +14,13 @@ MIXERS = {
     "mamba": ("mamba", "Mamba"),
     "mamba2": ("mamba2", "Mamba2"),
     "mamba3": ("mamba3", "Mamba3"),
+    "s4d": ("s4d", "S4D"),
     "attention": ("attention", "Attention"),
 }
 
 
 def get(name: str) -> type:
-    """The mixer's class by its name: "mamba", "mamba2", "mamba3" or "attention"."""
+    """The mixer's class by its name: "mamba", "mamba2", "mamba3", "s4d" (does not select) or "attention"."""
     if name not in MIXERS:
         near = closest(name, MIXERS)
         raise UserError(f"unknown mixer {name!r}", given=name, allowed=MIXERS, do=f"mixer={near}" if near else None)

@@ -56,7 +56,7 @@ class LanguageModel(nn.Module):
     Args:
         vocab_size: tokens of the vocabulary.
         d_model, n_layer: width and number of layers.
-        mixer: "mamba", "mamba2" or "mamba3". mixer_options: its arguments besides d_model, backend, device and dtype.
+        mixer: "mamba", "mamba2", "mamba3" or "s4d". mixer_options: its arguments besides d_model, backend, device and dtype.
         attention_layers: layers whose mixer is attention (a hybrid). attention_options: its arguments.
         d_intermediate: channels of a gated MLP after every mixer; 0: none.
         experts: more than 0: the MLP becomes a mixture of this many. experts_options: MixtureOfExperts's further arguments.

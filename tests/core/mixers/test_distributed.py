@@ -13,6 +13,7 @@ OPTIONS = {
     "mamba": {"d_state": 4},
     "mamba2": {"d_state": 8, "headdim": 8},
     "mamba3": {"d_state": 8, "headdim": 8},
+    "s4d": {"d_state": 4},
     "attention": {"num_heads": 2},
 }
 STEPS = 3

@@ -1,4 +1,4 @@
-"""What Mamba-2 and Mamba-3 must both do: sequences in pieces, packed, padded, along any scan, traced."""
+"""What Mamba-2, Mamba-3 and S4D must all do: sequences in pieces, packed, padded, along any scan, traced."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ KINDS = {
     "mamba3, normed": ("mamba3", {"is_outproj_norm": True, "A_activation": "softplus", "rope_fraction": 1.0}),
     "mamba3, several inputs": ("mamba3", {"is_mimo": True, "mimo_rank": 3}),
     "mamba3, several inputs, normed": ("mamba3", {"is_mimo": True, "mimo_rank": 2, "is_outproj_norm": True}),
+    "s4d": ("s4d", {}),
+    "s4d, biased": ("s4d", {"bias": True, "conv_bias": False, "d_conv": 3, "expand": 1}),
 }
-BOTH = ["mamba2", "mamba3", "mamba3, several inputs"]
+HEADED = ["mamba2", "mamba3", "mamba3, several inputs"]
+ONE_OF_EACH = [*HEADED, "s4d"]
 
 
 def mixer(kind, dtype=torch.float64, **options):
     torch.manual_seed(0)
     name, chosen = KINDS[kind]
-    made = get(name)(16, d_state=6, headdim=8, **chosen | options, dtype=dtype)
+    heads = {} if name == "s4d" else {"headdim": 8}
+    made = get(name)(16, d_state=6, **heads | chosen | options, dtype=dtype)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -134,7 +138,7 @@ def test_padded_rows_equal_short_ones(kind, side):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
 def test_padding_reaches_nobody(kind, dtype):
     made, x = mixer(kind, dtype, scan="bidirectional"), tokens(2, 8, 16, dtype=dtype)
     seq_idx = torch.tensor([[-1, -1, 0, 0, -1, 0, 1, -1], [0, 0, 0, -1, -1, 2, 2, 2]])
@@ -182,7 +186,7 @@ def _bias(made):
 
 
 def test_scans_of_one_float32_path_agree_with_float64():
-    for kind in BOTH:
+    for kind in ONE_OF_EACH:
         made, x = mixer(kind, scan="cross", axes=2), tokens(2, 12, 16)
         expected = made(x, (3, 4))[0]
         assert close(made.float()(x.float(), (3, 4))[0].double(), expected)
@@ -209,7 +213,7 @@ def test_empty_input(kind, dtype):
     assert made(tokens(0, 4, 16, dtype=dtype))[0].shape == (0, 4, 16)
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
 def test_half_precision(kind):
     made, x = mixer(kind, torch.float32), tokens(2, 40, 16, dtype=torch.float32).bfloat16()
     expected = made(x.float())[0]
@@ -220,7 +224,7 @@ def test_half_precision(kind):
     assert close(y.float(), expected, 5e-2)
 
 
-@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
 def test_a_state_needs_one_raster_path(kind):
     state = mixer(kind)(tokens(1, 4, 16))[1]
     for scan in ("reverse", "bidirectional"):
@@ -230,14 +234,18 @@ def test_a_state_needs_one_raster_path(kind):
             made(tokens(1, 4, 16), state=state)
 
 
-@pytest.mark.parametrize("kind", BOTH)
-def test_wrong_options_and_grids(kind):
-    with pytest.raises(UserError, match="merge"):
-        mixer(kind, merge="product")
+@pytest.mark.parametrize("kind", HEADED)
+def test_wrong_heads(kind):
     with pytest.raises(UserError, match="headdim"):
         get(KINDS[kind][0])(16, headdim=5)
     with pytest.raises(UserError, match="groups"):
         mixer(kind, ngroups=3)
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+def test_wrong_options_and_grids(kind):
+    with pytest.raises(UserError, match="merge"):
+        mixer(kind, merge="product")
     with pytest.raises(UserError, match="10 tokens"):
         mixer(kind, scan="bidirectional")(tokens(1, 10, 16), (3, 4))
     with pytest.raises(UserError, match="axes"):
@@ -245,7 +253,7 @@ def test_wrong_options_and_grids(kind):
 
 
 def test_flops_grow_with_what_is_computed():
-    for kind in BOTH:
+    for kind in ONE_OF_EACH:
         once, cross = (mixer(kind, scan=scan, axes=2).flops((4, 4)) for scan in ("raster", "cross"))
         made = mixer(kind)
         assert once > 2 * 16 * 16 * (made.in_proj.out_features + made.d_inner)

@@ -1,4 +1,4 @@
-"""Mamba-2 and Mamba-3 under torch.compile and torch.export."""
+"""Mamba-2, Mamba-3 and S4D under torch.compile and torch.export."""
 
 import pytest
 import torch
@@ -6,14 +6,18 @@ import torch
 from polymamba.core.mixers import get, walk
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
+HEADS = {"headdim": 8}
 CASES = {
-    "mamba2": ("mamba2", {}, False),
-    "mamba2, cross": ("mamba2", {"scan": "cross", "axes": 2}, False),
-    "mamba2, packed": ("mamba2", {}, True),
-    "mamba3": ("mamba3", {}, False),
-    "mamba3, cross": ("mamba3", {"scan": "cross", "axes": 2}, False),
-    "mamba3, packed": ("mamba3", {}, True),
-    "mamba3, several inputs": ("mamba3", {"is_mimo": True}, False),
+    "mamba2": ("mamba2", HEADS, False),
+    "mamba2, cross": ("mamba2", HEADS | {"scan": "cross", "axes": 2}, False),
+    "mamba2, packed": ("mamba2", HEADS, True),
+    "mamba3": ("mamba3", HEADS, False),
+    "mamba3, cross": ("mamba3", HEADS | {"scan": "cross", "axes": 2}, False),
+    "mamba3, packed": ("mamba3", HEADS, True),
+    "mamba3, several inputs": ("mamba3", HEADS | {"is_mimo": True}, False),
+    "s4d": ("s4d", {}, False),
+    "s4d, cross": ("s4d", {"scan": "cross", "axes": 2}, False),
+    "s4d, packed": ("s4d", {}, True),
 }
 
 
@@ -22,7 +26,7 @@ class Mixed(torch.nn.Module):
 
     def __init__(self, name, options):
         super().__init__()
-        self.mixer, self.grid = get(name)(16, d_state=4, headdim=8, **options), (3, 4)
+        self.mixer, self.grid = get(name)(16, d_state=4, **options), (3, 4)
 
     def forward(self, x, seq_idx=None):
         return self.mixer(x, self.grid, seq_idx=seq_idx)[0]
@@ -58,7 +62,7 @@ def test_exports_with_any_batch(case):
     torch.testing.assert_close(exported.module()(*more), model(*more))
 
 
-@pytest.mark.parametrize("case", ["mamba2", "mamba3"])
+@pytest.mark.parametrize("case", ["mamba2", "mamba3", "s4d"])
 def test_compiles_to_machine_code(case):
     model, inputs = make(case)
     torch._dynamo.reset()
