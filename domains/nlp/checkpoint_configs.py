@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...core.errors import UserError
+from . import checkpoint_jamba
 from .models.language_model import LanguageModel
 
 NAMINGS = ("mamba_ssm", "transformers")
+KINDS = ("mamba", "mamba2", "falcon_mamba", "jamba")
 LAYERS = {"Mamba1": "mamba", "Mamba2": "mamba2", "Mamba3": "mamba3"}
 # mamba_ssm's arguments that choose one of its kernels, or that stand for what here follows from other things.
 KERNEL_CHOICES = ("layer", "chunk_size", "use_fast_path", "use_mem_eff_path", "fuse_pregate_headwise_norm")
@@ -28,10 +30,10 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     if "d_model" in config:
         return _from_mamba_ssm(config)
     kind = config.get("model_type")
-    if kind not in ("mamba", "mamba2", "falcon_mamba"):
-        raise UserError(
-            "this kind of model is not known here", given=f"model_type={kind}", allowed="mamba, mamba2, falcon_mamba"
-        )
+    if kind not in KINDS:
+        raise UserError("this kind of model is not known here", given=f"model_type={kind}", allowed=KINDS)
+    if kind == "jamba":
+        return checkpoint_jamba.arguments_of(config)
     return _from_transformers(config, kind)
 
 
@@ -122,7 +124,9 @@ def _to_mamba_ssm(model: LanguageModel) -> dict[str, Any]:
 def _to_transformers(model: LanguageModel) -> dict[str, Any]:
     options = _plain_options(model)
     norms = options.get("norms", "none")
-    if model.attention_layers or model.d_intermediate or model.mixer not in DEFAULTS or norms == "learned":
+    if norms == "learned":
+        return checkpoint_jamba.config_of(model)
+    if model.attention_layers or model.d_intermediate or model.mixer not in DEFAULTS:
         raise UserError("transformers has no such model", given=_features(model), do="naming=mamba_ssm")
     mixing = {**DEFAULTS[model.mixer], **options}
     kind = "falcon_mamba" if norms == "weightless" else model.mixer

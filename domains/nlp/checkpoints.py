@@ -3,7 +3,7 @@
     model = load_pretrained("state-spaces/mamba-130m")          from the hub, or a local folder
     save_pretrained(model, "folder", naming="transformers")     config.json and model.safetensors
 
-Both namings of Mamba and Mamba-2, and FalconMamba, whose only naming is transformers'.
+Both namings of Mamba and Mamba-2, and FalconMamba and Jamba, whose only naming is transformers'.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...core.errors import UserError
+from . import checkpoint_jamba
 from .checkpoint_configs import NAMINGS, arguments_of, config_of
 from .models.language_model import LanguageModel
 
@@ -42,7 +43,7 @@ def load_pretrained(
     """
     folder = Path(source) if Path(source).is_dir() else _from_hub(str(source))
     config = _read_config(folder)
-    weights = _renamed(_read_weights(folder))
+    weights = _to_ours(_read_weights(folder), config)
     kinds = {tensor.dtype for name, tensor in weights.items() if name.endswith("in_proj.weight")}
     dtype = dtype or (kinds.pop() if len(kinds) == 1 else None)
     model = LanguageModel(**arguments_of(config), **options, device="meta", dtype=dtype)
@@ -75,9 +76,9 @@ def save_pretrained(model: LanguageModel, folder: str | Path, naming: str = "mam
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     if naming == "transformers":
-        weights = {THEIRS if name == OURS else name: tensor for name, tensor in weights.items()}
         if model.tie_embeddings:
             del weights[HEAD]
+        weights = _to_theirs(weights, model, config)
     if pickled:
         torch.save(weights, folder / PICKLED)
     else:
@@ -114,8 +115,16 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _to_ours(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    if config.get("model_type") == "jamba":
+        return checkpoint_jamba.to_ours(weights)
     return {OURS if name == THEIRS else name: tensor for name, tensor in weights.items()}
+
+
+def _to_theirs(weights: Mapping[str, Tensor], model: LanguageModel, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    if config["model_type"] == "jamba":
+        return checkpoint_jamba.to_theirs(weights, model)
+    return {THEIRS if name == OURS else name: tensor for name, tensor in weights.items()}
 
 
 def _check(weights: Mapping[str, Tensor], model: LanguageModel, folder: Path) -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from polymamba.core.errors import UserError
 from polymamba.domains.nlp.checkpoints import load_pretrained, save_pretrained
+from polymamba.domains.nlp.generation import generate
 from polymamba.domains.nlp.models.language_model import LanguageModel
 
 KINDS = {
@@ -17,14 +18,47 @@ KINDS = {
     "mamba_biased": {"mixer": "mamba", "mixer_options": {"bias": True, "dt_rank": 3}, "tie_embeddings": False},
     "falcon_mamba": {"mixer": "mamba", "mixer_options": {"norms": "weightless"}},
     "mamba2": {"mixer": "mamba2", "mixer_options": {"d_state": 16, "headdim": 16}},
+    "jamba": {
+        "mixer_options": {"norms": "learned", "norm_eps": 1e-5},
+        "attention_layers": [1, 3],
+        "attention_options": {"num_heads": 4, "num_heads_kv": 2},
+        "d_intermediate": 48,
+        "mlp_options": {"multiple_of": 1},
+        "experts": 4,
+        "expert_layers": [2],
+        "experts_options": {"top_k": 2, "capacity_factor": None, "activation": "silu", "gated": True},
+    },
 }
 SIZES = {
     "mamba": ("Mamba", {}),
     "falcon_mamba": ("FalconMamba", {}),
     "mamba2": ("Mamba2", {"head_dim": 16, "num_heads": 8}),
+    "jamba": ("Jamba", {"attn_layer_period": 3, "attn_layer_offset": 1}),
+    "jamba_biased": (
+        "Jamba",
+        {
+            "attn_layer_period": 2,
+            "attn_layer_offset": 0,
+            "expert_layer_period": 3,
+            "expert_layer_offset": 2,
+            "mamba_proj_bias": True,
+            "mamba_conv_bias": False,
+            "mamba_dt_rank": 3,
+            "mamba_d_conv": 3,
+        },
+    ),
+    "jamba_without_experts": ("Jamba", {"num_experts": 1, "rms_norm_eps": 1e-3}),
+}
+SMALL_JAMBA = {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 40,
+    "num_experts": 4,
+    "mamba_d_state": 8,
 }
 
-WRITTEN = [(kind, "transformers") for kind in KINDS] + [(kind, "mamba_ssm") for kind in KINDS if kind != "falcon_mamba"]
+ONE_NAMING = ("falcon_mamba", "jamba")
+WRITTEN = [(kind, "transformers") for kind in KINDS] + [(kind, "mamba_ssm") for kind in KINDS if kind not in ONE_NAMING]
 
 
 @pytest.fixture
@@ -35,7 +69,7 @@ def transformers(monkeypatch):
 
 def ours(kind):
     torch.manual_seed(0)
-    model = LanguageModel(250, d_model=64, n_layer=2, **KINDS[kind])
+    model = LanguageModel(250, d_model=64, n_layer=4 if kind == "jamba" else 2, **KINDS[kind])
     with torch.no_grad():
         for parameter in model.parameters():  # far from where training starts, so that nothing is nearly zero
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -44,12 +78,18 @@ def ours(kind):
 
 def theirs(transformers, kind):
     name, more = SIZES[kind]
+    small = {"Mamba2": {"n_groups": 1}, "Jamba": SMALL_JAMBA}.get(name, {})
     config = getattr(transformers, f"{name}Config")(
-        vocab_size=256, hidden_size=64, num_hidden_layers=2, state_size=16, tie_word_embeddings=kind != "mamba2",
-        **({"n_groups": 1, **more} if kind == "mamba2" else more),
+        vocab_size=256, hidden_size=64, num_hidden_layers=7 if name == "Jamba" else 2, state_size=16,
+        tie_word_embeddings=kind not in ("mamba2", "jamba"), **small | more,
     )  # fmt: skip
     torch.manual_seed(1)
-    return getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    if name == "Jamba":
+        with torch.no_grad():  # far from where training starts: norms that are not 1, experts that differ
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
 
 
 def tokens(seed=2):
@@ -80,6 +120,58 @@ def test_transformers_reads_what_is_written(kind, transformers, tmp_path):
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert_same(model, loaded.eval())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [kind for kind in SIZES if "jamba" in kind])
+def test_jamba_in_pieces_says_what_the_whole_says(kind, transformers, tmp_path):
+    model = theirs(transformers, kind)
+    model.save_pretrained(tmp_path)
+    mine, states, found = load_pretrained(tmp_path), None, []
+    for piece in tokens().split([5, 1, 1, 9, 5], 1):
+        with torch.no_grad():
+            logits, states = mine(piece, states)
+        found.append(logits)
+    with torch.no_grad():
+        expected = model(tokens()).logits
+    torch.testing.assert_close(torch.cat(found, 1), expected, rtol=1e-4, atol=1e-4)
+    decoded = generate(mine, list(tokens()[:, :9]), max_new_tokens=8, temperature=0, end_token=-1).tokens
+    theirs_decoded = model.generate(tokens()[:, :9], max_new_tokens=8, do_sample=False, eos_token_id=None)
+    assert decoded == theirs_decoded[:, 9:].tolist()
+
+
+def test_joined_experts_are_read_too(tmp_path):
+    """transformers' modules hold gate and up in one tensor, gates first."""
+    model = ours("jamba")
+    save_pretrained(model, tmp_path, naming="transformers")
+    weights = load_file(tmp_path / "model.safetensors")
+    experts = [f"model.layers.2.feed_forward.experts.{number}." for number in range(4)]
+    parts = {
+        part: torch.stack([weights.pop(f"{each}{part}_proj.weight") for each in experts])
+        for part in ("gate", "up", "down")
+    }
+    weights["model.layers.2.feed_forward.experts.gate_up_proj"] = torch.cat([parts["gate"], parts["up"]], 1)
+    weights["model.layers.2.feed_forward.experts.down_proj"] = parts["down"]
+    save_file(weights, tmp_path / "model.safetensors")
+    with torch.no_grad():
+        assert torch.equal(load_pretrained(tmp_path)(tokens())[0], model(tokens())[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mlp_options": {}}, "another size"),
+        ({"attention_layers": [0, 1, 3]}, "attn layers"),
+        ({"expert_layers": None, "experts_every": 2}, "without an MLP"),
+        ({"experts_options": {"top_k": 2}}, "experts of another kind"),
+        ({"attention_options": {"num_heads": 4, "rotary_fraction": 0.5}}, "rotary_fraction"),
+        ({"norm_eps": 1e-6}, "eps"),
+    ],
+)
+def test_what_jamba_has_no_words_for_is_refused(change, message, tmp_path):
+    model = LanguageModel(50, d_model=64, n_layer=4, **KINDS["jamba"] | change)
+    with pytest.raises(UserError, match=message):
+        save_pretrained(model, tmp_path, naming="transformers")
 
 
 @pytest.mark.parametrize(("kind", "naming"), WRITTEN)
