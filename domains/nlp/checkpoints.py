@@ -41,8 +41,8 @@ def load_pretrained(
     Raises:
         UserError: no such folder or name, no network, a kind of model that is not known here, weights that do not fit.
     """
-    folder = Path(source) if Path(source).is_dir() else _from_hub(str(source))
-    config = _read_config(folder)
+    folder = published_folder(source)
+    config = read_config(folder)
     weights = _to_ours(_read_weights(folder), config)
     kinds = {tensor.dtype for name, tensor in weights.items() if name.endswith("in_proj.weight")}
     dtype = dtype or (kinds.pop() if len(kinds) == 1 else None)
@@ -87,7 +87,21 @@ def save_pretrained(model: LanguageModel, folder: str | Path, naming: str = "mam
     return folder
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def published_folder(source: str | Path) -> Path:
+    """The folder itself, or the files of a name on the hub (config, weights, tokenizer), fetched where they are not yet here.
+
+    Raises:
+        UserError: no such folder or name, no network.
+    """
+    return Path(source) if Path(source).is_dir() else _from_hub(str(source))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a published model's config.json says.
+
+    Raises:
+        UserError: there is none, or it is no JSON.
+    """
     try:
         return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -152,11 +166,13 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted = ["*.json", "*.safetensors"]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=wanted))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=["*.json", "pytorch_model*.bin"]))
+        folder = Path(snapshot_download(name, allow_patterns=["*.json"]))
+        # A kind of model that is not known here is said before gigabytes are fetched.
+        arguments_of(read_config(folder))
+        snapshot_download(name, allow_patterns=["model*.safetensors"])
+        if not any(folder.glob("model*.safetensors")):
+            snapshot_download(name, allow_patterns=["pytorch_model*.bin"])
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"cannot fetch {name} from the hub", given=str(error).split("\n")[0][:200],
