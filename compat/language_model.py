@@ -1,22 +1,18 @@
-"""mamba_ssm's language model and what its callers import beside it (models/, utils/generation.py, utils/hf.py)."""
+"""mamba_ssm's language model (models/)."""
 
 from __future__ import annotations
 
 from collections import namedtuple
 from dataclasses import asdict, dataclass, field
 
-import torch
 from torch import Tensor
 
-from ..core.stack import ResidualBlock
 from ..domains.nlp.checkpoint_configs import arguments_of, config_of
 from ..domains.nlp.checkpoints import load_pretrained, save_pretrained
-from ..domains.nlp.generation import generate
-from ..domains.nlp.models.language_model import Backbone, LanguageModel
+from ..domains.nlp.models.language_model import LanguageModel
+from .generation import GenerationMixin, InferenceParams
 
 CausalLMOutput = namedtuple("CausalLMOutput", ["logits", "states"])
-GenerationOutput = namedtuple("GenerationOutput", ["sequences", "scores"])
-Block, MixerModel = ResidualBlock, Backbone
 
 
 @dataclass
@@ -35,46 +31,6 @@ class MambaConfig:
     fused_add_norm: bool = True
     pad_vocab_size_multiple: int = 8
     tie_embeddings: bool = True
-
-
-@dataclass
-class InferenceParams:
-    """What upstream's layers are handed to find their caches."""
-
-    max_seqlen: int
-    max_batch_size: int
-    seqlen_offset: int = 0
-    batch_size_offset: int = 0
-    key_value_memory_dict: dict = field(default_factory=dict)
-    lengths_per_sample: Tensor | None = None
-
-    def reset(self, max_seqlen: int, max_batch_size: int) -> None:
-        """Begin new sequences; caches stay where they are."""
-        self.max_seqlen, self.max_batch_size, self.seqlen_offset = max_seqlen, max_batch_size, 0
-
-
-class GenerationMixin:
-    """`generate` with upstream's arguments."""
-
-    @torch.inference_mode()
-    def generate(
-        self, input_ids: Tensor, max_length: int, top_k=1, top_p=0.0, min_p=0.0, temperature=1.0, repetition_penalty=1.0,
-        eos_token_id=None, seed=0, return_dict_in_generate=False, **_,
-    ) -> Tensor | GenerationOutput:  # fmt: skip
-        """Continue (batch, length) prompts to max_length tokens, prompt included; top_k=1 takes the likeliest token.
-
-        Rows that end early are filled up with the end token. Further arguments (cg, output_scores, ...) change nothing.
-        """
-        chosen = {"temperature": 0.0} if top_k == 1 else {"temperature": temperature, "top_k": top_k or None}
-        result = generate(
-            self, list(input_ids), max_new_tokens=max_length - input_ids.shape[1], top_p=top_p or 1.0, min_p=min_p,
-            repetition_penalty=repetition_penalty, end_token=-1 if eos_token_id is None else eos_token_id, seed=seed, **chosen,
-        )  # fmt: skip
-        longest = max((len(row) for row in result.tokens), default=0)
-        rows = [row + [eos_token_id] * (longest - len(row)) for row in result.tokens]
-        new = torch.tensor(rows, dtype=input_ids.dtype, device=input_ids.device).view(len(rows), longest)
-        sequences = torch.cat([input_ids, new], dim=1)
-        return GenerationOutput(sequences, ()) if return_dict_in_generate else sequences
 
 
 class MambaLMHeadModel(GenerationMixin, LanguageModel):

@@ -15,9 +15,11 @@ GATED = {
     "layernorm_fn": ("norms", "layernorm_fn"),
 }
 MAMBA, MAMBA2, MAMBA3 = ({name: ("modules", name)} for name in ("Mamba", "Mamba2", "Mamba3"))
-MODEL = {name: ("language_model", name) for name in ("MambaLMHeadModel", "MixerModel")}
+BLOCK = {"Block": ("blocks", "Block")}
+MODEL = {"MambaLMHeadModel": ("language_model", "MambaLMHeadModel")}
+MODELS = MODEL | {name: ("blocks", name) for name in ("MixerModel", "create_block")}
 CONFIG = {"MambaConfig": ("language_model", "MambaConfig")}
-GENERATION = {name: ("language_model", name) for name in ("InferenceParams", "GenerationMixin")}
+GENERATION = {name: ("generation", name) for name in ("InferenceParams", "GenerationMixin", "decode")}
 
 MODULES: dict[str, dict[str, tuple[str, str]]] = {
     "mamba_ssm": SCAN | MAMBA | MAMBA2 | MAMBA3 | MODEL | UPDATE | DUALITY,
@@ -31,13 +33,16 @@ MODULES: dict[str, dict[str, tuple[str, str]]] = {
     "mamba_ssm.ops.triton.layernorm": NORM,
     "mamba_ssm.ops.triton.layernorm_gated": GATED,
     "mamba_ssm.modules": {},
-    "mamba_ssm.modules.mamba_simple": MAMBA | {"Block": ("language_model", "Block")},
-    "mamba_ssm.modules.block": {"Block": ("language_model", "Block")},
+    "mamba_ssm.modules.mamba_simple": MAMBA | BLOCK,
+    "mamba_ssm.modules.block": BLOCK,
+    "mamba_ssm.modules.mha": {"MHA": ("blocks", "MHA")},
+    "mamba_ssm.modules.mlp": {"GatedMLP": ("blocks", "GatedMLP")},
     "mamba_ssm.modules.mamba2": MAMBA2,
+    "mamba_ssm.modules.mamba2_simple": {"Mamba2Simple": ("modules", "Mamba2Simple")},
     "mamba_ssm.modules.mamba3": MAMBA3,
     "mamba_ssm.models": {},
     "mamba_ssm.models.config_mamba": CONFIG,
-    "mamba_ssm.models.mixer_seq_simple": MODEL,
+    "mamba_ssm.models.mixer_seq_simple": MODELS,
     "mamba_ssm.utils": {},
     "mamba_ssm.utils.generation": GENERATION,
     "causal_conv1d": CONVOLUTION,

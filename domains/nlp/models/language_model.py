@@ -62,7 +62,7 @@ class LanguageModel(nn.Module):
         experts: more than 0: the MLP becomes a mixture of this many. experts_options: MixtureOfExperts's further arguments.
             experts_every: only every so manieth layer has one, the first at layer experts_every - 1. expert_layers: instead,
             the layers that have one, where the others keep their gated MLP (Jamba, arXiv 2403.19887).
-        norm_eps: added to the mean square in every norm of the residual stream.
+        norm, norm_eps: every norm of the residual stream, "rms" or "layer", and what is added to its mean square.
         tie_embeddings: the head's weight is the embedding's.
         pad_vocab_size_multiple: the vocabulary is padded to a multiple of it.
         residual_in_fp32: keep the residual stream in float32 at least.
@@ -87,6 +87,7 @@ class LanguageModel(nn.Module):
         experts_every: int = 1,
         expert_layers: Collection[int] | None = None,
         mlp_options: Mapping[str, Any] | None = None,
+        norm: str = "rms",
         norm_eps: float = 1e-5,
         tie_embeddings: bool = True,
         pad_vocab_size_multiple: int = 8,
@@ -105,14 +106,15 @@ class LanguageModel(nn.Module):
         self.d_intermediate, self.experts, self.experts_every = d_intermediate, experts, experts_every
         self.experts_options, self.mlp_options = dict(experts_options or {}), dict(mlp_options or {})
         self.expert_layers = None if expert_layers is None else sorted(expert_layers)
-        self.norm_eps, self.residual_in_fp32, self.backend = norm_eps, residual_in_fp32, backend
+        self.norm, self.norm_eps = norm, norm_eps
+        self.residual_in_fp32, self.backend = residual_in_fp32, backend
         self.pad_vocab_size_multiple, self.tie_embeddings = pad_vocab_size_multiple, tie_embeddings
         _check_layers("attention", self.attention_layers, n_layer)
         _check_layers("experts", self.expert_layers or (), n_layer)
         factory = {"device": device, "dtype": dtype}
         padded = math.ceil(vocab_size / pad_vocab_size_multiple) * pad_vocab_size_multiple
         blocks = [self._block(index, factory) for index in range(n_layer)]
-        norm_f = make_norm("rms", d_model, norm_eps, **factory)
+        norm_f = make_norm(norm, d_model, norm_eps, **factory)
         self.backbone = Backbone(padded, d_model, blocks, norm_f, **factory)
         self.lm_head = Linear(d_model, padded, bias=False, **factory)
         self._init_weights(initializer_range, rescale_prenorm_residual)
@@ -168,9 +170,9 @@ class LanguageModel(nn.Module):
             mixer = Attention(self.d_model, backend=self.backend, **self.attention_options, **factory)
         else:
             mixer = mixers.get(self.mixer)(self.d_model, backend=self.backend, **self.mixer_options, **factory)
-        norm = make_norm("rms", self.d_model, self.norm_eps, **factory)
+        norm = make_norm(self.norm, self.d_model, self.norm_eps, **factory)
         mlp = self._mlp(index, factory)
-        norm2 = None if mlp is None else make_norm("rms", self.d_model, self.norm_eps, **factory)
+        norm2 = None if mlp is None else make_norm(self.norm, self.d_model, self.norm_eps, **factory)
         return ResidualBlock(mixer, norm, mlp, norm2, residual_in_fp32=self.residual_in_fp32)
 
     def _mlp(self, index: int, factory: dict) -> nn.Module | None:
