@@ -137,8 +137,8 @@ class Attention(nn.Module):
         )  # fmt: skip
         y = y.transpose(1, 2).flatten(2)
         if self.mlp_dim:
-            value, gate = beside.chunk(2, -1)
-            y = torch.cat([y, value * F.silu(gate)], -1)
+            given, gate = beside.chunk(2, -1)
+            y = torch.cat([y, given * F.silu(gate)], -1)
         return self.out_proj(y), AttentionState(key, value, sequence, conv) if self.causal else None
 
     def flops(self, grid) -> int:

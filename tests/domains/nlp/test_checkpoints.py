@@ -31,8 +31,32 @@ KINDS = {
 }
 SIZES = {
     "mamba": ("Mamba", {}),
+    "mamba_narrow": (
+        "Mamba",
+        {
+            "conv_kernel": 2,
+            "use_bias": True,
+            "use_conv_bias": False,
+            "time_step_rank": 5,
+            "layer_norm_epsilon": 1e-2,
+        },
+    ),
     "falcon_mamba": ("FalconMamba", {}),
+    "falcon_mamba_eps": ("FalconMamba", {"mixer_rms_eps": 1e-2, "layer_norm_epsilon": 1e-3, "conv_kernel": 3}),
     "mamba2": ("Mamba2", {"head_dim": 16, "num_heads": 8}),
+    "mamba2_groups": (
+        "Mamba2",
+        {
+            "head_dim": 16,
+            "num_heads": 8,
+            "n_groups": 4,
+            "layer_norm_epsilon": 1e-2,
+            "time_step_limit": (0.01, 0.05),
+            "use_bias": True,
+            "use_conv_bias": False,
+            "conv_kernel": 3,
+        },
+    ),
     "jamba": ("Jamba", {"attn_layer_period": 3, "attn_layer_offset": 1}),
     "jamba_biased": (
         "Jamba",
@@ -278,10 +302,31 @@ def test_mistakes_are_explained(tmp_path, monkeypatch, capsys):
     assert "code ran" not in capsys.readouterr().out
     with pytest.raises(UserError, match="unknown naming"):
         save_pretrained(ours("mamba"), tmp_path, "tensorflow")
-    hybrid = LanguageModel(50, 32, 2, attention_layers=[1], attention_options={"num_heads": 2})
-    for naming in ("mamba_ssm", "transformers"):
-        with pytest.raises(UserError):
-            save_pretrained(hybrid, tmp_path, naming)
+
+
+@pytest.mark.parametrize(
+    ("naming", "options"),
+    [
+        ("transformers", {"attention_layers": [1], "attention_options": {"num_heads": 2}}),
+        ("transformers", {"mixer": "mamba3", "mixer_options": {"headdim": 32}}),
+        ("transformers", {"mixer": "mamba2", "mixer_options": {"headdim": 32, "norm_before_gate": True}}),
+        ("transformers", {"mixer": "mamba2", "mixer_options": {"headdim": 32, "norm_eps": 1e-3}}),
+        ("transformers", {"norm": "layer"}),
+        ("mamba_ssm", {"experts": 2, "d_intermediate": 64}),
+        ("mamba_ssm", {"mixer_options": {"norms": "weightless"}}),
+        ("mamba_ssm", {"norm_eps": 1e-6}),
+        ("mamba_ssm", {"mixer": "mamba2", "mixer_options": {"headdim": 32, "norm_eps": 1e-3}}),
+        ("mamba_ssm", {"d_intermediate": 100, "mlp_options": {"multiple_of": 1}}),
+        (
+            "mamba_ssm",
+            {"attention_layers": [1], "attention_options": {"num_heads": 2, "d_conv": 2, "conv_bias": False}},
+        ),
+    ],
+)
+def test_what_a_naming_has_no_words_for_is_refused(naming, options, tmp_path):
+    with pytest.raises(UserError, match=r"no words|no such model|with a bias"):
+        save_pretrained(LanguageModel(50, 32, 2, **options), tmp_path, naming)
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_network_the_hub_is_a_clear_error(monkeypatch, tmp_path):
