@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from torch import Tensor
 
 from ..domains.nlp.checkpoint_configs import arguments_of, config_of
-from ..domains.nlp.checkpoints import load_pretrained, save_pretrained
+from ..domains.nlp.checkpoints import load_pretrained, published_folder, read_config, save_pretrained
 from ..domains.nlp.models.language_model import LanguageModel
 from .generation import GenerationMixin, InferenceParams
 
@@ -75,3 +75,13 @@ class MambaLMHeadModel(GenerationMixin, LanguageModel):
     def allocate_inference_cache(self, batch_size: int, max_seqlen: int, dtype=None, **_) -> dict:
         """Nothing to allocate: states are made by the first call."""
         return {}
+
+
+def load_config_hf(model_name) -> dict:
+    """What config.json says, of a folder or a name on the hub."""
+    return read_config(published_folder(model_name))
+
+
+def load_state_dict_hf(model_name, device=None, dtype=None) -> dict[str, Tensor]:
+    """A published model's weights by mamba_ssm's names."""
+    return load_pretrained(model_name, device, dtype).state_dict()

@@ -6,6 +6,7 @@ number of tokens may be given at any time: they go on from the cache.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -32,22 +33,31 @@ class Cached:
         self.write(state, cache, x, begun=True)
         return y[:, 0] if hidden_states.dim() == 2 else y, *cache
 
-    def with_cache(self, x: Tensor, inference_params, **given) -> Tensor:
-        """The mixer's output; with inference_params it goes on from this layer's cache, or begins one."""
+    def with_cache(self, x: Tensor, inference_params, seq_idx=None, cu_seqlens=None) -> Tensor:
+        """The mixer's output; with inference_params it goes on from this layer's cache, or begins one.
+
+        cu_seqlens: ends of sequences packed in one row; each of them begins a row of the cache.
+        """
         if inference_params is None:
-            return self.mix(x, **given)[0]
+            return self.mix(x, **_packed(x, seq_idx, cu_seqlens))[0]
         if self.layer_idx is None:
             raise UserError(
                 "a layer with a cache needs its number", do="layer_idx=0 (1, 2, ...) where the layer is made"
             )
+        begun, pieces = inference_params.seqlen_offset > 0, [x]
+        if cu_seqlens is not None and not begun:
+            pieces = [x[:, begin:end] for begin, end in itertools.pairwise(cu_seqlens.tolist())]
+        rows = x.shape[0] * len(pieces)
         caches = inference_params.key_value_memory_dict
         if self.layer_idx not in caches:
-            caches[self.layer_idx] = self.allocate_inference_cache(x.shape[0], inference_params.max_seqlen)
-        cache = tuple(t[: x.shape[0]] for t in caches[self.layer_idx])
-        begun = inference_params.seqlen_offset > 0
-        y, state = self.mix(x, state=self.read(cache) if begun else None, **given)
-        self.write(state, cache, x, begun)
-        return y
+            caches[self.layer_idx] = self.allocate_inference_cache(rows, inference_params.max_seqlen)
+        found = []
+        for piece, row in zip(pieces, range(0, rows, x.shape[0]), strict=True):
+            cache = tuple(t[row : row + x.shape[0]] for t in caches[self.layer_idx])
+            y, state = self.mix(piece, state=self.read(cache) if begun else None, **_packed(piece, seq_idx, None))
+            self.write(state, cache, piece, begun)
+            found.append(y)
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
 
     def read(self, cache: tuple[Tensor, ...]):
         """The core's state in a cache."""
@@ -126,6 +136,8 @@ class Mamba(ConvolvedCache, core_mamba.Mamba):
 
     def forward(self, hidden_states: Tensor, inference_params=None) -> Tensor:
         """(batch, length, d_model) to the same."""
+        if inference_params is not None and self.bimamba_type != "none":
+            raise UserError("a layer that reads backwards too has no cache", given=f"bimamba_type={self.bimamba_type}")
         y = self.with_cache(hidden_states, inference_params)
         return y * self.gamma if hasattr(self, "gamma") else y
 
@@ -172,7 +184,7 @@ class Mamba2(ConvolvedCache, core_mamba2.Mamba2):
     def forward(self, u: Tensor, seqlen=None, seq_idx=None, cu_seqlens=None, inference_params=None) -> Tensor:
         """(batch, length, d_model), or (batch * seqlen, d_model) where seqlen is given, to the same."""
         x = u if seqlen is None else u.unflatten(0, (-1, seqlen))
-        y = self.with_cache(x, inference_params, **_packed(x, seq_idx, cu_seqlens))
+        y = self.with_cache(x, inference_params, seq_idx, cu_seqlens)
         return y if seqlen is None else y.flatten(0, 1)
 
     def mix(self, x: Tensor, **given):
@@ -247,7 +259,7 @@ class Mamba3(Cached, core_mamba3.Mamba3):
 
     def forward(self, u: Tensor, seq_idx=None, cu_seqlens=None, inference_params=None) -> Tensor:
         """(batch, length, d_model) to the same."""
-        return self.with_cache(u, inference_params, **_packed(u, seq_idx, cu_seqlens))
+        return self.with_cache(u, inference_params, seq_idx, cu_seqlens)
 
     def mix(self, x: Tensor, **given):
         return core_mamba3.Mamba3.forward(self, x, **given)

@@ -6,6 +6,7 @@ SCAN = {name: ("scan", name) for name in (
     "selective_scan_fn", "selective_scan_ref", "mamba_inner_fn", "mamba_inner_fn_no_out_proj", "bimamba_inner_fn",
 )}  # fmt: skip
 CONVOLUTION = {name: ("convolution", name) for name in ("causal_conv1d_fn", "causal_conv1d_update")}
+VARLEN = {"causal_conv1d_varlen_states": ("convolution", "causal_conv1d_varlen_states")}
 UPDATE = {"selective_state_update": ("state_update", "selective_state_update")}
 DUALITY = {name: ("duality", name) for name in ("mamba_chunk_scan_combined", "mamba_split_conv1d_scan_combined")}
 NORM = {name: ("norms", name) for name in ("RMSNorm", "layer_norm_fn", "rms_norm_fn")}
@@ -45,7 +46,9 @@ MODULES: dict[str, dict[str, tuple[str, str]]] = {
     "mamba_ssm.models.mixer_seq_simple": MODELS,
     "mamba_ssm.utils": {},
     "mamba_ssm.utils.generation": GENERATION,
+    "mamba_ssm.utils.hf": {name: ("language_model", name) for name in ("load_config_hf", "load_state_dict_hf")},
     "causal_conv1d": CONVOLUTION,
     "causal_conv1d.causal_conv1d_interface": CONVOLUTION,
+    "causal_conv1d.causal_conv1d_varlen": VARLEN,
 }
 VERSIONS = {"mamba_ssm": "2.3.2", "causal_conv1d": "1.6.0"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polymamba.compat.generation import InferenceParams
-from polymamba.compat.language_model import MambaConfig, MambaLMHeadModel
+from polymamba.compat.language_model import MambaConfig, MambaLMHeadModel, load_config_hf, load_state_dict_hf
 
 SMALL = {"d_model": 16, "n_layer": 2, "vocab_size": 50}
 
@@ -74,3 +74,7 @@ def test_files_go_round(tmp_path, options):
     assert lm.config.attn_cfg.items() <= again.config.attn_cfg.items()
     assert torch.equal(again(ids()).logits, lm(ids()).logits)
     assert again.lm_head.weight is again.backbone.embedding.weight
+    assert load_config_hf(tmp_path)["d_model"] == 16
+    again = MambaLMHeadModel(lm.config)
+    again.load_state_dict(load_state_dict_hf(tmp_path))
+    assert torch.equal(again(ids()).logits, lm(ids()).logits)
