@@ -20,10 +20,14 @@ def ids(length: int = 9) -> torch.Tensor:
     return torch.randint(0, 50, (2, length), generator=torch.Generator().manual_seed(0))
 
 
+ATTENTION = {"num_heads": 4, "num_heads_kv": 2, "head_dim": 6, "causal": True, "d_conv": 4, "mlp_dim": 256}
+
+
+@pytest.mark.parametrize("hybrid", [{}, {"attn_layer_idx": [1], "attn_cfg": ATTENTION, "d_intermediate": 64}])
 @pytest.mark.parametrize("layer", ["Mamba1", "Mamba2", "Mamba3"])
-def test_pieces_say_what_the_whole_says(layer):
+def test_pieces_say_what_the_whole_says(layer, hybrid):
     wide = {} if layer == "Mamba1" else {"headdim": 8, "d_state": 8, "chunk_size": 32}
-    lm, cache, found = model(ssm_cfg={"layer": layer, **wide}), InferenceParams(9, 2), []
+    lm, cache, found = model(ssm_cfg={"layer": layer, **wide}, **hybrid), InferenceParams(9, 2), []
     for piece in ids().split([4, 1, 3, 1], 1):
         found.append(lm(piece, inference_params=cache).logits)
         cache.seqlen_offset += piece.shape[1]
@@ -50,9 +54,6 @@ def test_an_end_token_fills_up_the_row():
     end = int(free[0, 5])
     ended = lm.generate(ids(4), max_length=9, eos_token_id=end)
     assert bool((ended[0, 6:] == end).all())
-
-
-ATTENTION = {"num_heads": 4, "num_heads_kv": 2, "head_dim": 6, "causal": True, "d_conv": 4, "mlp_dim": 256}
 
 
 @pytest.mark.parametrize(
