@@ -131,6 +131,7 @@ class Mamba(ConvolvedCache, core_mamba.Mamba):
             device=device, dtype=dtype, **kind,
         )  # fmt: skip
         self.layer_idx, self.bimamba_type, self.nslices = layer_idx, bimamba_type, nslices
+        self.expand, self.use_fast_path, self.activation, self.act = expand, use_fast_path, "silu", nn.SiLU()
         if init_layer_scale is not None:
             self.gamma = nn.Parameter(torch.full((d_model,), float(init_layer_scale), device=device, dtype=dtype))
 
@@ -179,7 +180,14 @@ class Mamba2(ConvolvedCache, core_mamba2.Mamba2):
             dt_min=dt_min, dt_max=dt_max, dt_init_floor=dt_init_floor, dt_limit=dt_limit, bias=bias, conv_bias=conv_bias,
             device=device, dtype=dtype,
         )  # fmt: skip
-        self.layer_idx = layer_idx
+        self.layer_idx, self.expand, self.chunk_size, self.use_mem_eff_path = (
+            layer_idx,
+            expand,
+            chunk_size,
+            use_mem_eff_path,
+        )
+        self.conv_init, self.rmsnorm, self.norm_before_gate = conv_init, rmsnorm, norm_before_gate
+        self.activation, self.act = "silu", nn.SiLU()
 
     def forward(self, u: Tensor, seqlen=None, seq_idx=None, cu_seqlens=None, inference_params=None) -> Tensor:
         """(batch, length, d_model), or (batch * seqlen, d_model) where seqlen is given, to the same."""
@@ -255,7 +263,13 @@ class Mamba3(Cached, core_mamba3.Mamba3):
             dt_max=dt_max, dt_init_floor=dt_init_floor, A_floor=A_floor, is_outproj_norm=is_outproj_norm, is_mimo=is_mimo,
             mimo_rank=mimo_rank, device=device, dtype=dtype, **options,
         )  # fmt: skip
-        self.layer_idx = layer_idx
+        self.layer_idx, self.expand, self.chunk_size, self.is_outproj_norm = (
+            layer_idx,
+            expand,
+            chunk_size,
+            is_outproj_norm,
+        )
+        self.mimo_rank, self.num_bc_heads, self.num_rope_angles = self.rank, ngroups, self.angles
 
     def forward(self, u: Tensor, seq_idx=None, cu_seqlens=None, inference_params=None) -> Tensor:
         """(batch, length, d_model) to the same."""

@@ -32,9 +32,10 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: a kind of model that is not known here.
     """
-    if "d_model" in config:
-        return _from_mamba_ssm(config)
     kind = config.get("model_type")
+    # Files that transformers converted hold mamba_ssm's words besides its own, which are the ones that count.
+    if "d_model" in config and not (kind in KINDS and "hidden_size" in config):
+        return _from_mamba_ssm(config)
     if kind not in KINDS:
         raise UserError("this kind of model is not known here", given=f"model_type={kind}", allowed=KINDS)
     if kind == "jamba":

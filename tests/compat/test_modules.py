@@ -34,6 +34,19 @@ def test_answers_as_the_core_does(name):
     assert torch.equal(layer(tokens()), core(tokens())[0])
 
 
+def test_what_published_code_reads_off_a_layer():
+    common = ("d_model", "d_state", "expand", "d_inner", "layer_idx")
+    convolved = ("d_conv", "activation", "act", "conv1d", "A_log", "D")
+    for name, more in (
+        ("Mamba", (*convolved, "dt_rank", "use_fast_path", "x_proj", "dt_proj")),
+        ("Mamba2", (*convolved, "headdim", "d_ssm", "ngroups", "nheads", "dt_limit", "chunk_size", "rmsnorm", "norm")),
+        ("Mamba3", ("headdim", "nheads", "mimo_rank", "num_bc_heads", "num_rope_angles", "A_floor", "is_mimo")),
+    ):
+        layer = made(name, layer_idx=1)
+        assert [each for each in (*common, *more) if not hasattr(layer, each)] == []
+        assert layer.d_inner == layer.expand * layer.d_model
+
+
 @pytest.mark.parametrize("pieces", [[1] * 12, [5, 1, 1, 4, 1]])
 @pytest.mark.parametrize("name", MAKE)
 def test_pieces_with_a_cache_say_what_the_whole_says(name, pieces):

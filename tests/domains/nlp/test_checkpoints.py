@@ -238,6 +238,24 @@ def test_the_published_configs_words(tmp_path):
         assert model.lm_head.out_features == 56
 
 
+def test_converted_files_hold_both_packages_words(tmp_path):
+    """As state-spaces/mamba-130m-hf: transformers' words count where they say more."""
+    model = ours("mamba_biased")
+    save_pretrained(model, tmp_path, naming="transformers")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {
+        "d_model": 64,
+        "n_layer": 2,
+        "d_inner": 128,
+        "ssm_cfg": {},
+        "rms_norm": True,
+        "pad_vocab_size_multiple": 8,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with torch.no_grad():
+        assert torch.equal(load_pretrained(tmp_path)(tokens())[0], model(tokens())[0])
+
+
 def test_parts_and_half_precision(tmp_path):
     model = ours("mamba")
     save_pretrained(model, tmp_path)
