@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from polymamba.compat import modules
 from polymamba.compat.blocks import MHA, Block, GatedMLP, MixerModel, create_block
 from polymamba.compat.generation import InferenceParams
-from polymamba.compat.language_model import MambaConfig, MambaLMHeadModel
 from polymamba.compat.norms import RMSNorm
 from polymamba.core.errors import UserError
+from polymamba.domains.nlp.checkpoint_configs import arguments_of
+from polymamba.domains.nlp.models.language_model import LanguageModel
 
 HEADS = {"headdim": 8, "d_state": 8}
 ATTENTION = {"num_heads": 4, "num_heads_kv": 2, "head_dim": 6, "causal": True, "d_conv": 4, "rotary_emb_dim": 4}
@@ -49,7 +50,10 @@ def backbone(kind: str, **more) -> MixerModel:
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_the_backbone_is_the_language_models(kind):
-    model, lm = backbone(kind), MambaLMHeadModel(MambaConfig(d_model=16, n_layer=3, vocab_size=50, **CONFIGS[kind]))
+    model, lm = (
+        backbone(kind),
+        LanguageModel(**arguments_of({"d_model": 16, "n_layer": 3, "vocab_size": 50, **CONFIGS[kind]})),
+    )
     assert {f"backbone.{name}" for name in model.state_dict()} | {"lm_head.weight"} == set(lm.state_dict())
     lm.backbone.load_state_dict(model.state_dict())
     torch.testing.assert_close(model(ids()), lm.hidden(ids())[0], rtol=1e-5, atol=1e-5)

@@ -21,7 +21,7 @@ class OfBlocks(GenerationMixin, nn.Module):
 
     def forward(self, input_ids, position_ids=None, inference_params=None, num_last_tokens=0):
         hidden = self.backbone(input_ids, inference_params=inference_params)
-        return CausalLMOutput(self.lm_head(hidden[:, -num_last_tokens:]), None)
+        return CausalLMOutput(self.lm_head(hidden[:, -num_last_tokens:]))
 
 
 def model(kind: str = "ours"):

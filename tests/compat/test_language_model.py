@@ -34,6 +34,41 @@ def test_pieces_say_what_the_whole_says(layer, hybrid):
     torch.testing.assert_close(torch.cat(found, 1), lm(ids()).logits, rtol=1e-4, atol=1e-5)
 
 
+def test_the_published_answers(golden):
+    for name in ("core_lm_mamba1", "core_lm_mamba2"):
+        meta = golden.meta_of(name)
+        lm = golden.fill(MambaLMHeadModel(MambaConfig(**meta["args"])))
+        with torch.no_grad():
+            result = golden.compare(name, lm(golden.seeded(2, 64, low=0, high=250)).logits, lm)
+        assert max(result["errors"]) < 1e-5
+        assert (result["missing"], result["extra"], result["shapes"]) == ([], [], [])
+
+
+def test_its_parts_are_called_as_published_code_calls_them():
+    lm = model(ssm_cfg={"layer": "Mamba2", "headdim": 8})
+    assert torch.equal(lm.lm_head(lm.backbone(ids())), lm(ids()).logits)
+    hidden, residual = lm.backbone.embedding(ids()), None
+    for layer in lm.backbone.layers:
+        hidden, residual = layer(hidden, residual, inference_params=None)
+    torch.testing.assert_close(lm.lm_head(lm.backbone.norm_f(hidden + residual)), lm(ids()).logits)
+    number = torch.tensor([0] * 4 + [1] * 5).expand(2, -1)
+    apart = torch.cat([lm(part).logits for part in ids().split([4, 5], 1)], 1)
+    torch.testing.assert_close(lm(ids(), seq_idx=number).logits, apart, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_begin_as_published():
+    lm = MambaLMHeadModel(
+        MambaConfig(d_model=64, n_layer=8, vocab_size=400, ssm_cfg={"bias": True}), {"initializer_range": 0.5}
+    )
+    assert 0.45 < float(lm.backbone.embedding.weight.detach().std()) < 0.55
+    mixer = lm.backbone.layers[3].mixer
+    assert not mixer.in_proj.bias.any()
+    assert mixer.dt_proj.bias.any()
+    assert float(mixer.out_proj.weight.detach().abs().max()) <= 128**-0.5 / 8**0.5 + 1e-6
+    assert lm.lm_head.weight is lm.backbone.embedding.weight
+    assert MambaLMHeadModel(MambaConfig(64, 0, 1, 401)).lm_head.weight.shape == (408, 64)
+
+
 def test_last_tokens_only():
     lm = model()
     assert torch.equal(lm(ids(), num_last_tokens=2).logits, lm(ids()).logits[:, -2:])
