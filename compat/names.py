@@ -12,6 +12,7 @@ DUALITY = {name: ("duality", name) for name in ("mamba_chunk_scan_combined", "ma
 NORM = {name: ("norms", name) for name in ("RMSNorm", "layer_norm_fn", "rms_norm_fn")}
 GATED = {
     "RMSNorm": ("norms", "RMSNormGated"),
+    "LayerNorm": ("norms", "LayerNormGated"),
     "rmsnorm_fn": ("norms", "rmsnorm_fn"),
     "layernorm_fn": ("norms", "layernorm_fn"),
 }
@@ -21,6 +22,11 @@ MODEL = {"MambaLMHeadModel": ("language_model", "MambaLMHeadModel")}
 MODELS = MODEL | {name: ("blocks", name) for name in ("MixerModel", "create_block")}
 CONFIG = {"MambaConfig": ("language_model", "MambaConfig")}
 GENERATION = {name: ("generation", name) for name in ("InferenceParams", "GenerationMixin", "decode")}
+
+PARALLEL = {name: ("parallel", name) for name in (
+    "ColumnParallelLinear", "RowParallelLinear", "all_reduce", "all_gather", "reduce_scatter",
+)}  # fmt: skip
+DETERMINISM = {name: ("parallel", name) for name in ("set_deterministic_mode", "use_deterministic_mode")}
 
 MODULES: dict[str, dict[str, tuple[str, str]]] = {
     "mamba_ssm": SCAN | MAMBA | MAMBA2 | MAMBA3 | MODEL | UPDATE | DUALITY,
@@ -47,6 +53,10 @@ MODULES: dict[str, dict[str, tuple[str, str]]] = {
     "mamba_ssm.utils": {},
     "mamba_ssm.utils.generation": GENERATION,
     "mamba_ssm.utils.hf": {name: ("language_model", name) for name in ("load_config_hf", "load_state_dict_hf")},
+    "mamba_ssm.utils.determinism": DETERMINISM,
+    "mamba_ssm.distributed": {},
+    "mamba_ssm.distributed.tensor_parallel": PARALLEL,
+    "mamba_ssm.distributed.distributed_utils": PARALLEL,
     "causal_conv1d": CONVOLUTION,
     "causal_conv1d.causal_conv1d_interface": CONVOLUTION,
     "causal_conv1d.causal_conv1d_varlen": VARLEN,

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from ..errors import UserError, closest
 from .attention import Attention, AttentionState
 from .mamba import Mamba, MambaState
+from .mamba2 import Mamba2, Mamba2State
+from .mamba3 import Mamba3, Mamba3State
 
-__all__ = ["Attention", "AttentionState", "Mamba", "MambaState", "get"]
+__all__ = [
+    "Attention", "AttentionState", "Mamba", "Mamba2", "Mamba2State", "Mamba3", "Mamba3State", "MambaState", "get",
+]  # fmt: skip
 
-MIXERS = {
-    "mamba": ("mamba", "Mamba"),
-    "mamba2": ("mamba2", "Mamba2"),
-    "mamba3": ("mamba3", "Mamba3"),
-    "attention": ("attention", "Attention"),
-}
+MIXERS = {"mamba": Mamba, "mamba2": Mamba2, "mamba3": Mamba3, "attention": Attention}
 
 
 def get(name: str) -> type:
@@ -23,5 +20,4 @@ def get(name: str) -> type:
     if name not in MIXERS:
         near = closest(name, MIXERS)
         raise UserError(f"unknown mixer {name!r}", given=name, allowed=MIXERS, do=f"mixer={near}" if near else None)
-    module, kind = MIXERS[name]
-    return getattr(import_module(f".{module}", __package__), kind)
+    return MIXERS[name]
