@@ -34,13 +34,15 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     kind = config.get("model_type")
     # Files that transformers converted hold mamba_ssm's words besides its own, which are the ones that count.
-    if "d_model" in config and not (kind in KINDS and "hidden_size" in config):
-        return _from_mamba_ssm(config)
-    if kind not in KINDS:
+    theirs = kind in KINDS and "hidden_size" in config
+    if not theirs and "d_model" not in config:
         raise UserError("this kind of model is not known here", given=f"model_type={kind}", allowed=KINDS)
-    if kind == "jamba":
-        return checkpoint_jamba.arguments_of(config)
-    return _from_transformers(config, kind)
+    try:
+        if not theirs:
+            return _from_mamba_ssm(config)
+        return checkpoint_jamba.arguments_of(config) if kind == "jamba" else _from_transformers(config, kind)
+    except KeyError as error:
+        raise UserError(f"config.json lacks {error.args[0]}", given=", ".join(config)) from error
 
 
 def config_of(model: LanguageModel, naming: str) -> dict[str, Any]:

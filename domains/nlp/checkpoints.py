@@ -46,9 +46,9 @@ def load_pretrained(
     weights = _to_ours(_read_weights(folder), config)
     kinds = {tensor.dtype for name, tensor in weights.items() if name.endswith("in_proj.weight")}
     dtype = dtype or (kinds.pop() if len(kinds) == 1 else None)
-    model = LanguageModel(**arguments_of(config), **options, device="meta", dtype=dtype)
-    if model.tie_embeddings:
-        weights.setdefault(HEAD, weights.get(OURS))
+    model = _empty(config, options, dtype)
+    if model.tie_embeddings and OURS in weights:
+        weights.setdefault(HEAD, weights[OURS])
     _check(weights, model, folder)
     expected = model.state_dict()
     model.load_state_dict(
@@ -103,9 +103,22 @@ def read_config(folder: Path) -> dict[str, Any]:
         UserError: there is none, or it is no JSON.
     """
     try:
-        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {folder / CONFIG}: {error}", do="give the folder of a published model") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / CONFIG} is no model's configuration", given=type(config).__name__, allowed="{...}")
+    return config
+
+
+def _empty(config: Mapping[str, Any], options: Mapping[str, Any], dtype: torch.dtype | None) -> LanguageModel:
+    """The model that config.json describes, without weights."""
+    arguments = arguments_of(config)
+    try:
+        return LanguageModel(**arguments, **options, device="meta", dtype=dtype)
+    except (TypeError, RuntimeError) as error:
+        # An argument of a mixer that is not known here, or a number that is none.
+        raise UserError("config.json describes no model that can be built", given=str(error).split("\n")[0]) from error
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -113,12 +126,12 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     for name, read in ((SAFETENSORS, load_file), (PICKLED, _unpickle)):
         index = folder / f"{name}.index.json"
         parts = [name] if (folder / name).is_file() else []
-        if index.is_file():
-            parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        if parts:
+        if parts or index.is_file():
             try:
+                if index.is_file():
+                    parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
                 return {key: tensor for part in parts for key, tensor in read(folder / part).items()}
-            except (OSError, SafetensorError, RuntimeError, EOFError, UnpicklingError) as error:
+            except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, EOFError, UnpicklingError) as error:
                 reason = str(error).split("\n")[0]
                 raise UserError(f"cannot read the weights in {folder}: {reason}", do="fetch the files again") from error
     raise UserError("there are no weights in this folder", given=folder, allowed=f"{SAFETENSORS} or {PICKLED}")

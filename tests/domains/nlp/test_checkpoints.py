@@ -288,6 +288,44 @@ def test_matches_falcon_mambas_answers(golden):
     assert (result["missing"], result["extra"], result["shapes"]) == ([], [], [])
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("[]", "no model's configuration"),
+        ("{", "config.json"),
+        ('{"model_type": "mamba", "hidden_size": 64}', "lacks state_size"),
+        ('{"model_type": "jamba", "hidden_size": 64, "num_hidden_layers": 2}', "lacks num_experts"),
+        ('{"d_model": 64, "n_layer": 2}', "lacks vocab_size"),
+        ('{"model_type": "mamba"}', "not known here"),
+        ('{"d_model": 64, "n_layer": 2, "vocab_size": 250, "ssm_cfg": {"layer": "Mamba9"}}', "Mamba3"),
+        ('{"d_model": 64, "n_layer": 2, "vocab_size": 250, "ssm_cfg": {"d_stat": 4}}', "d_stat"),
+        ('{"d_model": 64, "n_layer": "two", "vocab_size": 250}', "can be built"),
+    ],
+)
+def test_a_configuration_that_says_no_model(config, message, tmp_path):
+    save_pretrained(ours("mamba"), tmp_path)
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UserError, match=message):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("index", ["{}", "{", '{"weight_map": {"x": "gone.safetensors"}}'])
+def test_an_index_that_names_nothing(index, tmp_path):
+    save_pretrained(ours("mamba"), tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(UserError, match="cannot read the weights"):
+        load_pretrained(tmp_path)
+
+
+def test_weights_without_an_embedding(tmp_path):
+    save_pretrained(ours("mamba"), tmp_path, naming="transformers")
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["backbone.embeddings.weight"]
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"embedding\.weight: missing"):
+        load_pretrained(tmp_path)
+
+
 class Evil:
     def __reduce__(self):
         return (print, ("code ran",))
