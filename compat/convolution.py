@@ -90,6 +90,21 @@ def causal_conv1d_update(
     return out.squeeze(-1) if x.dim() == 2 else out
 
 
+def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -> Tensor:
+    """The last inputs of packed sequences, zeros before those that are shorter.
+
+    Args:
+        x: (tokens, channels). cu_seqlens: (sequences + 1,), where they begin and the last ends. state_len: inputs kept.
+
+    Returns:
+        (sequences, channels, state_len) in x's dtype.
+    """
+    start, stop = cu_seqlens[:-1, None].long(), cu_seqlens[1:, None].long()
+    place = stop + torch.arange(-state_len, 0, device=x.device)
+    kept = x[place.clamp_min(0)] if len(x) else x.new_zeros(*place.shape, x.shape[1])
+    return kept.masked_fill((place < start)[..., None], 0).transpose(1, 2)
+
+
 def _ring(x, new, conv_state, state, weight, bias, activation, cache_seqlens, slot, used) -> Tensor:
     """The update where token t's input lies at place t % kept of the state."""
     kept, width, count = conv_state.shape[-1], weight.shape[1], new.shape[-1]

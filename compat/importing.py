@@ -18,7 +18,8 @@ PACKAGES = tuple(VERSIONS)
 def install(force: bool = False) -> list[str]:
     """Let imports of mamba_ssm and causal_conv1d resolve to this core; published code then runs unchanged, on a CPU too.
 
-    Transformers' Mamba, Mamba-2 and FalconMamba use it as well, also where they were imported before.
+    Transformers' models of the family (Mamba, Mamba-2, FalconMamba, Jamba, Bamba, Zamba2) use it as well, also where they were
+    imported before.
 
     Args:
         force: even where the real package is installed.

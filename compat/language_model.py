@@ -1,22 +1,20 @@
-"""mamba_ssm's language model and what its callers import beside it (models/, utils/generation.py, utils/hf.py)."""
+"""mamba_ssm's language model (models/)."""
 
 from __future__ import annotations
 
 from collections import namedtuple
 from dataclasses import asdict, dataclass, field
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..core.stack import ResidualBlock
+from ..core.linear import Linear
 from ..domains.nlp.checkpoint_configs import arguments_of, config_of
-from ..domains.nlp.checkpoints import load_pretrained, save_pretrained
-from ..domains.nlp.generation import generate
-from ..domains.nlp.models.language_model import Backbone, LanguageModel
+from ..domains.nlp.checkpoints import load_pretrained, published_folder, read_config, save_pretrained
+from ..domains.nlp.models.language_model import LanguageModel
+from .blocks import MixerModel
+from .generation import GenerationMixin, InferenceParams
 
-CausalLMOutput = namedtuple("CausalLMOutput", ["logits", "states"])
-GenerationOutput = namedtuple("GenerationOutput", ["sequences", "scores"])
-Block, MixerModel = ResidualBlock, Backbone
+CausalLMOutput = namedtuple("CausalLMOutput", ["logits"])
 
 
 @dataclass
@@ -37,85 +35,65 @@ class MambaConfig:
     tie_embeddings: bool = True
 
 
-@dataclass
-class InferenceParams:
-    """What upstream's layers are handed to find their caches."""
-
-    max_seqlen: int
-    max_batch_size: int
-    seqlen_offset: int = 0
-    batch_size_offset: int = 0
-    key_value_memory_dict: dict = field(default_factory=dict)
-    lengths_per_sample: Tensor | None = None
-
-    def reset(self, max_seqlen: int, max_batch_size: int) -> None:
-        """Begin new sequences; caches stay where they are."""
-        self.max_seqlen, self.max_batch_size, self.seqlen_offset = max_seqlen, max_batch_size, 0
-
-
-class GenerationMixin:
-    """`generate` with upstream's arguments."""
-
-    @torch.inference_mode()
-    def generate(
-        self, input_ids: Tensor, max_length: int, top_k=1, top_p=0.0, min_p=0.0, temperature=1.0, repetition_penalty=1.0,
-        eos_token_id=None, seed=0, return_dict_in_generate=False, **_,
-    ) -> Tensor | GenerationOutput:  # fmt: skip
-        """Continue (batch, length) prompts to max_length tokens, prompt included; top_k=1 takes the likeliest token.
-
-        Rows that end early are filled up with the end token. Further arguments (cg, output_scores, ...) change nothing.
-        """
-        chosen = {"temperature": 0.0} if top_k == 1 else {"temperature": temperature, "top_k": top_k or None}
-        result = generate(
-            self, list(input_ids), max_new_tokens=max_length - input_ids.shape[1], top_p=top_p or 1.0, min_p=min_p,
-            repetition_penalty=repetition_penalty, end_token=-1 if eos_token_id is None else eos_token_id, seed=seed, **chosen,
-        )  # fmt: skip
-        longest = max((len(row) for row in result.tokens), default=0)
-        rows = [row + [eos_token_id] * (longest - len(row)) for row in result.tokens]
-        new = torch.tensor(rows, dtype=input_ids.dtype, device=input_ids.device).view(len(rows), longest)
-        sequences = torch.cat([input_ids, new], dim=1)
-        return GenerationOutput(sequences, ()) if return_dict_in_generate else sequences
-
-
-class MambaLMHeadModel(GenerationMixin, LanguageModel):
+class MambaLMHeadModel(GenerationMixin, nn.Module):
     """mamba_ssm's MambaLMHeadModel: (batch, length) token numbers to an object with `logits`."""
 
     def __init__(self, config: MambaConfig, initializer_cfg: dict | None = None, device=None, dtype=None):
-        super().__init__(**arguments_of(asdict(config)), **(initializer_cfg or {}), device=device, dtype=dtype)
-        self.config = config
+        super().__init__()
+        self.config, self.vocab_size, multiple = config, config.vocab_size, config.pad_vocab_size_multiple
+        padded = -(-config.vocab_size // multiple) * multiple
+        self.backbone = MixerModel(
+            config.d_model, config.n_layer, config.d_intermediate, padded, config.ssm_cfg, config.attn_layer_idx, config.attn_cfg,
+            rms_norm=config.rms_norm, initializer_cfg=initializer_cfg, fused_add_norm=config.fused_add_norm,
+            residual_in_fp32=config.residual_in_fp32, device=device, dtype=dtype,
+        )  # fmt: skip
+        self.lm_head = Linear(config.d_model, padded, bias=False, device=device, dtype=dtype)
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Where the config asks for it, the head's weight is the embedding's."""
+        if self.config.tie_embeddings:
+            self.lm_head.weight = self.backbone.embedding.weight
 
     def forward(
         self, input_ids: Tensor, position_ids=None, inference_params: InferenceParams | None = None, num_last_tokens: int = 0,
-        states=None, seq_idx: Tensor | None = None,
-    ):  # fmt: skip
-        """Scores of the next token, and the states to go on from; arguments as of LanguageModel, and
+        **mixer_kwargs,
+    ) -> CausalLMOutput:  # fmt: skip
+        """Scores of the next token.
 
         Args:
-            inference_params: where the states are kept: the call goes on where the one before ended (any number of tokens).
+            inference_params: where the caches are kept: the call goes on where the one before ended (any number of tokens).
             num_last_tokens: only the scores of this many last tokens; 0: of all.
+            mixer_kwargs: for the mixers, like seq_idx for Mamba-2 and Mamba-3.
         """
-        kept = {} if inference_params is None else inference_params.key_value_memory_dict
-        if inference_params is not None and inference_params.seqlen_offset > 0:
-            states = kept["states"]
-        hidden, kept["states"] = self.hidden(input_ids, states, seq_idx)
-        logits = self.lm_head(hidden[:, -num_last_tokens:] if num_last_tokens else hidden)
-        return CausalLMOutput(logits, kept["states"])
+        hidden = self.backbone(input_ids, inference_params=inference_params, **mixer_kwargs)
+        return CausalLMOutput(self.lm_head(hidden[:, -num_last_tokens:] if num_last_tokens else hidden))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name, device=None, dtype=None, **_) -> MambaLMHeadModel:
         """A published model, from a folder or the hub."""
         loaded = load_pretrained(pretrained_model_name, device, dtype)
-        config = MambaConfig(**config_of(loaded, "mamba_ssm"))
-        model = cls(config, device="meta", dtype=next(loaded.parameters()).dtype)
+        model = cls(MambaConfig(**config_of(loaded, "mamba_ssm")), device="meta", dtype=next(loaded.parameters()).dtype)
         model.load_state_dict(loaded.state_dict(), assign=True)
-        if config.tie_embeddings:
-            model.lm_head.weight = model.backbone.embedding.weight
+        model.tie_weights()
         return model.eval()
 
     def save_pretrained(self, save_directory) -> None:
         """config.json and pytorch_model.bin, as upstream writes them."""
-        save_pretrained(self, save_directory, naming="mamba_ssm", pickled=True)
+        model = LanguageModel(**arguments_of(asdict(self.config)), device="meta", dtype=self.lm_head.weight.dtype)
+        model.load_state_dict(self.state_dict(), assign=True)
+        save_pretrained(model, save_directory, naming="mamba_ssm", pickled=True)
 
-    def allocate_inference_cache(self, batch_size: int, max_seqlen: int, dtype=None, **_) -> dict:
-        """Nothing to allocate: states are made by the first call."""
-        return {}
+    def allocate_inference_cache(self, batch_size: int, max_seqlen: int, dtype=None, **kwargs) -> dict:
+        """Every layer's empty cache, by its number."""
+        return self.backbone.allocate_inference_cache(batch_size, max_seqlen, dtype=dtype, **kwargs)
+
+
+def load_config_hf(model_name) -> dict:
+    """What config.json says, of a folder or a name on the hub."""
+    return read_config(published_folder(model_name))
+
+
+def load_state_dict_hf(model_name, device=None, dtype=None) -> dict[str, Tensor]:
+    """A published model's weights by mamba_ssm's names."""
+    return load_pretrained(model_name, device, dtype).state_dict()

@@ -6,6 +6,7 @@ number of tokens may be given at any time: they go on from the cache.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -26,34 +27,44 @@ class Cached:
     layer_idx: int | None
 
     def step(self, hidden_states: Tensor, *cache: Tensor) -> tuple[Tensor, ...]:
-        """The next token or tokens, (batch, tokens, d_model), and the cache, moved on in place."""
-        y, state = self.mix(hidden_states, state=self.read(cache))
-        self.write(state, cache)
-        return y, *cache
+        """The next token or tokens, (batch, d_model) or (batch, tokens, d_model), and the cache, moved on in place."""
+        x = hidden_states[:, None] if hidden_states.dim() == 2 else hidden_states
+        y, state = self.mix(x, state=self.read(cache))
+        self.write(state, cache, x, begun=True)
+        return y[:, 0] if hidden_states.dim() == 2 else y, *cache
 
-    def with_cache(self, x: Tensor, inference_params, **given) -> Tensor:
-        """The mixer's output; with inference_params it goes on from this layer's cache, or begins one."""
+    def with_cache(self, x: Tensor, inference_params, seq_idx=None, cu_seqlens=None) -> Tensor:
+        """The mixer's output; with inference_params it goes on from this layer's cache, or begins one.
+
+        cu_seqlens: ends of sequences packed in one row; each of them begins a row of the cache.
+        """
         if inference_params is None:
-            return self.mix(x, **given)[0]
+            return self.mix(x, **_packed(x, seq_idx, cu_seqlens))[0]
         if self.layer_idx is None:
             raise UserError(
                 "a layer with a cache needs its number", do="layer_idx=0 (1, 2, ...) where the layer is made"
             )
+        begun, pieces = inference_params.seqlen_offset > 0, [x]
+        if cu_seqlens is not None and not begun:
+            pieces = [x[:, begin:end] for begin, end in itertools.pairwise(cu_seqlens.tolist())]
+        rows = x.shape[0] * len(pieces)
         caches = inference_params.key_value_memory_dict
         if self.layer_idx not in caches:
-            caches[self.layer_idx] = self.allocate_inference_cache(x.shape[0], inference_params.max_seqlen)
-        cache = tuple(t[: x.shape[0]] for t in caches[self.layer_idx])
-        begun = inference_params.seqlen_offset > 0
-        y, state = self.mix(x, state=self.read(cache) if begun else None, **given)
-        self.write(state, cache)
-        return y
+            caches[self.layer_idx] = self.allocate_inference_cache(rows, inference_params.max_seqlen)
+        found = []
+        for piece, row in zip(pieces, range(0, rows, x.shape[0]), strict=True):
+            cache = tuple(t[row : row + x.shape[0]] for t in caches[self.layer_idx])
+            y, state = self.mix(piece, state=self.read(cache) if begun else None, **_packed(piece, seq_idx, None))
+            self.write(state, cache, piece, begun)
+            found.append(y)
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
 
     def read(self, cache: tuple[Tensor, ...]):
         """The core's state in a cache."""
         return self.State(*(t.float() for t in cache))
 
-    def write(self, state, cache: tuple[Tensor, ...]) -> None:
-        """Move a cache on."""
+    def write(self, state, cache: tuple[Tensor, ...], x: Tensor, begun: bool) -> None:
+        """Move a cache on; x: the tokens that were mixed; begun: whether the cache held what came before them."""
         with torch.no_grad():
             for t, new in zip(cache, state, strict=True):
                 t.copy_(new)
@@ -71,10 +82,15 @@ class ConvolvedCache(Cached):
         conv, ssm = cache
         return self.State(conv[..., 1:].float(), ssm.float())
 
-    def write(self, state, cache) -> None:
+    def write(self, state, cache, x, begun) -> None:
         conv, ssm = cache
+        length, width = x.shape[1], conv.shape[-1]
         with torch.no_grad():
-            conv.copy_(nn.functional.pad(state.conv, (1, 0)))
+            if length >= width:
+                oldest = self.convolved(x[:, -width])[..., None]
+            else:
+                oldest = conv[..., length : length + 1] if begun else torch.zeros_like(conv[..., :1])
+            conv.copy_(torch.cat([oldest.to(state.conv.dtype), state.conv], -1))
             ssm.copy_(state.ssm)
 
     def cache_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -115,11 +131,14 @@ class Mamba(ConvolvedCache, core_mamba.Mamba):
             device=device, dtype=dtype, **kind,
         )  # fmt: skip
         self.layer_idx, self.bimamba_type, self.nslices = layer_idx, bimamba_type, nslices
+        self.expand, self.use_fast_path, self.activation, self.act = expand, use_fast_path, "silu", nn.SiLU()
         if init_layer_scale is not None:
             self.gamma = nn.Parameter(torch.full((d_model,), float(init_layer_scale), device=device, dtype=dtype))
 
     def forward(self, hidden_states: Tensor, inference_params=None) -> Tensor:
         """(batch, length, d_model) to the same."""
+        if inference_params is not None and self.bimamba_type != "none":
+            raise UserError("a layer that reads backwards too has no cache", given=f"bimamba_type={self.bimamba_type}")
         y = self.with_cache(hidden_states, inference_params)
         return y * self.gamma if hasattr(self, "gamma") else y
 
@@ -134,6 +153,10 @@ class Mamba(ConvolvedCache, core_mamba.Mamba):
                 )  # fmt: skip
             grid = (self.nslices, length // self.nslices)
         return core_mamba.Mamba.forward(self, x, grid, **given)
+
+    def convolved(self, token: Tensor) -> Tensor:
+        """What the convolution reads of one token, (batch, channels) of (batch, d_model)."""
+        return self.in_proj(token)[..., : self.d_inner]
 
     def state_shape(self) -> tuple[int, ...]:
         return self.d_inner, self.d_state
@@ -152,32 +175,79 @@ class Mamba2(ConvolvedCache, core_mamba2.Mamba2):
     ):  # fmt: skip
         _no_process_group(process_group)
         super().__init__(
-            d_model, d_state=d_state, d_conv=d_conv, expand=expand, headdim=headdim, d_ssm=d_ssm, ngroups=ngroups,
-            A_init_range=A_init_range, D_has_hdim=D_has_hdim, rmsnorm=rmsnorm, norm_before_gate=norm_before_gate, dt_min=dt_min,
-            dt_max=dt_max, dt_init_floor=dt_init_floor, dt_limit=dt_limit, bias=bias, conv_bias=conv_bias, device=device,
-            dtype=dtype,
+            d_model, d_state=d_state, d_conv=d_conv, conv_init=conv_init, expand=expand, headdim=headdim, d_ssm=d_ssm,
+            ngroups=ngroups, A_init_range=A_init_range, D_has_hdim=D_has_hdim, rmsnorm=rmsnorm, norm_before_gate=norm_before_gate,
+            dt_min=dt_min, dt_max=dt_max, dt_init_floor=dt_init_floor, dt_limit=dt_limit, bias=bias, conv_bias=conv_bias,
+            device=device, dtype=dtype,
         )  # fmt: skip
-        self.layer_idx = layer_idx
-        if conv_init is not None:
-            nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
+        self.layer_idx, self.expand, self.chunk_size, self.use_mem_eff_path = (
+            layer_idx,
+            expand,
+            chunk_size,
+            use_mem_eff_path,
+        )
+        self.conv_init, self.rmsnorm, self.norm_before_gate = conv_init, rmsnorm, norm_before_gate
+        self.activation, self.act = "silu", nn.SiLU()
 
     def forward(self, u: Tensor, seqlen=None, seq_idx=None, cu_seqlens=None, inference_params=None) -> Tensor:
         """(batch, length, d_model), or (batch * seqlen, d_model) where seqlen is given, to the same."""
         x = u if seqlen is None else u.unflatten(0, (-1, seqlen))
-        y = self.with_cache(x, inference_params, **_packed(x, seq_idx, cu_seqlens))
+        y = self.with_cache(x, inference_params, seq_idx, cu_seqlens)
         return y if seqlen is None else y.flatten(0, 1)
 
     def mix(self, x: Tensor, **given):
         return core_mamba2.Mamba2.forward(self, x, **given)
 
+    def convolved(self, token: Tensor) -> Tensor:
+        return self.in_proj(token)[..., 2 * self.d_mlp + self.d_ssm :][..., : self.d_xbc]
+
     def state_shape(self) -> tuple[int, ...]:
         return self.nheads, self.headdim, self.d_state
+
+
+class Mamba2Simple(core_mamba2.Mamba2):
+    """mamba_ssm.modules.mamba2_simple.Mamba2Simple: without a cache, with initial states that may be learned.
+
+    Args:
+        d_model ... dt_limit, bias, conv_bias: as in Mamba2.
+        learnable_init_states: every sequence begins with the states `init_states` (heads, headdim, states).
+        use_mem_eff_path: as upstream, True normalises each group of channels by itself, False all of them together.
+        chunk_size, deterministic, layer_idx: accepted and ignored. activation: must be "swish" or "silu".
+    """
+
+    def __init__(
+        self, d_model, d_state=64, d_conv=4, conv_init=None, expand=2, headdim=128, ngroups=1, A_init_range=(1, 16), dt_min=0.001,
+        dt_max=0.1, dt_init_floor=1e-4, dt_limit=(0.0, math.inf), learnable_init_states=False, activation="swish", bias=False,
+        conv_bias=True, chunk_size=256, use_mem_eff_path=True, deterministic=None, layer_idx=None, device=None, dtype=None,
+    ):  # fmt: skip
+        if activation not in ("swish", "silu"):
+            raise UserError("only SiLU is known here", given=f"activation={activation}", allowed="swish, silu")
+        super().__init__(
+            d_model, d_state=d_state, d_conv=d_conv, conv_init=conv_init, expand=expand, headdim=headdim, ngroups=ngroups,
+            A_init_range=A_init_range, dt_min=dt_min, dt_max=dt_max, dt_init_floor=dt_init_floor, dt_limit=dt_limit, bias=bias,
+            conv_bias=conv_bias, device=device, dtype=dtype,
+        )  # fmt: skip
+        self.layer_idx, self.learnable_init_states = layer_idx, learnable_init_states
+        if not use_mem_eff_path:
+            self.norm.groups = 1
+        if learnable_init_states:
+            self.init_states = nn.Parameter(torch.zeros(self.nheads, headdim, d_state, device=device, dtype=dtype))
+            self.init_states._no_weight_decay = True
+
+    def forward(self, u: Tensor, seq_idx: Tensor | None = None) -> Tensor:
+        """(batch, length, d_model) to the same."""
+        state = None
+        if self.learnable_init_states:
+            begin = self.init_states.to(torch.promote_types(self.init_states.dtype, torch.float32))
+            before = begin.new_zeros(u.shape[0], self.d_xbc, self.d_conv - 1)
+            state = core_mamba2.Mamba2State(before, begin.expand(u.shape[0], -1, -1, -1))
+        return super().forward(u, None, state, seq_idx)[0]
 
 
 class Mamba3(Cached, core_mamba3.Mamba3):
     """mamba_ssm.Mamba3, with seq_idx honoured. chunk_size and fuse_pregate_headwise_norm are accepted and ignored.
 
-    Its cache holds the core's Mamba3State: angle, ssm, k and, a row a rank, v.
+    Its cache holds the core's Mamba3State: angle, ssm, k and v.
     """
 
     State = core_mamba3.Mamba3State
@@ -193,18 +263,24 @@ class Mamba3(Cached, core_mamba3.Mamba3):
             dt_max=dt_max, dt_init_floor=dt_init_floor, A_floor=A_floor, is_outproj_norm=is_outproj_norm, is_mimo=is_mimo,
             mimo_rank=mimo_rank, device=device, dtype=dtype, **options,
         )  # fmt: skip
-        self.layer_idx = layer_idx
+        self.layer_idx, self.expand, self.chunk_size, self.is_outproj_norm = (
+            layer_idx,
+            expand,
+            chunk_size,
+            is_outproj_norm,
+        )
+        self.mimo_rank, self.num_bc_heads, self.num_rope_angles = self.rank, ngroups, self.angles
 
     def forward(self, u: Tensor, seq_idx=None, cu_seqlens=None, inference_params=None) -> Tensor:
         """(batch, length, d_model) to the same."""
-        return self.with_cache(u, inference_params, **_packed(u, seq_idx, cu_seqlens))
+        return self.with_cache(u, inference_params, seq_idx, cu_seqlens)
 
     def mix(self, x: Tensor, **given):
         return core_mamba3.Mamba3.forward(self, x, **given)
 
     def cache_shapes(self) -> tuple[tuple[int, ...], ...]:
         heads, k, v = self.nheads, self.d_state, self.headdim
-        return (heads, self.angles), (heads, v, k), (self.rank, heads, k), (self.rank, heads, v)
+        return (heads, self.angles), (heads, v, k), (self.rank, heads, k), (heads, v)
 
 
 def _packed(x: Tensor, seq_idx: Tensor | None, cu_seqlens: Tensor | None) -> dict:

@@ -27,9 +27,9 @@ class MixtureOfExperts(nn.Module):
         d_model: channels of the tokens.
         d_hidden: channels between an expert's two layers.
         num_experts, top_k: experts, and how many of them a token goes to.
-        capacity_factor: in training an expert takes at most capacity_factor * top_k * tokens / num_experts tokens of a call,
-            those at earlier positions first (what a token gets does not depend on later ones), and says nothing to the
-            rest; None: as many as come.
+        capacity_factor: in training an expert takes at most capacity_factor * top_k * tokens / num_experts tokens of a call
+            (padding counts as none), those at earlier positions first (what a token gets does not depend on later ones), and
+            says nothing to the rest; None: as many as come.
         eval_capacity_factor: the same in evaluation, where None makes every token independent of the others.
         activation: "relu", "silu", "gelu" or "sigmoid". gated: experts are gated MLPs (fc2(a * activation(b))).
         scores: what the router makes of its logits, "softmax" over the experts or "sigmoid" of each.
@@ -37,9 +37,12 @@ class MixtureOfExperts(nn.Module):
         device, dtype: of the parameters; the router computes in float32.
 
     Attributes:
+        takes_seq_idx: the residual block hands on which tokens are padding.
         balance_loss: of the last forward pass in training mode, a float32 scalar with its gradient: num_experts times the
             sum over experts of (share of the choices that fell on it) * (mean score); 1 where evenly used. None before.
     """
+
+    takes_seq_idx = True
 
     def __init__(
         self,
@@ -98,8 +101,10 @@ class MixtureOfExperts(nn.Module):
         if real is not None:
             expert = expert.masked_fill(~real[:, None], self.num_experts)
         factor = self.capacity_factor if self.training else self.eval_capacity_factor
-        mix = self._without_limit if factor is None else self._with_capacity
-        y = mix(tokens, weight, expert, factor)
+        if factor is None:
+            y = self._without_limit(tokens, weight, expert)
+        else:
+            y = self._with_capacity(tokens, weight, expert, factor, real)
         return y.to(x.dtype).unflatten(0, (length, batch)).transpose(0, 1)
 
     def flops(self, length: int) -> int:
@@ -119,13 +124,16 @@ class MixtureOfExperts(nn.Module):
             share, mean = (t.masked_fill(~real[:, None], 0).sum(0) / count for t in (chosen, scores))
         return self.num_experts * (share * mean).sum()
 
-    def _with_capacity(self, tokens: Tensor, weight: Tensor, expert: Tensor, factor: float) -> Tensor:
+    def _with_capacity(self, tokens, weight, expert, factor: float, real: Tensor | None) -> Tensor:
         """Every expert computes on a table of `capacity` rows: shapes depend on no value."""
-        count = tokens.shape[0]
-        capacity = min(count, math.ceil(factor * self.top_k * count / self.num_experts))
+        count, chances = tokens.shape[0], factor * self.top_k
+        capacity = room = min(count, math.ceil(chances * count / self.num_experts))
+        if real is not None:
+            kind = torch.float32 if real.device.type == "mps" else torch.float64
+            room = (chances * real.sum(dtype=kind) / self.num_experts).ceil()
         chosen = expert.flatten()
         place = F.one_hot(chosen, self.num_experts + 1).cumsum(0).gather(1, chosen[:, None])[:, 0] - 1
-        kept = (place < capacity) & (chosen < self.num_experts)
+        kept = (place < capacity) & (place < room) & (chosen < self.num_experts)
         slot = torch.where(kept, chosen * capacity + place, self.num_experts * capacity)
         owner = torch.arange(count, device=tokens.device).repeat_interleave(self.top_k)
         rows = torch.zeros(self.num_experts * capacity + 1, dtype=torch.int64, device=tokens.device)
@@ -135,7 +143,7 @@ class MixtureOfExperts(nn.Module):
         weighted = said * torch.where(kept, weight.flatten(), 0)[:, None].to(said.dtype)
         return weighted.unflatten(0, (count, self.top_k)).sum(1)
 
-    def _without_limit(self, tokens: Tensor, weight: Tensor, expert: Tensor, _factor: None) -> Tensor:
+    def _without_limit(self, tokens: Tensor, weight: Tensor, expert: Tensor) -> Tensor:
         """Every expert computes on the tokens that chose it, one expert after the other."""
         chosen = expert.flatten()
         by_expert = chosen.argsort(stable=True)

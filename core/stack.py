@@ -32,7 +32,8 @@ class ResidualBlock(nn.Module):
     Args:
         mixer: called as mixer(x, grid, state, seq_idx), returns (y, state).
         norm: over channels, before the mixer.
-        mlp, norm2: a further pair that does the same after the mixer.
+        mlp, norm2: a further pair that does the same after the mixer; called as mlp(x, seq_idx) where it says
+            `takes_seq_idx`, else as mlp(x).
         drop_path: applied to what is added to the residual (stochastic depth).
         residual_in_fp32: keep the residual in float32 at least.
     """
@@ -62,7 +63,8 @@ class ResidualBlock(nn.Module):
         hidden, state = self.mixer(normalised(self.norm, residual), grid, state, seq_idx)
         if self.has_mlp:
             residual = self._add(hidden, residual)
-            hidden = self.mlp(normalised(self.norm2, residual))
+            given = (seq_idx,) if getattr(self.mlp, "takes_seq_idx", False) else ()
+            hidden = self.mlp(normalised(self.norm2, residual), *given)
         return hidden, residual, state
 
     def _add(self, hidden: Tensor, residual: Tensor | None) -> Tensor:

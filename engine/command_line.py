@@ -120,6 +120,12 @@ def _evaluate(options: Options) -> int:
 
 
 def _predict(options: Options) -> int:
+    from .published import is_published, predict_published
+
+    where, typed = _take(options.arguments, "ckpt")
+    if where is not None and is_published(where):
+        predict_published(where, typed, options.groups())
+        return 0
     from .amend import amend
     from .compose import check
     from .predict import predict, read_wanted

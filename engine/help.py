@@ -37,11 +37,13 @@ EVALUATE = """Test the weights of a run.
 
 PREDICT = """Let a language model go on with a text.
 
-  python predict.py ckpt=<run folder or checkpoint> prompt="..." [key=value ...]
+  python predict.py ckpt=<run folder, checkpoint or published model> prompt="..." [key=value ...]
 
   python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def "
   python predict.py ckpt=runs/nlp/mamba_lm/<run> temperature=0 stop="\\n\\n"
   python predict.py ckpt=runs/nlp/mamba_lm/<run> max_new_tokens=null       until Ctrl-C
+  python predict.py ckpt=state-spaces/mamba-130m prompt="Mamba is"         from the Hugging Face hub
+  python predict.py ckpt=my/folder tokenizer=my/tokenizer.json             config.json and weights
 
   prompt               the text to go on with; nothing: the beginning of a document
   max_new_tokens=400   tokens at most; null: no limit
@@ -52,6 +54,7 @@ PREDICT = """Let a language model go on with a text.
   repetition_penalty=1.0   above 1: tokens that stand in the text become less probable
   stop=                a text that ends it; \\n is the end of a line
   seed=0               the same seed, the same text
+  tokenizer=           of a published model: a tokenizer.json other than its own
   trainer.threads=2    CPU threads; trainer.accelerator=cpu: not on the GPU
 """
 

@@ -72,8 +72,13 @@ def predict(
     Raises:
         UserError: the run is not a language model, or its weights do not fit.
     """
-    write = write or _show
     model, tokenizer = _language_model(config, checkpoint, allow)
+    return go_on(model, tokenizer, wanted, write)
+
+
+def go_on(model: Any, tokenizer: Any, wanted: Wanted, write: Callable[[str], Any] | None = None) -> str:
+    """Writes the prompt and what a language model makes of it; arguments and result as of `predict`."""
+    write = write or _show
     from ..domains.nlp.generation import stream
 
     options = {each.name: getattr(wanted, each.name) for each in fields(Wanted) if each.name != "prompt"}

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from ..errors import UserError, closest
 from .attention import Attention, AttentionState
 from .mamba import Mamba, MambaState
+from .mamba2 import Mamba2, Mamba2State
+from .mamba3 import Mamba3, Mamba3State
+from .s4d import S4D, S4DState
 
-__all__ = ["Attention", "AttentionState", "Mamba", "MambaState", "get"]
+__all__ = [
+    "S4D", "Attention", "AttentionState", "Mamba", "Mamba2", "Mamba2State", "Mamba3", "Mamba3State", "MambaState", "S4DState",
+    "get",
+]  # fmt: skip
 
-MIXERS = {
-    "mamba": ("mamba", "Mamba"),
-    "mamba2": ("mamba2", "Mamba2"),
-    "mamba3": ("mamba3", "Mamba3"),
-    "s4d": ("s4d", "S4D"),
-    "attention": ("attention", "Attention"),
-}
+MIXERS = {"mamba": Mamba, "mamba2": Mamba2, "mamba3": Mamba3, "s4d": S4D, "attention": Attention}
 
 
 def get(name: str) -> type:
@@ -24,5 +22,4 @@ def get(name: str) -> type:
     if name not in MIXERS:
         near = closest(name, MIXERS)
         raise UserError(f"unknown mixer {name!r}", given=name, allowed=MIXERS, do=f"mixer={near}" if near else None)
-    module, kind = MIXERS[name]
-    return getattr(import_module(f".{module}", __package__), kind)
+    return MIXERS[name]

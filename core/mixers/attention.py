@@ -1,6 +1,6 @@
 """Softmax attention as a mixer, for hybrids of Mamba and attention (Jamba, arXiv 2403.19887; Mamba-2, arXiv 2405.21060, section 9).
 
-Parameter names are those of mamba_ssm's MHA: in_proj (query, key and value heads in one), out_proj, conv1d.
+Parameter names are those of mamba_ssm's MHA: in_proj (query, key and value heads, then the MLP's, in one), out_proj, conv1d.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Attention(nn.Module):
             hybrids whose Mamba layers know them. rotary_base, rotary_interleaved: see rotary.py.
         qkv_bias, out_bias: biases of the two projections.
         d_conv: width of a causal convolution over queries, keys and values, 0: none. conv_bias: its bias.
+        mlp_dim: channels of a gated MLP beside the heads, both halves together, rounded up to a multiple of 256; 0: none.
         softmax_scale: factor of the scores; None: head_dim ** -0.5.
         backend: backend of the convolution.
         device, dtype: of the parameters.
@@ -66,6 +67,7 @@ class Attention(nn.Module):
         out_bias: bool = False,
         d_conv: int = 0,
         conv_bias: bool = True,
+        mlp_dim: int = 0,
         softmax_scale: float | None = None,
         backend: str = "auto",
         device: torch.device | None = None,
@@ -89,10 +91,10 @@ class Attention(nn.Module):
         if d_conv and not causal:
             raise UserError("the convolution is causal", given=f"causal=False, d_conv={d_conv}", allowed="d_conv=0")
         factory = {"device": device, "dtype": dtype}
-        wide = (num_heads + 2 * self.num_heads_kv) * self.head_dim
-        self.in_proj = Linear(d_model, wide, bias=qkv_bias, **factory)
+        wide, self.mlp_dim = (num_heads + 2 * self.num_heads_kv) * self.head_dim, -(-mlp_dim // 256) * 256
+        self.in_proj = Linear(d_model, wide + self.mlp_dim, bias=qkv_bias, **factory)
         self.conv1d = nn.Conv1d(wide, wide, d_conv, groups=wide, bias=conv_bias, **factory) if d_conv else None
-        self.out_proj = Linear(num_heads * self.head_dim, d_model, bias=out_bias, **factory)
+        self.out_proj = Linear(num_heads * self.head_dim + self.mlp_dim // 2, d_model, bias=out_bias, **factory)
 
     def forward(
         self, x: Tensor, grid=None, state: AttentionState | None = None, seq_idx: Tensor | None = None
@@ -114,7 +116,8 @@ class Attention(nn.Module):
         """
         if state is not None and not self.causal:
             raise UserError("only causal attention can go on from a state", given="causal=False", allowed="causal=True")
-        qkv, conv = self._convolve(self.in_proj(x), state, seq_idx)
+        qkv, beside = self.in_proj(x).split([self.in_proj.out_features - self.mlp_dim, self.mlp_dim], -1)
+        qkv, conv = self._convolve(qkv, state, seq_idx)
         sizes = [self.num_heads, self.num_heads_kv, self.num_heads_kv]
         query, key, value = qkv.unflatten(-1, (-1, self.head_dim)).split(sizes, 2)
         past = 0 if state is None else state.key.shape[1]
@@ -133,15 +136,18 @@ class Attention(nn.Module):
             is_causal=self.causal and mask is None and x.shape[1] > 1, scale=self.softmax_scale,
             enable_gqa=self.num_heads_kv != self.num_heads,
         )  # fmt: skip
-        y = self.out_proj(y.transpose(1, 2).flatten(2))
-        return y, AttentionState(key, value, sequence, conv) if self.causal else None
+        y = y.transpose(1, 2).flatten(2)
+        if self.mlp_dim:
+            given, gate = beside.chunk(2, -1)
+            y = torch.cat([y, given * F.silu(gate)], -1)
+        return self.out_proj(y), AttentionState(key, value, sequence, conv) if self.causal else None
 
     def flops(self, grid) -> int:
         """Floating point operations of a forward pass over one sequence of a grid's tokens (or of so many)."""
         length = grid if isinstance(grid, int) else getattr(grid, "length", None) or torch.Size(grid).numel()
         projected = length * self.d_model * (self.in_proj.out_features + self.out_proj.in_features)
         pairs = length * (length + 1) // 2 if self.causal else length * length
-        taps = 0 if self.conv1d is None else length * self.in_proj.out_features * self.conv1d.kernel_size[0]
+        taps = 0 if self.conv1d is None else length * self.conv1d.out_channels * self.conv1d.kernel_size[0]
         return 2 * (projected + taps + 2 * pairs * self.num_heads * self.head_dim)
 
     def extra_repr(self) -> str:

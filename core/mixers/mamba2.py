@@ -38,7 +38,8 @@ class Mamba2(PathMixer):
     Args:
         d_model: channels of the tokens.
         d_state: states per inner channel.
-        d_conv: taps of the depthwise convolution over x, B and C.
+        d_conv: taps of the depthwise convolution over x, B and C. conv_init: they begin uniform within ± it; None: as in
+            nn.Conv1d.
         expand: inner channels per channel.
         headdim: inner channels of a head.
         d_ssm: inner channels that go through the state space; the others are a gated MLP beside it. None: all.
@@ -46,6 +47,7 @@ class Mamba2(PathMixer):
         A_init_range: the decays are drawn uniformly from it.
         D_has_hdim: a skip weight per inner channel instead of per head.
         rmsnorm: normalise what comes out of the scan, gated; otherwise only gate it. norm_before_gate: in that order.
+            norm_eps: added to the mean square.
         dt_min, dt_max, dt_init_floor: step sizes at the start. dt_limit: smallest and largest step size ever.
         bias, conv_bias: biases of the two outer projections and of the convolution.
         scan, axes, merge: see PathMixer.
@@ -61,6 +63,7 @@ class Mamba2(PathMixer):
         d_model: int,
         d_state: int = 128,
         d_conv: int = 4,
+        conv_init: float | None = None,
         expand: float = 2,
         headdim: int = 64,
         d_ssm: int | None = None,
@@ -69,6 +72,7 @@ class Mamba2(PathMixer):
         D_has_hdim: bool = False,
         rmsnorm: bool = True,
         norm_before_gate: bool = False,
+        norm_eps: float = 1e-5,
         dt_min: float = 0.001,
         dt_max: float = 0.1,
         dt_init_floor: float = 1e-4,
@@ -95,13 +99,15 @@ class Mamba2(PathMixer):
         factory = {"device": device, "dtype": dtype}
         self.in_proj = Linear(d_model, 2 * self.d_mlp + self.d_ssm + self.d_xbc + self.nheads, bias=bias, **factory)
         self.conv1d = nn.Conv1d(self.d_xbc, self.d_xbc, d_conv, groups=self.d_xbc, bias=conv_bias, **factory)
+        if conv_init is not None:
+            nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
         kept = {"device": device, "dtype": torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)}
         self.dt_bias = nn.Parameter(torch.empty(self.nheads, **kept))
         init_step_bias(self.dt_bias, dt_min, dt_max, dt_init_floor)
         self.A_log = nn.Parameter(torch.empty(self.nheads, **kept).uniform_(*A_init_range).log())
         self.D = nn.Parameter(torch.ones(self.d_ssm if D_has_hdim else self.nheads, **kept))
         self.A_log._no_weight_decay = self.D._no_weight_decay = True
-        self.norm = GatedRMSNorm(self.d_ssm, ngroups, norm_before_gate, **factory) if rmsnorm else None
+        self.norm = GatedRMSNorm(self.d_ssm, ngroups, norm_before_gate, norm_eps, **factory) if rmsnorm else None
         self.out_proj = Linear(self.d_inner, d_model, bias=bias, **factory)
 
     def forward(

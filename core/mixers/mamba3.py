@@ -30,7 +30,8 @@ class Mamba3State(NamedTuple):
 
     angle: (batch, heads, angles), radians, 0 to a full turn.
     ssm: (batch, heads, headdim, states).
-    k, v: (batch, rank, heads, states) and (batch, rank, heads, headdim), the last token's turned B and its input.
+    k, v: (batch, rank, heads, states) and (batch, heads, headdim), the last token's turned B and its input, as mamba_ssm
+        keeps them: the input before mimo_x makes `rank` ones of it.
     """
 
     angle: Tensor
@@ -164,16 +165,17 @@ class Mamba3(PathMixer):
         B, C = (t if self.paths == 1 else t[:, None] for t in (given.B, given.C))
         cos, sin = angle.cos(), angle.sin()
         B, C = (turn(t, cos, sin, self.rotation).to(x.dtype) for t in (B, C))
-        value = given.x[:, :, None]
-        if self.is_mimo:
-            value = (value * self.mimo_x.transpose(0, 1)).to(x.dtype)
-        before = None if state is None else TrapezoidalState(state.ssm, state.k, state.v)
+        before = None
+        if state is not None:
+            before = TrapezoidalState(state.ssm, state.k, self._inputs(state.v.to(given.x.dtype)).to(state.v.dtype))
         y, after = trapezoidal_scan(
-            value, given.log_decay, given.dt, given.trapezoid, B, C, self.D, order, seq_idx, before, True, self.merge,
-            self.backend,
+            self._inputs(given.x), given.log_decay, given.dt, given.trapezoid, B, C, self.D, order, seq_idx, before, True,
+            self.merge, self.backend,
         )  # fmt: skip
         y = self.out_proj(self._finish(y, given.z))
-        return y, Mamba3State(last, after.h, after.B, after.x) if causal else None
+        if not causal:
+            return y, None
+        return y, Mamba3State(last, after.h, after.B, _last_input(given.x, order, None if state is None else state.v))
 
     def select(self, x: Tensor) -> Selection:
         """What the scan is given for tokens (batch, length, d_model)."""
@@ -192,6 +194,11 @@ class Mamba3(PathMixer):
         length, visits = self._visits(grid)
         outer = length * self.d_model * (self.in_proj.out_features + self.d_inner)
         return 2 * outer + 7 * visits * self.rank * self.d_inner * self.d_state
+
+    def _inputs(self, x: Tensor) -> Tensor:
+        """A token's inputs, (..., rank, heads, headdim) of (..., heads, headdim), in its dtype."""
+        x = x.unsqueeze(-3)
+        return (x * self.mimo_x.transpose(0, 1)).to(x.dtype) if self.is_mimo else x
 
     def _keys(self, t: Tensor, norm: nn.Module, bias: Tensor) -> Tensor:
         t = norm(t.unflatten(-1, (self.rank, self.ngroups, self.d_state)))
@@ -257,6 +264,23 @@ class Mamba3(PathMixer):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rank={self.rank}, rotation={self.rotation}, A_activation={self.A_activation}"
+
+
+def _last_input(x: Tensor, order: Tensor | None, before: Tensor | None) -> Tensor:
+    """What the last token that a raster path visits holds, (batch, heads, headdim), else what came before, else zeros.
+
+    Args:
+        x: (batch, length, heads, headdim).
+        order: (batch, 1, steps), ascending, -1 behind a short path's end; None: every token is visited.
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    before = x.new_zeros(x.shape[0], *x.shape[2:]) if before is None else before
+    if not x.shape[1]:
+        return before
+    if order is None:
+        return x[:, -1]
+    token = order[:, 0].amax(1).long()[:, None, None, None]
+    return torch.where(token[:, 0] >= 0, x.gather(1, token.clamp_min(0).expand(-1, 1, *x.shape[2:]))[:, 0], before)
 
 
 def heavy_tail(x: Tensor) -> Tensor:

@@ -45,6 +45,10 @@ class Tokenizer(ABC):
     def bytes_of(self, ids: Sequence[int]) -> bytes:
         """The UTF-8 bytes that these tokens stand for; marks stand for none."""
 
+    def beginning(self) -> list[int]:
+        """The marks that belong in front of a text by this tokenizer's own rule; none for those made here."""
+        return []
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these tokens; bytes that are no UTF-8 become U+FFFD."""
         return self.bytes_of(ids).decode(errors="replace")
@@ -113,7 +117,10 @@ class LibraryTokenizer(Tokenizer):
             raise UserError(f"{name} has no token that could end a document", allowed=f"one of {', '.join(END_NAMES)}")
         self.end = found[0]
         self.digest = hashlib.sha256(content.encode()).hexdigest()
-        self._marks = set(self.inner.get_added_tokens_decoder())
+        added = self.inner.get_added_tokens_decoder()
+        self._marks = {number for number, token in added.items() if token.special}
+        # Added tokens that are plain text (GPT-NeoX has runs of spaces) are written in letters, not in the byte alphabet.
+        self._plain = {number: token.content.encode() for number, token in added.items() if not token.special}
         self._letters = _byte_of_letter() if '"ByteLevel"' in content else None
 
     def encode(self, text: str) -> list[int]:
@@ -123,10 +130,18 @@ class LibraryTokenizer(Tokenizer):
         ids = [token for token in map(int, ids) if token not in self._marks and token < self.vocab_size]
         if self._letters is None:
             return self.inner.decode(ids).encode()
-        return bytes(self._letters[letter] for token in ids for letter in self.inner.id_to_token(token) or "")
+        return b"".join(self._plain.get(token) or self._spelled(token) for token in ids)
+
+    def beginning(self) -> list[int]:
+        marked, plain = (self.inner.encode("a", add_special_tokens=marks).ids for marks in (True, False))
+        starts = (place for place in range(len(marked)) if marked[place : place + len(plain)] == plain)
+        return marked[: next(starts, 0)]
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text(self.content, encoding="utf-8")
+
+    def _spelled(self, token: int) -> bytes:
+        return bytes(self._letters[letter] for letter in self.inner.id_to_token(token) or "")
 
 
 def make_tokenizer(name: str, vocab_size: int, documents: Documents) -> Tokenizer:

@@ -7,16 +7,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...core.errors import UserError
+from ...core.mixers import Attention
+from . import checkpoint_jamba
 from .models.language_model import LanguageModel
 
 NAMINGS = ("mamba_ssm", "transformers")
+KINDS = ("mamba", "mamba2", "falcon_mamba", "jamba")
 LAYERS = {"Mamba1": "mamba", "Mamba2": "mamba2", "Mamba3": "mamba3"}
 # mamba_ssm's arguments that choose one of its kernels, or that stand for what here follows from other things.
 KERNEL_CHOICES = ("layer", "chunk_size", "use_fast_path", "use_mem_eff_path", "fuse_pregate_headwise_norm")
 DEFAULTS = {
     "mamba": {"d_state": 16, "d_conv": 4, "expand": 2, "dt_rank": "auto"},
-    "mamba2": {"d_state": 128, "d_conv": 4, "expand": 2, "headdim": 64, "ngroups": 1},
+    "mamba2": {"d_state": 128, "d_conv": 4, "expand": 2, "headdim": 64, "ngroups": 1, "norm_eps": 1e-5},
 }
+# Options of Mamba-2 that transformers' has no words for, and what it always has.
+ONLY_MAMBA_SSM = {"d_ssm": None, "D_has_hdim": False, "rmsnorm": True, "norm_before_gate": False}
+# mamba_ssm's norms all have this one.
+MAMBA_SSM_EPS = 1e-5
 
 
 def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,14 +32,17 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: a kind of model that is not known here.
     """
-    if "d_model" in config:
-        return _from_mamba_ssm(config)
     kind = config.get("model_type")
-    if kind not in ("mamba", "mamba2", "falcon_mamba"):
-        raise UserError(
-            "this kind of model is not known here", given=f"model_type={kind}", allowed="mamba, mamba2, falcon_mamba"
-        )
-    return _from_transformers(config, kind)
+    # Files that transformers converted hold mamba_ssm's words besides its own, which are the ones that count.
+    theirs = kind in KINDS and "hidden_size" in config
+    if not theirs and "d_model" not in config:
+        raise UserError("this kind of model is not known here", given=f"model_type={kind}", allowed=KINDS)
+    try:
+        if not theirs:
+            return _from_mamba_ssm(config)
+        return checkpoint_jamba.arguments_of(config) if kind == "jamba" else _from_transformers(config, kind)
+    except KeyError as error:
+        raise UserError(f"config.json lacks {error.args[0]}", given=", ".join(config)) from error
 
 
 def config_of(model: LanguageModel, naming: str) -> dict[str, Any]:
@@ -47,8 +57,8 @@ def config_of(model: LanguageModel, naming: str) -> dict[str, Any]:
 def _from_mamba_ssm(config: Mapping[str, Any]) -> dict[str, Any]:
     mixing = dict(config.get("ssm_cfg") or {})
     mixer = LAYERS.get(mixing.get("layer", "Mamba1"))
-    if mixer is None or not config.get("rms_norm", True):
-        raise UserError("this kind of model is not known here", given=config, allowed="Mamba1, 2, 3 with rms_norm=true")
+    if mixer is None:
+        raise UserError("this kind of model is not known here", given=config, allowed=LAYERS)
     attention = dict(config.get("attn_cfg") or {})
     if attention:
         attention = {
@@ -58,6 +68,7 @@ def _from_mamba_ssm(config: Mapping[str, Any]) -> dict[str, Any]:
             "out_bias": attention.get("out_proj_bias", True), "rotary_base": attention.get("rotary_emb_base", 10_000.0),
             "rotary_fraction": _turned(attention, config["d_model"]),
             "rotary_interleaved": attention.get("rotary_emb_interleaved", False),
+            "softmax_scale": attention.get("softmax_scale"), "mlp_dim": attention.get("mlp_dim", 0),
         }  # fmt: skip
     return {
         "vocab_size": config["vocab_size"], "d_model": config["d_model"], "n_layer": config["n_layer"], "mixer": mixer,
@@ -66,6 +77,7 @@ def _from_mamba_ssm(config: Mapping[str, Any]) -> dict[str, Any]:
         "d_intermediate": config.get("d_intermediate", 0), "tie_embeddings": config.get("tie_embeddings", True),
         "pad_vocab_size_multiple": config.get("pad_vocab_size_multiple", 8),
         "residual_in_fp32": config.get("residual_in_fp32", True),
+        "norm": "rms" if config.get("rms_norm", True) else "layer",
     }  # fmt: skip
 
 
@@ -82,6 +94,7 @@ def _from_transformers(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
     if kind == "mamba2":
         limits = [_number(each) for each in config.get("time_step_limit", (0.0, math.inf))]
         mixing |= {"headdim": config["head_dim"], "ngroups": config["n_groups"], "dt_limit": limits}
+        mixing["norm_eps"] = config.get("layer_norm_epsilon", 1e-5)
     else:
         mixing["dt_rank"] = config["time_step_rank"]
         inner = config.get("intermediate_size")
@@ -106,25 +119,56 @@ def _number(value: Any) -> float:
 
 def _to_mamba_ssm(model: LanguageModel) -> dict[str, Any]:
     options = _plain_options(model)
-    if model.attention_layers or model.experts or options.get("norms", "none") != "none":
+    eps, mlps = options.pop("norm_eps", MAMBA_SSM_EPS), [layer.mlp for layer in model.layers if layer.has_mlp]
+    norms = options.pop("norms", "none")
+    wide = model.d_intermediate and -(-model.d_intermediate // 128) * 128
+    if (
+        model.experts or norms != "none" or model.norm_eps != MAMBA_SSM_EPS
+        or (model.mixer == "mamba2" and eps != MAMBA_SSM_EPS)
+        or any((mlp.d_hidden, mlp.activation, mlp.fc1.bias) != (wide, "silu", None) for mlp in mlps)
+    ):  # fmt: skip
         raise UserError(
             "mamba_ssm's config.json has no words for this model", given=_features(model), do="naming=transformers"
         )
+    if tuple(options.get("dt_limit", ())) == (0.0, math.inf):
+        del options["dt_limit"]
     layer = next(name for name, mixer in LAYERS.items() if mixer == model.mixer)
+    attention = _attention_config(model.layers[model.attention_layers[0]].mixer) if model.attention_layers else {}
     return {
         "d_model": model.d_model, "d_intermediate": model.d_intermediate, "n_layer": len(model.layers),
-        "vocab_size": model.vocab_size, "ssm_cfg": {"layer": layer, **options}, "attn_layer_idx": [], "attn_cfg": {},
-        "rms_norm": True, "residual_in_fp32": model.residual_in_fp32, "fused_add_norm": True,
+        "vocab_size": model.vocab_size, "ssm_cfg": {"layer": layer, **options},
+        "attn_layer_idx": model.attention_layers, "attn_cfg": attention, "rms_norm": model.norm == "rms",
+        "residual_in_fp32": model.residual_in_fp32, "fused_add_norm": True,
         "pad_vocab_size_multiple": model.pad_vocab_size_multiple, "tie_embeddings": model.tie_embeddings,
+    }  # fmt: skip
+
+
+def _attention_config(mixer: Attention) -> dict[str, Any]:
+    """The arguments of mamba_ssm's MHA."""
+    if mixer.conv1d is not None and mixer.conv1d.bias is None:
+        raise UserError("mamba_ssm's attention has a convolution with a bias", given="conv_bias=False")
+    return {
+        "num_heads": mixer.num_heads, "num_heads_kv": mixer.num_heads_kv, "head_dim": mixer.head_dim,
+        "causal": mixer.causal, "d_conv": 0 if mixer.conv1d is None else mixer.conv1d.kernel_size[0],
+        "mlp_dim": mixer.mlp_dim, "qkv_proj_bias": mixer.in_proj.bias is not None,
+        "out_proj_bias": mixer.out_proj.bias is not None, "softmax_scale": mixer.softmax_scale,
+        "rotary_emb_dim": mixer.rotary_size, "rotary_emb_base": mixer.rotary_base,
+        "rotary_emb_interleaved": mixer.rotary_interleaved,
     }  # fmt: skip
 
 
 def _to_transformers(model: LanguageModel) -> dict[str, Any]:
     options = _plain_options(model)
     norms = options.get("norms", "none")
-    if model.attention_layers or model.d_intermediate or model.mixer not in DEFAULTS or norms == "learned":
+    if norms == "learned":
+        return checkpoint_jamba.config_of(model)
+    mixing = {**DEFAULTS.get(model.mixer, {}), **options}
+    if (
+        model.attention_layers or model.d_intermediate or model.mixer not in DEFAULTS or model.norm != "rms"
+        or any(mixing.get(option, usual) != usual for option, usual in ONLY_MAMBA_SSM.items())
+        or (model.mixer == "mamba2" and mixing["norm_eps"] != model.norm_eps)
+    ):  # fmt: skip
         raise UserError("transformers has no such model", given=_features(model), do="naming=mamba_ssm")
-    mixing = {**DEFAULTS[model.mixer], **options}
     kind = "falcon_mamba" if norms == "weightless" else model.mixer
     config = {
         "model_type": kind,

@@ -3,7 +3,7 @@
     model = load_pretrained("state-spaces/mamba-130m")          from the hub, or a local folder
     save_pretrained(model, "folder", naming="transformers")     config.json and model.safetensors
 
-Both namings of Mamba and Mamba-2, and FalconMamba, whose only naming is transformers'.
+Both namings of Mamba and Mamba-2, and FalconMamba and Jamba, whose only naming is transformers'.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...core.errors import UserError
+from . import checkpoint_jamba
 from .checkpoint_configs import NAMINGS, arguments_of, config_of
 from .models.language_model import LanguageModel
 
@@ -40,14 +41,14 @@ def load_pretrained(
     Raises:
         UserError: no such folder or name, no network, a kind of model that is not known here, weights that do not fit.
     """
-    folder = Path(source) if Path(source).is_dir() else _from_hub(str(source))
-    config = _read_config(folder)
-    weights = _renamed(_read_weights(folder))
+    folder = published_folder(source)
+    config = read_config(folder)
+    weights = _to_ours(_read_weights(folder), config)
     kinds = {tensor.dtype for name, tensor in weights.items() if name.endswith("in_proj.weight")}
     dtype = dtype or (kinds.pop() if len(kinds) == 1 else None)
-    model = LanguageModel(**arguments_of(config), **options, device="meta", dtype=dtype)
-    if model.tie_embeddings:
-        weights.setdefault(HEAD, weights.get(OURS))
+    model = _empty(config, options, dtype)
+    if model.tie_embeddings and OURS in weights:
+        weights.setdefault(HEAD, weights[OURS])
     _check(weights, model, folder)
     expected = model.state_dict()
     model.load_state_dict(
@@ -75,9 +76,9 @@ def save_pretrained(model: LanguageModel, folder: str | Path, naming: str = "mam
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     if naming == "transformers":
-        weights = {THEIRS if name == OURS else name: tensor for name, tensor in weights.items()}
         if model.tie_embeddings:
             del weights[HEAD]
+        weights = _to_theirs(weights, model, config)
     if pickled:
         torch.save(weights, folder / PICKLED)
     else:
@@ -86,11 +87,38 @@ def save_pretrained(model: LanguageModel, folder: str | Path, naming: str = "mam
     return folder
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def published_folder(source: str | Path) -> Path:
+    """The folder itself, or the files of a name on the hub (config, weights, tokenizer), fetched where they are not yet here.
+
+    Raises:
+        UserError: no such folder or name, no network.
+    """
+    return Path(source) if Path(source).is_dir() else _from_hub(str(source))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a published model's config.json says.
+
+    Raises:
+        UserError: there is none, or it is no JSON.
+    """
     try:
-        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {folder / CONFIG}: {error}", do="give the folder of a published model") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / CONFIG} is no model's configuration", given=type(config).__name__, allowed="{...}")
+    return config
+
+
+def _empty(config: Mapping[str, Any], options: Mapping[str, Any], dtype: torch.dtype | None) -> LanguageModel:
+    """The model that config.json describes, without weights."""
+    arguments = arguments_of(config)
+    try:
+        return LanguageModel(**arguments, **options, device="meta", dtype=dtype)
+    except (TypeError, RuntimeError) as error:
+        # An argument of a mixer that is not known here, or a number that is none.
+        raise UserError("config.json describes no model that can be built", given=str(error).split("\n")[0]) from error
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -98,12 +126,12 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     for name, read in ((SAFETENSORS, load_file), (PICKLED, _unpickle)):
         index = folder / f"{name}.index.json"
         parts = [name] if (folder / name).is_file() else []
-        if index.is_file():
-            parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        if parts:
+        if parts or index.is_file():
             try:
+                if index.is_file():
+                    parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
                 return {key: tensor for part in parts for key, tensor in read(folder / part).items()}
-            except (OSError, SafetensorError, RuntimeError, EOFError, UnpicklingError) as error:
+            except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, EOFError, UnpicklingError) as error:
                 reason = str(error).split("\n")[0]
                 raise UserError(f"cannot read the weights in {folder}: {reason}", do="fetch the files again") from error
     raise UserError("there are no weights in this folder", given=folder, allowed=f"{SAFETENSORS} or {PICKLED}")
@@ -114,8 +142,16 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _to_ours(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    if config.get("model_type") == "jamba":
+        return checkpoint_jamba.to_ours(weights)
     return {OURS if name == THEIRS else name: tensor for name, tensor in weights.items()}
+
+
+def _to_theirs(weights: Mapping[str, Tensor], model: LanguageModel, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    if config["model_type"] == "jamba":
+        return checkpoint_jamba.to_theirs(weights, model)
+    return {THEIRS if name == OURS else name: tensor for name, tensor in weights.items()}
 
 
 def _check(weights: Mapping[str, Tensor], model: LanguageModel, folder: Path) -> None:
@@ -143,11 +179,13 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted = ["*.json", "*.safetensors"]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=wanted))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=["*.json", "pytorch_model*.bin"]))
+        folder = Path(snapshot_download(name, allow_patterns=["*.json"]))
+        # A kind of model that is not known here is said before gigabytes are fetched.
+        arguments_of(read_config(folder))
+        snapshot_download(name, allow_patterns=["model*.safetensors"])
+        if not any(folder.glob("model*.safetensors")):
+            snapshot_download(name, allow_patterns=["pytorch_model*.bin"])
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"cannot fetch {name} from the hub", given=str(error).split("\n")[0][:200],

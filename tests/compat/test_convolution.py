@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from polymamba.compat.convolution import causal_conv1d_fn, causal_conv1d_update
+from polymamba.compat.convolution import causal_conv1d_fn, causal_conv1d_update, causal_conv1d_varlen_states
 from polymamba.core.errors import UserError
 
 
@@ -60,3 +62,10 @@ def test_errors():
         causal_conv1d_fn(normal(1, 2, 3), normal(2, 4), activation="gelu")
     with pytest.raises(UserError, match="too short"):
         causal_conv1d_update(normal(1, 2), torch.zeros(1, 2, 2), normal(2, 4))
+
+
+def test_last_inputs_of_packed_sequences():
+    x, cu = normal(11, 5), torch.tensor([0, 2, 8, 8, 11], dtype=torch.int32)
+    found = causal_conv1d_varlen_states(x, cu, 3)
+    for row, (begin, end) in enumerate(itertools.pairwise(cu.tolist())):
+        assert torch.equal(found[row], F.pad(x[begin:end].T, (3, 0))[:, -3:])

@@ -44,6 +44,19 @@ def test_from_imports():
     assert selective_scan_fn is scan.selective_scan_fn
 
 
+@pytest.mark.usefixtures("installed")
+def test_what_copies_of_mamba2_import_says_so_only_where_it_is_used():
+    from mamba_ssm.distributed.distributed_utils import all_reduce
+    from mamba_ssm.distributed.tensor_parallel import ColumnParallelLinear
+    from mamba_ssm.utils.determinism import set_deterministic_mode, use_deterministic_mode
+
+    set_deterministic_mode(False)
+    assert use_deterministic_mode()
+    for each in (all_reduce, ColumnParallelLinear):
+        with pytest.raises(ValueError, match="tensor parallel"):
+            each(8, 8, process_group=None)
+
+
 def test_install_twice_and_uninstall():
     assert compat.install() == compat.install() == ["mamba_ssm", "causal_conv1d"]
     compat.uninstall()

@@ -6,30 +6,47 @@ import pytest
 import torch
 
 from polymamba import compat
-from polymamba.compat import scan
+from polymamba.compat import convolution, duality, scan
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers is in the extra: pip install 'polymamba[bench]'"
 )
 
 SMALL = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
+HEADS = {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "vocab_size": 60,
+    "hidden_size": 32,
+}
+GROUPED = {"mamba_d_state": 8, "mamba_d_head": 8, "mamba_n_heads": 8, "mamba_n_groups": 2, "mamba_chunk_size": 16}
 MODELS = {
     "Mamba": SMALL,
     "FalconMamba": SMALL,
     "Mamba2": SMALL | {"head_dim": 8, "num_heads": 8, "n_groups": 2, "chunk_size": 16},
-}
+    "Jamba": HEADS | {"num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 4},
+    "Bamba": HEADS | GROUPED | {"num_hidden_layers": 2, "attn_layer_indices": [1]},
+    "Zamba2": HEADS | {
+        "num_hidden_layers": 2, "layers_block_type": ["mamba", "hybrid"], "mamba_d_state": 8, "mamba_headdim": 8,
+        "n_mamba_heads": 8, "mamba_ngroups": 2, "chunk_size": 16, "num_mem_blocks": 1, "adapter_rank": 4,
+    },
+}  # fmt: skip
 
 
 def run(model) -> dict[str, torch.Tensor]:
-    """Logits, decoded tokens, and gradients of a training step."""
+    """Logits, also behind padding, decoded tokens, and gradients of a training step."""
     ids = torch.randint(0, 60, (2, 21), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, :5] = 0
     model.eval()
     with torch.no_grad():
         found = {"logits": model(ids, use_cache=False).logits}
+        found["behind padding"] = model(ids, attention_mask=mask, use_cache=False).logits[:, 5:]
         generated = model.generate(ids[:, :7], max_new_tokens=6, do_sample=False, pad_token_id=0)
     model.train()
     model(ids, labels=ids).loss.backward()
-    found |= {name: p.grad.clone() for name, p in model.named_parameters()}
+    found |= {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     return found | {"generated": generated}
 
@@ -42,16 +59,20 @@ def test_models_answer_the_same_through_this_core(name, monkeypatch):
     model = getattr(transformers, f"{name}ForCausalLM")(config)
     before = run(model)
     calls = []
-    real = scan.causal_conv1d
-    monkeypatch.setattr(scan, "causal_conv1d", lambda *a, **k: calls.append(1) or real(*a, **k))
+    for module, operator in (
+        (scan, "selective_scan"),
+        (duality, "state_space_duality"),
+        (convolution, "causal_conv1d"),
+    ):
+        real = getattr(module, operator)
+        monkeypatch.setattr(module, operator, lambda *a, real=real, **k: calls.append(1) or real(*a, **k))
     compat.install()
     try:
         after = run(model)
     finally:
         compat.uninstall()
     back = run(model)
-    if name == "Mamba":
-        assert calls, "the model still runs its own code"
+    assert calls, "the model still runs its own code"
     for key, expected in before.items():
         torch.testing.assert_close(after[key], expected, rtol=1e-3, atol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
         assert torch.equal(back[key], expected), key

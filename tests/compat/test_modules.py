@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polymamba.compat import modules
-from polymamba.compat.language_model import InferenceParams
+from polymamba.compat.generation import InferenceParams
 from polymamba.core import mixers
 from polymamba.core.errors import UserError
 
@@ -32,6 +32,19 @@ def test_answers_as_the_core_does(name):
     core = mixers.get(name.lower())(**MAKE[name])
     core.load_state_dict(layer.state_dict())
     assert torch.equal(layer(tokens()), core(tokens())[0])
+
+
+def test_what_published_code_reads_off_a_layer():
+    common = ("d_model", "d_state", "expand", "d_inner", "layer_idx")
+    convolved = ("d_conv", "activation", "act", "conv1d", "A_log", "D")
+    for name, more in (
+        ("Mamba", (*convolved, "dt_rank", "use_fast_path", "x_proj", "dt_proj")),
+        ("Mamba2", (*convolved, "headdim", "d_ssm", "ngroups", "nheads", "dt_limit", "chunk_size", "rmsnorm", "norm")),
+        ("Mamba3", ("headdim", "nheads", "mimo_rank", "num_bc_heads", "num_rope_angles", "A_floor", "is_mimo")),
+    ):
+        layer = made(name, layer_idx=1)
+        assert [each for each in (*common, *more) if not hasattr(layer, each)] == []
+        assert layer.d_inner == layer.expand * layer.d_model
 
 
 @pytest.mark.parametrize("pieces", [[1] * 12, [5, 1, 1, 4, 1]])
@@ -66,6 +79,26 @@ def test_packed_rows_are_kept_apart(name):
     packed = layer(x, cu_seqlens=torch.tensor([0, 5, 12]))
     apart = torch.cat([layer(x[:, :5]), layer(x[:, 5:])], 1)
     torch.testing.assert_close(packed, apart, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["Mamba2", "Mamba3"])
+def test_a_packed_prompt_begins_a_row_of_the_cache_for_each_sequence(name):
+    layer, x, cu = made(name, layer_idx=0), tokens(12, 1), torch.tensor([0, 5, 6, 12])
+    params, apart = InferenceParams(20, 3), [InferenceParams(20, 1) for _ in range(3)]
+    more = tokens(1, 3)
+    with torch.no_grad():
+        found = layer(x, cu_seqlens=cu, inference_params=params)
+        expected = [layer(x[:, b:e], inference_params=each) for b, e, each in zip(cu, cu[1:], apart, strict=False)]
+        torch.testing.assert_close(found, torch.cat(expected, 1))
+        for each in [params, *apart]:
+            each.seqlen_offset = 12
+        found = layer(more, cu_seqlens=cu, inference_params=params)
+        expected = [layer(more[row : row + 1], inference_params=each) for row, each in enumerate(apart)]
+    torch.testing.assert_close(found, torch.cat(expected))
+    for kept, *rows in zip(
+        params.key_value_memory_dict[0], *(each.key_value_memory_dict[0] for each in apart), strict=True
+    ):
+        torch.testing.assert_close(kept, torch.cat(rows))
 
 
 def test_flat_tokens():
@@ -114,5 +147,7 @@ def test_v1_has_a_second_decay_only_and_layer_scale_multiplies():
 def test_errors():
     with pytest.raises(UserError, match="bimamba_type"):
         made("Mamba", bimamba_type="v4")
+    with pytest.raises(UserError, match="backwards"):
+        made("Mamba", bimamba_type="v2", layer_idx=0)(tokens(), InferenceParams(12, 2))
     with pytest.raises(UserError, match="process_group"):
         made("Mamba2", process_group=object())

@@ -59,12 +59,24 @@ def test_padding_goes_to_no_expert(factor):
     layer, x = made(capacity_factor=factor, top_k=2), tokens()
     seq_idx = torch.zeros(2, 9, dtype=torch.int32)
     seq_idx[0, :4] = seq_idx[1, 7:] = -1
-    capacity = 10**6 if factor is None else -(-6 * 2 * 18 // 40)
+    capacity = 10**6 if factor is None else -(-6 * 2 * 12 // 40)
     found = layer(x, seq_idx)
     torch.testing.assert_close(found, one_by_one(layer, x, capacity, seq_idx >= 0))
     with_others = layer.balance_loss
     layer(torch.where((seq_idx >= 0)[..., None], x, 9 * x), seq_idx)
     torch.testing.assert_close(layer.balance_loss, with_others)
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.5])
+def test_a_padded_batch_gives_what_the_unpadded_one_does(factor):
+    layer, x = made(capacity_factor=factor, top_k=2), tokens()
+    padded = torch.cat([tokens(length=4, seed=5), x, tokens(length=3, seed=6)], 1)
+    seq_idx = torch.full((2, 16), -1).index_fill(1, torch.arange(4, 13), 0)
+    expected = layer(x)
+    balance = layer.balance_loss
+    assert (expected == 0).all(-1).any()
+    torch.testing.assert_close(layer(padded, seq_idx)[:, 4:13], expected)
+    torch.testing.assert_close(layer.balance_loss, balance)
 
 
 def test_all_padding_and_no_tokens():

@@ -4,6 +4,7 @@ from torch import nn
 
 from polymamba.core.errors import UserError
 from polymamba.core.mixers.mamba import Mamba
+from polymamba.core.moe import MixtureOfExperts
 from polymamba.core.stack import ResidualBlock, final_norm, make_norm, normalised, run_stack
 
 DOUBLE = {"dtype": torch.float64}
@@ -59,6 +60,23 @@ def test_mlp_follows_the_mixer():
     mixed = x + 2 * block.norm(x)
     torch.testing.assert_close(residual + hidden, mixed + mlp(norm2(mixed)))
     assert {"norm.weight", "mixer.factor", "norm2.weight", "mlp.weight", "mlp.bias"} == set(block.state_dict())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_padding_takes_no_experts_room(training):
+    torch.manual_seed(0)
+    experts = MixtureOfExperts(8, 6, 4, top_k=2, capacity_factor=0.6, eval_capacity_factor=0.6, **DOUBLE)
+    norms = [make_norm("rms", 8, **DOUBLE) for _ in range(2)]
+    block = ResidualBlock(Mamba(8, d_state=4, **DOUBLE), norms[0], experts, norms[1]).train(training)
+    x = torch.randn(2, 9, 8, **DOUBLE)
+    hidden, residual, state = block(x)
+    assert (hidden == 0).all(-1).any()
+    padded = torch.cat([9 * torch.randn(2, 5, 8, **DOUBLE), x], 1)
+    seq_idx = torch.tensor([-1] * 5 + [0] * 9).expand(2, -1)
+    found = block(padded, None, None, None, seq_idx)
+    torch.testing.assert_close(found[0][:, 5:], hidden)
+    torch.testing.assert_close(found[1][:, 5:], residual)
+    torch.testing.assert_close(found[2], state)
 
 
 def test_drop_path_applies_to_what_is_added():

@@ -58,10 +58,11 @@ class LanguageModel(nn.Module):
         d_model, n_layer: width and number of layers.
         mixer: "mamba", "mamba2", "mamba3" or "s4d". mixer_options: its arguments besides d_model, backend, device and dtype.
         attention_layers: layers whose mixer is attention (a hybrid). attention_options: its arguments.
-        d_intermediate: channels of a gated MLP after every mixer; 0: none.
+        d_intermediate: channels of a gated MLP after every mixer; 0: none. mlp_options: GatedMLP's further arguments.
         experts: more than 0: the MLP becomes a mixture of this many. experts_options: MixtureOfExperts's further arguments.
-            experts_every: only every so manieth layer has one, the first at layer experts_every - 1.
-        norm_eps: added to the mean square in every norm of the residual stream.
+            experts_every: only every so manieth layer has one, the first at layer experts_every - 1. expert_layers: instead,
+            the layers that have one, where the others keep their gated MLP (Jamba, arXiv 2403.19887).
+        norm, norm_eps: every norm of the residual stream, "rms" or "layer", and what is added to its mean square.
         tie_embeddings: the head's weight is the embedding's.
         pad_vocab_size_multiple: the vocabulary is padded to a multiple of it.
         residual_in_fp32: keep the residual stream in float32 at least.
@@ -84,6 +85,9 @@ class LanguageModel(nn.Module):
         experts: int = 0,
         experts_options: Mapping[str, Any] | None = None,
         experts_every: int = 1,
+        expert_layers: Collection[int] | None = None,
+        mlp_options: Mapping[str, Any] | None = None,
+        norm: str = "rms",
         norm_eps: float = 1e-5,
         tie_embeddings: bool = True,
         pad_vocab_size_multiple: int = 8,
@@ -100,14 +104,17 @@ class LanguageModel(nn.Module):
         self.mixer_options, self.attention_options = dict(mixer_options or {}), dict(attention_options or {})
         self.attention_layers = sorted(attention_layers or ())
         self.d_intermediate, self.experts, self.experts_every = d_intermediate, experts, experts_every
-        self.experts_options = dict(experts_options or {})
-        self.norm_eps, self.residual_in_fp32, self.backend = norm_eps, residual_in_fp32, backend
+        self.experts_options, self.mlp_options = dict(experts_options or {}), dict(mlp_options or {})
+        self.expert_layers = None if expert_layers is None else sorted(expert_layers)
+        self.norm, self.norm_eps = norm, norm_eps
+        self.residual_in_fp32, self.backend = residual_in_fp32, backend
         self.pad_vocab_size_multiple, self.tie_embeddings = pad_vocab_size_multiple, tie_embeddings
-        _check_layers(self.attention_layers, n_layer)
+        _check_layers("attention", self.attention_layers, n_layer)
+        _check_layers("experts", self.expert_layers or (), n_layer)
         factory = {"device": device, "dtype": dtype}
         padded = math.ceil(vocab_size / pad_vocab_size_multiple) * pad_vocab_size_multiple
         blocks = [self._block(index, factory) for index in range(n_layer)]
-        norm_f = make_norm("rms", d_model, norm_eps, **factory)
+        norm_f = make_norm(norm, d_model, norm_eps, **factory)
         self.backbone = Backbone(padded, d_model, blocks, norm_f, **factory)
         self.lm_head = Linear(d_model, padded, bias=False, **factory)
         self._init_weights(initializer_range, rescale_prenorm_residual)
@@ -163,17 +170,20 @@ class LanguageModel(nn.Module):
             mixer = Attention(self.d_model, backend=self.backend, **self.attention_options, **factory)
         else:
             mixer = mixers.get(self.mixer)(self.d_model, backend=self.backend, **self.mixer_options, **factory)
-        norm = make_norm("rms", self.d_model, self.norm_eps, **factory)
+        norm = make_norm(self.norm, self.d_model, self.norm_eps, **factory)
         mlp = self._mlp(index, factory)
-        norm2 = None if mlp is None else make_norm("rms", self.d_model, self.norm_eps, **factory)
+        norm2 = None if mlp is None else make_norm(self.norm, self.d_model, self.norm_eps, **factory)
         return ResidualBlock(mixer, norm, mlp, norm2, residual_in_fp32=self.residual_in_fp32)
 
     def _mlp(self, index: int, factory: dict) -> nn.Module | None:
-        if self.experts and (index + 1) % self.experts_every == 0:
+        if self.experts and self._has_experts(index):
             return MixtureOfExperts(self.d_model, self.d_intermediate, self.experts, **self.experts_options, **factory)
-        if self.d_intermediate and not self.experts:
-            return GatedMLP(self.d_model, self.d_intermediate, **factory)
+        if self.d_intermediate and (not self.experts or self.expert_layers is not None):
+            return GatedMLP(self.d_model, self.d_intermediate, **self.mlp_options, **factory)
         return None
+
+    def _has_experts(self, index: int) -> bool:
+        return (index + 1) % self.experts_every == 0 if self.expert_layers is None else index in self.expert_layers
 
     @torch.no_grad()
     def _init_weights(self, embedding_std: float, rescale: bool) -> None:
@@ -190,7 +200,7 @@ class LanguageModel(nn.Module):
                     layer.mlp.fc2.div_(math.sqrt(additions))
 
 
-def _check_layers(attention: Sequence[int], layers: int) -> None:
-    wrong = [index for index in attention if not 0 <= index < layers]
+def _check_layers(what: str, chosen: Collection[int], layers: int) -> None:
+    wrong = [index for index in chosen if not 0 <= index < layers]
     if wrong:
-        raise UserError("attention in a layer that does not exist", given=wrong, allowed=f"0 to {layers - 1}")
+        raise UserError(f"{what} in a layer that does not exist", given=wrong, allowed=f"0 to {layers - 1}")

@@ -14,7 +14,7 @@ DOUBLE = {"dtype": torch.float64}
 OPTIONS = [
     {}, {"num_heads_kv": 2, "rotary_fraction": 1.0}, {"num_heads_kv": 1, "rotary_fraction": 0.5, "head_dim": 6},
     {"qkv_bias": True, "out_bias": True, "rotary_fraction": 0.5, "rotary_interleaved": True},
-    {"d_conv": 4, "num_heads_kv": 2, "rotary_fraction": 1.0},
+    {"d_conv": 4, "num_heads_kv": 2, "rotary_fraction": 1.0}, {"mlp_dim": 250, "d_conv": 3, "num_heads_kv": 2},
 ]  # fmt: skip
 CAUSAL_OR_NOT = [*OPTIONS, {"causal": False}, {"causal": False, "rotary_fraction": 1.0, "num_heads_kv": 2}]
 
@@ -41,7 +41,7 @@ def turned(row, position, made):
 
 def written_out(made, x):
     """(length, d_model): one token and one head at a time."""
-    qkv = made.in_proj(x)
+    qkv, up, gate = made.in_proj(x).split([made.in_proj.out_features - made.mlp_dim, *[made.mlp_dim // 2] * 2], -1)
     if made.conv1d is not None:
         width = made.conv1d.kernel_size[0]
         rows = torch.cat([x.new_zeros(width - 1, qkv.shape[1]), qkv])
@@ -55,7 +55,7 @@ def written_out(made, x):
         query = turned(q[t, h], t, made)
         scores = torch.stack([query @ turned(k[s, h // shared], s, made) for s in seen]) / math.sqrt(size)
         y[t, h] = sum(p * v[s, h // shared] for p, s in zip(scores.softmax(0), seen, strict=True))
-    return made.out_proj(y.flatten(1))
+    return made.out_proj(torch.cat([y.flatten(1), up * torch.nn.functional.silu(gate)], -1))
 
 
 @pytest.mark.parametrize("options", CAUSAL_OR_NOT)

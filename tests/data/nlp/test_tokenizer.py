@@ -55,6 +55,26 @@ def test_saved_and_loaded(kind, tmp_path):
     assert loaded.encode(TEXTS[1]) == tokenizer.encode(TEXTS[1])
 
 
+def test_added_tokens_are_text_unless_they_are_marks_and_texts_may_begin_with_one(bpe, tmp_path):
+    """As in published files: runs of spaces that are tokens of their own, a mark that the file's rule puts in front."""
+    import tokenizers
+
+    assert bpe.beginning() == ByteTokenizer().beginning() == []
+    inner = tokenizers.Tokenizer.from_str(bpe.content)
+    inner.add_tokens(["        ", "é世"])
+    inner.add_special_tokens(["<s>"])
+    mark = inner.token_to_id("<s>")
+    inner.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", mark)])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    assert loaded.beginning() == [mark]
+    text = "def é世:\n        return 世"
+    ids = loaded.encode(text)
+    assert {inner.token_to_id("        "), inner.token_to_id("é世")} <= set(ids)
+    assert loaded.decode([mark, *ids, loaded.end]) == text
+    assert loaded.byte_counts()[ids].sum() == len(text.encode())
+
+
 def test_any_tokenizer_file(tmp_path):
     path = tmp_path / "words.json"
     vocabulary = {"<unk>": 0, "</s>": 1, "hello": 2, "world": 3}
