@@ -34,6 +34,22 @@ class AttentionState(NamedTuple):
     conv: Tensor | None
 
 
+class Selection(NamedTuple):
+    """What a mixer gives to scaled_dot_product_attention, the past of a state included.
+
+    query: (batch, length, heads, head_dim), key, value: (batch, past + length, key/value heads, head_dim), turned.
+    mask: who sees whom, broadcast with (batch, heads, length, past + length); None: all that causality allows.
+    sequence, conv: as in the state to continue from.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    sequence: Tensor | None
+    conv: Tensor | None
+
+
 class Attention(nn.Module):
     """Multi-head attention with grouped key/value heads.
 
@@ -112,6 +128,19 @@ class Attention(nn.Module):
         Raises:
             UserError: a state where attention is not causal.
         """
+        given = self.select(x, grid, state, seq_idx)
+        y = F.scaled_dot_product_attention(
+            *(t.transpose(1, 2) for t in given[:3]), given.mask,
+            is_causal=self.causal and given.mask is None and x.shape[1] > 1, scale=self.softmax_scale,
+            enable_gqa=self.num_heads_kv != self.num_heads,
+        )  # fmt: skip
+        y = self.out_proj(y.transpose(1, 2).flatten(2))
+        return y, AttentionState(given.key, given.value, given.sequence, given.conv) if self.causal else None
+
+    def select(
+        self, x: Tensor, grid=None, state: AttentionState | None = None, seq_idx: Tensor | None = None
+    ) -> Selection:
+        """What the softmax is taken of for these tokens; arguments as of forward."""
         if state is not None and not self.causal:
             raise UserError("only causal attention can go on from a state", given="causal=False", allowed="causal=True")
         qkv, conv = self._convolve(self.in_proj(x), state, seq_idx)
@@ -125,15 +154,8 @@ class Attention(nn.Module):
             key, value = (
                 torch.cat([old.to(new.dtype), new], 1) for old, new in ((state.key, key), (state.value, value))
             )
-        length, past = x.shape[1], key.shape[1] - x.shape[1]
-        mask = self._mask(length, past, sequence, x.device)
-        y = F.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), mask,
-            is_causal=self.causal and mask is None and length > 1, scale=self.softmax_scale,
-            enable_gqa=self.num_heads_kv != self.num_heads,
-        )  # fmt: skip
-        y = self.out_proj(y.transpose(1, 2).flatten(2))
-        return y, AttentionState(key, value, sequence, conv) if self.causal else None
+        mask = self._mask(x.shape[1], key.shape[1] - x.shape[1], sequence, x.device)
+        return Selection(query, key, value, mask, sequence, conv)
 
     def flops(self, grid) -> int:
         """Floating point operations of a forward pass over one sequence of a grid's tokens (or of so many)."""
