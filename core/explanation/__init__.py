@@ -1,4 +1,4 @@
-"""Explaining what a model did: the attention hidden in Mamba (arXiv 2403.01590), and pictures of it."""
+"""Explaining what a model did: the attention hidden in its mixers (arXiv 2403.01590), and pictures of it."""
 
 from .draw import draw_image, draw_matrix, draw_text
 from .maps import METHODS, attribution, explain, raw, rollout
