@@ -14,7 +14,10 @@ from polymamba.core.scans import Grid
 DOUBLE = {"dtype": torch.float64}
 KINDS = {
     "mamba2": (Mamba2, {}),
-    "mamba2 in groups": (Mamba2, {"ngroups": 2, "d_ssm": 16, "dt_limit": (0.3, 0.8), "norm_before_gate": True}),
+    "mamba2 in groups": (
+        Mamba2,
+        {"ngroups": 2, "headdim": 4, "d_ssm": 16, "dt_limit": (0.3, 0.8), "norm_before_gate": True},
+    ),
     "mamba3": (Mamba3, {}),
     "mamba3 in groups": (Mamba3, {"ngroups": 2, "rotation": "halves", "rope_fraction": 1.0}),
     "mamba3 of rank 3": (Mamba3, {"is_mimo": True, "mimo_rank": 3, "is_outproj_norm": True}),
@@ -29,7 +32,7 @@ PACKED = torch.tensor([[-1, -1, 0, 0, 0, 3, 3, 3], [1, 1, 1, 1, 1, 2, -1, -1], [
 def mixer(kind, **options):
     torch.manual_seed(0)
     made, chosen = KINDS[kind]
-    made = made(16, d_state=6, headdim=8, **chosen | options, **DOUBLE)
+    made = made(16, **{"d_state": 6, "headdim": 8} | chosen | options, **DOUBLE)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -142,7 +145,8 @@ def test_long_steps_and_long_sequences_stay_finite_and_exact(kind):
     made, options = KINDS[kind]
     made = made(16, d_state=6, headdim=8, **options)
     with torch.no_grad():
-        made.dt_bias.copy_(torch.linspace(-8, 60, made.nheads))
+        # Steps so uneven that what follows a long one is lost in the running sum of float32.
+        made.in_proj.weight.mul_(50)
     x = tokens(1, 300).float()
     found = hidden_attention(made, x)
     assert found.isfinite().all()
