@@ -54,6 +54,31 @@ def attribution(layers: Sequence[Tensor], gradients: Sequence[Tensor], sees: Seq
     return rollout(weighted)
 
 
+def check_method(method: str, key: str = "method") -> None:
+    """Raise a UserError, which calls it `key`, where this is not one of METHODS."""
+    if method not in METHODS:
+        near = closest(method, METHODS)
+        raise UserError(
+            f"unknown method {method!r}", given=method, allowed=METHODS, do=f"{key}={near}" if near else None
+        )
+
+
+def part_in_answer(found: Tensor, rows: Sequence[int]) -> Tensor:
+    """How much the tokens that an answer is read from take from every other token.
+
+    A token's part in itself, which the residual stream makes the largest by far, is left out.
+
+    Args:
+        found: a map, (batch, length, length).
+        rows: the tokens that the answer is read from: [-1] for the next token, the class tokens, all of them for a mean.
+
+    Returns:
+        (batch, length), the mean over `rows`.
+    """
+    own = torch.eye(found.shape[-1], dtype=torch.bool, device=found.device)
+    return found.masked_fill(own, 0)[:, list(rows)].mean(1)
+
+
 def explain(
     model: nn.Module,
     *inputs,
@@ -79,11 +104,7 @@ def explain(
         UserError: an unknown method, attribution without a score, a model without such mixers or without those layers, a
             mixer that goes on from a state.
     """
-    if method not in METHODS:
-        near = closest(method, METHODS)
-        raise UserError(
-            f"unknown method {method!r}", given=method, allowed=METHODS, do=f"method={near}" if near else None
-        )
+    check_method(method)
     if (method == "attribution") != (score is not None):
         raise UserError("attribution, and it alone, needs a score", given=f"method={method}, score={score}")
     calls = _calls(model, inputs, options, score)

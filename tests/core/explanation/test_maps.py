@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from polymamba.core.errors import UserError
-from polymamba.core.explanation import attribution, explain, hidden_attention, raw, rollout
+from polymamba.core.explanation import attribution, explain, hidden_attention, part_in_answer, raw, rollout
 from polymamba.core.mixers import Mamba
 from polymamba.core.stack import ResidualBlock, final_norm, make_norm, run_stack
 
@@ -108,6 +108,13 @@ def test_packed_sequences_do_not_see_each_other(how):
     assert not found[apart].any()
     assert not found.triu(1).any()
     assert found.tril()[~apart].any()
+
+
+def test_part_in_an_answer_is_what_is_taken_from_others():
+    found = torch.tensor([[[0.9, 0.1, 0.0], [0.3, 0.6, 0.1], [0.2, 0.4, 0.4]]])
+    torch.testing.assert_close(part_in_answer(found, [-1]), torch.tensor([[0.2, 0.4, 0.0]]))
+    torch.testing.assert_close(part_in_answer(found, range(3)), torch.tensor([[0.5, 0.5, 0.1]]) / 3)
+    assert found[0, 0, 0] == 0.9
 
 
 def test_hooks_are_gone_even_after_an_error():
