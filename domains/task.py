@@ -83,6 +83,19 @@ class Task(LightningModule):
         """Something that the model writes, as text; None where it writes nothing."""
         return None
 
+    def explain(self, method: str, prompt: str, batch: Callable[[], Any]) -> tuple[Figure, str] | None:
+        """Draws what answers of the model rest on, and says them; None where the task has no such picture.
+
+        Args:
+            method: one of core.explanation.METHODS.
+            prompt: the text to answer; "": none was given.
+            batch: gives a test batch, on the model's device.
+
+        Raises:
+            UserError: an unknown method, a prompt missing or out of place.
+        """
+        return None
+
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         loss, metrics = self.step(batch, "train")
         scalars = {"train/loss": loss.detach(), **{f"train/{name}": value for name, value in metrics.items()}}

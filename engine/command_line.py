@@ -128,19 +128,25 @@ def _predict(options: Options) -> int:
         return 0
     from .amend import amend
     from .compose import check
+    from .explain import explain, read_prompt
     from .predict import predict, read_wanted
     from .run_folder import read_config, run_of
 
     checkpoint, typed = _weights(options, 'python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def "')
+    method, typed = _take(typed, "explain")
     changes = [each for each in typed if each.startswith(("data.", "trainer."))]
-    wanted = read_wanted([each for each in typed if each not in changes])
+    asked = [each for each in typed if each not in changes]
+    wanted = read_wanted(asked) if method is None else read_prompt(asked)
     why = "the model and its tokens are given by the weights"
     allowed = ("data.root", "trainer.threads", "trainer.accelerator")
     config = check(amend(read_config(run_of(checkpoint)), changes, options.groups(), allowed, why), options.allow)
     from .startup import import_torchmetrics
 
     import_torchmetrics()
-    predict(config, checkpoint, wanted, allow=options.allow)
+    if method is None:
+        predict(config, checkpoint, wanted, allow=options.allow)
+    else:
+        explain(config, checkpoint, method, wanted, allow=options.allow)
     return 0
 
 

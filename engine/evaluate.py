@@ -11,7 +11,7 @@ from . import checkpoint as files
 from .config import Config
 from .hardware import choose_hardware
 from .lightning_trainer import make_trainer, quiet
-from .parts import build_parts, check_fit, with_tokenizer
+from .parts import build_trained
 from .plan import describe_data, resolve_backend
 from .run_folder import run_of, write_text
 
@@ -36,10 +36,7 @@ def evaluate(
         UserError: the weights do not fit the data or the model.
     """
     hardware = choose_hardware(config.trainer)
-    parts = build_parts(with_tokenizer(config, run_of(checkpoint)), allow)
-    weights = files.read_weights(checkpoint)
-    check_fit(weights, parts.model)
-    parts.model.load_state_dict(weights)
+    parts = build_trained(config, checkpoint, allow)
     backend, reason = resolve_backend(config, hardware)
     say(f"\n  weights    {checkpoint / files.WEIGHTS}")
     say(f"  data       {describe_data(parts.describe)}")

@@ -35,7 +35,7 @@ EVALUATE = """Test the weights of a run.
   python eval.py ckpt=runs/nlp/mamba_lm/<run> 'data.test_lengths=[256,65536,1048576]'
 """
 
-PREDICT = """Let a language model go on with a text.
+PREDICT = """Let a language model go on with a text, or show what a model's answers rest on.
 
   python predict.py ckpt=<run folder, checkpoint or published model> prompt="..." [key=value ...]
 
@@ -56,6 +56,14 @@ PREDICT = """Let a language model go on with a text.
   seed=0               the same seed, the same text
   tokenizer=           of a published model: a tokenizer.json other than its own
   trainer.threads=2    CPU threads; trainer.accelerator=cpu: not on the GPU
+
+What answers rest on, as a picture in the run's folder; with ckpt, prompt and the trainer's keys only:
+
+  python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def f(x):" explain=attribution   tokens, for the next one
+  python predict.py ckpt=runs/vision/vim/<run> explain=attribution                        test images, for their class
+
+  explain=attribution  what the answer's score rises with; rollout: what flows from token to token, whatever the answer;
+                       raw: the mean over all layers
 """
 
 

@@ -10,7 +10,9 @@ from typing import Any
 from ..core.errors import UserError
 from . import seeds
 from .build import LABELS, build
+from .checkpoint import read_weights
 from .config import Config
+from .run_folder import run_of
 
 TOKENIZER = "tokenizer.json"
 
@@ -39,6 +41,19 @@ def build_parts(config: Config, allow: Sequence[str] = ()) -> Parts:
     model = build(config.model, allow, describe=describe, scan=scan)
     task = build(config.task, allow, model=model, describe=describe)
     return Parts(data, describe, scan, model, task)
+
+
+def build_trained(config: Config, checkpoint: Path, allow: Sequence[str] = ()) -> Parts:
+    """As build_parts, with the weights of a checkpoint folder and the tokenizer that its run has kept.
+
+    Raises:
+        UserError: as build_parts; the weights do not fit the data or the model.
+    """
+    parts = build_parts(with_tokenizer(config, run_of(checkpoint)), allow)
+    weights = read_weights(checkpoint)
+    check_fit(weights, parts.model)
+    parts.model.load_state_dict(weights)
+    return parts
 
 
 def with_tokenizer(config: Config, folder: Path) -> Config:

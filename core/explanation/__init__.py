@@ -1,10 +1,10 @@
-"""Explaining what a model did: the attention hidden in Mamba (arXiv 2403.01590), and pictures of it."""
+"""Explaining what a model did: the attention hidden in its mixers (arXiv 2403.01590), and pictures of it."""
 
-from .draw import draw_image, draw_matrix, draw_text
-from .maps import METHODS, attribution, explain, raw, rollout
+from .draw import draw_image, draw_matrix, draw_text, heat_over
+from .maps import METHODS, attribution, check_method, explain, part_in_answer, raw, rollout
 from .matrices import hidden_attention, mean_hidden_attention
 
 __all__ = [
-    "METHODS", "attribution", "draw_image", "draw_matrix", "draw_text", "explain", "hidden_attention",
-    "mean_hidden_attention", "raw", "rollout",
+    "METHODS", "attribution", "check_method", "draw_image", "draw_matrix", "draw_text", "explain", "heat_over",
+    "hidden_attention", "mean_hidden_attention", "part_in_answer", "raw", "rollout",
 ]  # fmt: skip

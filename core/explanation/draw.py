@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 80  # characters in a line of text
 COLOURS = "inferno"
+STRENGTH = 0.6  # of a heat map over an image
 MOST_LABELS = 48
 
 
@@ -53,7 +54,11 @@ def draw_matrix(matrix: Tensor, tokens: Sequence[str] | None = None, file: str |
 
 
 def draw_text(
-    weights: Tensor, tokens: Sequence[str], answer: int | None = None, file: str | os.PathLike | None = None
+    weights: Tensor,
+    tokens: Sequence[str],
+    answer: int | None = None,
+    file: str | os.PathLike | None = None,
+    heading: str | None = None,
 ) -> Figure:
     """The text, each token on a background as strong as its weight.
 
@@ -62,6 +67,7 @@ def draw_text(
         tokens: the text of each.
         answer: token whose answer is explained, framed.
         file: also save the figure there; the suffix says the format.
+        heading: a line above the text.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -70,8 +76,12 @@ def draw_text(
     values, colours = _scaled(_array(weights, 1)), colormaps["Reds"]
     _check_count(tokens, len(values))
     places, lines = _places([_visible(token) for token in tokens])
-    figure = Figure(figsize=(9, max(0.6, 0.24 * lines + 0.2)), dpi=120)
-    axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
+    above = 0 if heading is None else 0.3
+    height = max(0.6, 0.24 * lines + 0.2) + above
+    figure = Figure(figsize=(9, height), dpi=120)
+    axes = figure.add_axes((0.02, 0.02, 0.96, 0.96 - above / height))
+    if heading is not None:
+        figure.text(0.02, 1 - 0.08 / height, heading, va="top", fontsize=10, weight="bold", parse_math=False)
     axes.set_axis_off()
     axes.set_xlim(0, COLUMNS)
     axes.set_ylim(lines, 0)
@@ -99,28 +109,40 @@ def draw_image(
     """
     from matplotlib.figure import Figure
 
-    grid, values = as_grid(grid), _array(weights, 1)
+    heat = _heat(weights, as_grid(grid))
+    panels = 1 if image is None else 2
+    figure = Figure(figsize=(3.4 * panels, 3.4), layout="constrained", dpi=120)
+    for place in range(panels):
+        figure.add_subplot(1, panels, place + 1).set_axis_off()
+    if image is None:
+        figure.axes[0].imshow(_scaled(heat), cmap=COLOURS, vmin=0, vmax=1)
+    else:
+        figure.axes[0].imshow(_picture(image))
+        figure.axes[1].imshow(heat_over(weights, grid, image).permute(1, 2, 0).numpy())
+    return _saved(figure, file)
+
+
+def heat_over(weights: Tensor, grid: Grid | Sequence[int], image: Tensor) -> Tensor:
+    """The image under the heat map of its tokens, (3, height, width) float32 between 0 and 1; arguments as of draw_image."""
+    from matplotlib import colormaps
+
+    picture, heat = _picture(image), _heat(weights, as_grid(grid))
+    heat = torch.from_numpy(heat)[None, None]
+    heat = F.interpolate(heat, picture.shape[:2], mode="bilinear", align_corners=False)[0, 0].numpy()
+    coloured = colormaps[COLOURS](_scaled(heat))[..., :3]
+    over = (1 - STRENGTH) * picture + STRENGTH * coloured
+    return torch.from_numpy(over).permute(2, 0, 1).float()
+
+
+def _heat(weights: Tensor, grid: Grid) -> np.ndarray:
+    """The weights on the grid, without those of the extra tokens."""
+    values = _array(weights, 1)
     if grid.ndim != 2 or len(values) != grid.length:
         raise UserError(
             "the weights do not fit the grid", given=f"{len(values)} weights, grid {grid.sizes} of {grid.length} tokens",
             allowed="one weight a token of a grid with two axes",
         )  # fmt: skip
-    heat = np.delete(values, list(grid.extra)).reshape(grid.sizes)
-    panels = 1 if image is None else 2
-    figure = Figure(figsize=(3.4 * panels, 3.4), layout="constrained", dpi=120)
-    for place in range(panels):
-        figure.add_subplot(1, panels, place + 1).set_axis_off()
-    last = figure.axes[-1]
-    if image is not None:
-        picture = _picture(image)
-        figure.axes[0].imshow(picture)
-        last.imshow(picture)
-        size = picture.shape[:2]
-        heat = F.interpolate(torch.from_numpy(heat)[None, None], size, mode="bilinear", align_corners=False)[
-            0, 0
-        ].numpy()
-    last.imshow(_scaled(heat), cmap=COLOURS, vmin=0, vmax=1, alpha=1.0 if image is None else 0.6)
-    return _saved(figure, file)
+    return np.delete(values, list(grid.extra)).reshape(grid.sizes)
 
 
 def _places(texts: Sequence[str]) -> tuple[list[tuple[int, int, str]], int]:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, closest
-from ..mixers.mamba import Mamba
-from .matrices import mean_hidden_attention
+from .matrices import UNROLL, mean_of, unroll
 
 METHODS = ("raw", "rollout", "attribution")
 
@@ -36,20 +35,48 @@ def rollout(layers: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def attribution(layers: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+def attribution(layers: Sequence[Tensor], gradients: Sequence[Tensor], sees: Sequence[Tensor] | None = None) -> Tensor:
     """Rollout of matrices that are weighted by how much the score would rise with what a layer said (Mamba-attribution).
 
     Args:
         layers: matrices (batch, length, length), signed; scaled to 0 ... 1 a sample and layer.
         gradients: of the score with respect to each layer's output, (batch, length, channels); at each token the largest
             one over channels counts, where it is above 0.
+        sees: which token can take anything from which in each layer, (batch, length, length) bool; scaling must not lift
+            the others above 0 (a later token, another sequence). None: all.
     """
     weighted = []
-    for matrix, gradient in zip(layers, gradients, strict=True):
+    for matrix, gradient, pairs in zip(layers, gradients, sees or [None] * len(layers), strict=True):
         low, high = matrix.amin((1, 2), keepdim=True), matrix.amax((1, 2), keepdim=True)
         scaled = (matrix - low) / (high - low).clamp_min(torch.finfo(matrix.dtype).tiny)
+        scaled = scaled if pairs is None else scaled.masked_fill(~pairs, 0)
         weighted.append(scaled * gradient.to(matrix.dtype).clamp_min(0).amax(-1)[..., None])
     return rollout(weighted)
+
+
+def check_method(method: str, key: str = "method") -> None:
+    """Raise a UserError, which calls it `key`, where this is not one of METHODS."""
+    if method not in METHODS:
+        near = closest(method, METHODS)
+        raise UserError(
+            f"unknown method {method!r}", given=method, allowed=METHODS, do=f"{key}={near}" if near else None
+        )
+
+
+def part_in_answer(found: Tensor, rows: Sequence[int]) -> Tensor:
+    """How much the tokens that an answer is read from take from every other token.
+
+    A token's part in itself, which the residual stream makes the largest by far, is left out.
+
+    Args:
+        found: a map, (batch, length, length).
+        rows: the tokens that the answer is read from: [-1] for the next token, the class tokens, all of them for a mean.
+
+    Returns:
+        (batch, length), the mean over `rows`.
+    """
+    own = torch.eye(found.shape[-1], dtype=torch.bool, device=found.device)
+    return found.masked_fill(own, 0)[:, list(rows)].mean(1)
 
 
 def explain(
@@ -63,9 +90,10 @@ def explain(
     """A map of what each token of a model's last layer takes from each token of its first.
 
     Args:
-        model: its Mamba mixers are looked at, in the order in which they are called.
+        model: its mixers (Mamba, Mamba-2, Mamba-3, attention, any mixture) are looked at, in the order in which they are
+            called.
         inputs, options: the model is called with.
-        method: "raw" (mean over channels and layers), "rollout" (of the mean of absolute values) or "attribution".
+        method: "raw" (mean over channels or heads and over layers), "rollout" (of the mean of absolute values) or "attribution".
         score: from the model's output to a number, for "attribution": a class's logit, say, summed over the batch.
         layers: which of the mixers, counted from 0; None: all.
 
@@ -73,30 +101,32 @@ def explain(
         (batch, length, length), entry [b, i, j] from token j to token i; detached.
 
     Raises:
-        UserError: an unknown method, attribution without a score, a model without Mamba mixers or without those layers.
+        UserError: an unknown method, attribution without a score, a model without such mixers or without those layers, a
+            mixer that goes on from a state.
     """
-    if method not in METHODS:
-        near = closest(method, METHODS)
-        raise UserError(
-            f"unknown method {method!r}", given=method, allowed=METHODS, do=f"method={near}" if near else None
-        )
+    check_method(method)
     if (method == "attribution") != (score is not None):
         raise UserError("attribution, and it alone, needs a score", given=f"method={method}, score={score}")
     calls = _calls(model, inputs, options, score)
     if not calls:
-        raise UserError("there is no Mamba mixer in this model to look into", given=type(model).__name__)
+        raise UserError(
+            "there is no Mamba or attention mixer in this model to look into", given=type(model).__name__,
+            allowed=[kind.__name__ for kind in UNROLL],
+        )  # fmt: skip
     chosen = range(len(calls)) if layers is None else list(layers)
     if not len(chosen) or not all(0 <= number < len(calls) for number in chosen):
         raise UserError("no such layers", given=list(chosen), allowed=f"0 to {len(calls) - 1}")
     of = torch.abs if method == "rollout" else None
     with torch.no_grad():
-        matrices = [mean_hidden_attention(mixer, *given, of=of) for mixer, given, _ in (calls[i] for i in chosen)]
+        unrolled = (unroll(mixer, *given) for mixer, given, _ in (calls[i] for i in chosen))
         if method == "attribution":
-            return attribution(matrices, [calls[i][2] for i in chosen])
+            matrices, sees = zip(*((mean_of(each), each.token_sees()) for each in unrolled), strict=True)
+            return attribution(matrices, [calls[i][2] for i in chosen], sees)
+        matrices = [mean_of(each, of) for each in unrolled]
         return raw(matrices) if method == "raw" else rollout(matrices)
 
 
-def _calls(model: nn.Module, inputs, options, score) -> list[tuple[Mamba, tuple, Tensor | None]]:
+def _calls(model: nn.Module, inputs, options, score) -> list[tuple[nn.Module, tuple, Tensor | None]]:
     """Each mixer's call: the mixer, its (x, grid, seq_idx), the score's gradient with respect to its output or None."""
     calls, outputs = [], []
 
@@ -107,7 +137,7 @@ def _calls(model: nn.Module, inputs, options, score) -> list[tuple[Mamba, tuple,
         calls.append((mixer, (named["x"].detach(), named.get("grid"), named.get("seq_idx"))))
         outputs.append(output[0])
 
-    mixers = [module for module in model.modules() if isinstance(module, Mamba)]
+    mixers = [module for module in model.modules() if isinstance(module, tuple(UNROLL))]
     hooks = [mixer.register_forward_hook(note, with_kwargs=True) for mixer in mixers]
     try:
         with torch.set_grad_enabled(score is not None):

@@ -1,10 +1,8 @@
-"""The attention matrices hidden in a selective scan (The Hidden Attention of Mamba Models, arXiv 2403.01590, eq. 11).
+"""The attention hidden in state space models (The Hidden Attention of Mamba Models, arXiv 2403.01590), and attention's own.
 
-Unrolled, the scan is a product of its input with a lower triangular matrix along each path; with S the running sum of Δ,
-
-    alpha[i, j] = sum_n C_i[n] exp(A[n] (S_i - S_j)) Δ_j B_j[n]   for steps j <= i of one sequence, else 0.
-
-The matrices here are in token order, whatever the order of the path. They leave out the convolution, the gate and D.
+Every mixer multiplies what it is given by matrices over the tokens: selective.py (Mamba), duality.py (Mamba-2, Mamba-3) and
+softmax.py (attention) say which. They leave out what comes before (convolution, projections) and after (gate, D). They are in
+token order, whatever the order of the paths.
 """
 
 from __future__ import annotations
@@ -13,36 +11,49 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..errors import UserError
+from ..mixers.attention import Attention
 from ..mixers.mamba import Mamba
-from ..ops.paths import along_paths, restart_of_step, token_of_step
+from ..mixers.mamba2 import Mamba2
+from ..mixers.mamba3 import Mamba3
+from .duality import unroll_mamba2, unroll_mamba3
+from .selective import unroll_mamba
+from .softmax import unroll_attention
+from .unrolled import Unrolled
 
+UNROLL = {Mamba: unroll_mamba, Mamba2: unroll_mamba2, Mamba3: unroll_mamba3, Attention: unroll_attention}
+MERGES = ("sum", "mean", "none")
 NUMBERS = 2**24  # entries of all matrices that are worked on at once
 
 
 def hidden_attention(
     mixer: nn.Module, x: Tensor, grid=None, seq_idx: Tensor | None = None, merge: str | None = None
 ) -> Tensor:
-    """What each token's output takes from each token's input in every inner channel.
+    """What each token's output takes from each token's input, in every inner channel or head.
 
-    The output of the scan before gate and D is the matrix times what the scan is given (after convolution and SiLU).
+    The output of the scan before gate and D is the matrix times what the scan is given (after convolution and SiLU); the
+    output of attention before its projection is the matrix times the values.
 
     Args:
-        mixer: a Mamba, over any scan.
+        mixer: a Mamba, Mamba2, Mamba3 or Attention, over any scan.
         x, grid, seq_idx: what the mixer is called with.
         merge: "sum" or "mean" over the paths, or "none"; None: as the mixer does.
 
     Returns:
-        (batch, channels, length, length), entry [.., i, j] from token j to token i; for merge "none"
-        (batch, paths, channels, length, length). Zero where a path does not visit, and between sequences.
+        (batch, maps, length, length), entry [.., i, j] from token j to token i; for merge "none" (batch, paths, maps,
+        length, length). Zero where a path does not visit, and between sequences. Maps are the inner channels of a Mamba, the
+        heads of a Mamba2, of a Mamba3 with one input a step and of an Attention (query heads). A Mamba3 with several has
+        heads * rank * rank: `.unflatten(-3, (heads, rank, rank))` is [head, output row, input row].
 
     Raises:
         UserError: a mixer without hidden attention.
     """
-    walk = _Walk(mixer, x, grid, seq_idx, merge)
-    return torch.cat([walk.merged(walk.block(begin, end)) for begin, end in walk.blocks()], -3)
+    unrolled = unroll(mixer, x, grid, seq_idx)
+    merge = unrolled.merge if merge is None else merge
+    if merge not in MERGES:
+        raise UserError(f"unknown merge {merge!r}", given=merge, allowed=MERGES)
+    return torch.cat([_merged(unrolled.block(begin, end), merge) for begin, end in _blocks(unrolled)], -3)
 
 
 def mean_hidden_attention(
@@ -52,85 +63,41 @@ def mean_hidden_attention(
     seq_idx: Tensor | None = None,
     of: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The mean of the hidden attention over channels, (batch, length, length), without holding them all in memory.
+    """The mean of the hidden attention over channels or heads, (batch, length, length), without holding them all in memory.
 
     Args:
         mixer, x, grid, seq_idx: as in hidden_attention; the paths are merged as the mixer does.
         of: applied to the matrices before the mean (torch.abs), None: nothing.
     """
-    walk, total = _Walk(mixer, x, grid, seq_idx, None if mixer.merge != "none" else "sum"), 0
-    for begin, end in walk.blocks():
-        block = walk.merged(walk.block(begin, end))
+    return mean_of(unroll(mixer, x, grid, seq_idx), of)
+
+
+def mean_of(unrolled: Unrolled, of: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """mean_hidden_attention of a call that has been unrolled."""
+    merge, total = "sum" if unrolled.merge == "none" else unrolled.merge, 0
+    for begin, end in _blocks(unrolled):
+        block = _merged(unrolled.block(begin, end), merge)
         total = total + (block if of is None else of(block)).sum(1)
-    return total / walk.channels
+    return total / unrolled.maps
 
 
-class _Walk:
-    """One call's selections, in visiting order, from which the matrices of a block of channels are computed."""
+def unroll(mixer: nn.Module, x: Tensor, grid=None, seq_idx: Tensor | None = None) -> Unrolled:
+    """A mixer's call as matrices; arguments and errors as of hidden_attention."""
+    for kind, function in UNROLL.items():
+        if isinstance(mixer, kind):
+            return function(mixer, x, grid, seq_idx)
+    raise UserError(
+        "this mixer has no hidden attention", given=type(mixer).__name__, allowed=[kind.__name__ for kind in UNROLL]
+    )
 
-    def __init__(self, mixer: nn.Module, x: Tensor, grid, seq_idx: Tensor | None, merge: str | None):
-        if not isinstance(mixer, Mamba):
-            raise UserError(
-                "this mixer has no hidden attention", given=type(mixer).__name__, allowed="Mamba",
-                do="attention layers show their own weights",
-            )  # fmt: skip
-        self.merge = mixer.merge if merge is None else merge
-        if self.merge not in ("sum", "mean", "none"):
-            raise UserError(f"unknown merge {merge!r}", given=merge, allowed=("sum", "mean", "none"))
-        given = mixer.select(x, grid, None, seq_idx)
-        _, delta, A, B, C, _, _ = given.tensors
-        bias = given.delta_bias
-        A = A if A.dim() == 3 else A[None]
-        self.A, self.paths, self.channels = A, mixer.paths, A.shape[-2]
-        delta, B, C = (t if t.dim() == 4 else t[:, None] for t in (delta, B, C))
-        order = given.order
-        order = order[None] if order is not None and order.dim() == 2 else order
-        self.batch, self.length = x.shape[:2]
-        token, visited = token_of_step(order, self.batch, self.paths, self.length, x.device)
-        restart = restart_of_step(seq_idx, token, visited)
-        step = F.softplus(delta.to(A.dtype) + (bias if bias.dim() == 1 else bias[None, :, None]).to(A.dtype))
-        self.step = along_paths(step, token).masked_fill(~visited[..., None], 0)
-        self.B, self.C = (along_paths(t.to(A.dtype), token) for t in (B, C))
-        self.seen = self._pairs(visited, restart)
-        self.token = torch.where(visited, token, self.length)
 
-    def _pairs(self, visited: Tensor, restart: Tensor | None) -> Tensor:
-        """Which step sees which, (batch, paths, steps, steps)."""
-        steps = visited.shape[-1]
-        seen = torch.ones(steps, steps, dtype=torch.bool, device=visited.device).tril()
-        seen = seen & visited[..., None] & visited[..., None, :]
-        if restart is not None:
-            number = restart.cumsum(-1)
-            seen = seen & (number[..., None] == number[..., None, :])
-        return seen
+def _blocks(unrolled: Unrolled) -> list[tuple[int, int]]:
+    """Blocks of matrices that are small enough to work on at once."""
+    each = max(1, NUMBERS // max(1, unrolled.steps.sees.numel()))
+    return [(begin, min(begin + each, unrolled.maps)) for begin in range(0, unrolled.maps, each)] or [(0, 0)]
 
-    def blocks(self) -> list[tuple[int, int]]:
-        """Blocks of channels whose matrices are small enough to work on at once."""
-        each = max(1, NUMBERS // max(1, self.batch * self.paths * self.seen.shape[-1] ** 2))
-        return [(begin, min(begin + each, self.channels)) for begin in range(0, self.channels, each)] or [(0, 0)]
 
-    def block(self, begin: int, end: int) -> Tensor:
-        """(batch, paths, channels of the block, length, length), in token order."""
-        step, A = self.step[..., begin:end].transpose(2, 3), self.A[:, begin:end]
-        # In float64: the difference of two long running sums keeps few of float32's digits.
-        total = step.double().cumsum(-1)
-        between = (total[..., :, None] - total[..., None, :]).clamp_min(0).to(step.dtype)
-        matrix = torch.zeros_like(between)
-        for n in range(A.shape[-1]):
-            decay = torch.exp(A[None, :, :, n, None, None] * between)
-            matrix = matrix + self.C[:, :, None, :, n, None] * decay * (self.B[:, :, None, :, n] * step)[..., None, :]
-        return self._in_token_order(matrix.masked_fill(~self.seen[:, :, None], 0))
-
-    def merged(self, matrix: Tensor) -> Tensor:
-        if self.merge == "none":
-            return matrix
-        return matrix.sum(1) if self.merge == "sum" else matrix.mean(1)
-
-    def _in_token_order(self, matrix: Tensor) -> Tensor:
-        for axis in (-1, -2):
-            shape = [*matrix.shape]
-            index = self.token[:, :, None, None, :] if axis == -1 else self.token[:, :, None, :, None]
-            shape[axis] = self.length + 1
-            matrix = matrix.new_zeros(shape).scatter(axis, index.expand_as(matrix), matrix)
-            matrix = matrix.narrow(axis, 0, self.length)
+def _merged(matrix: Tensor, merge: str) -> Tensor:
+    if merge == "none":
         return matrix
+    return matrix.sum(1) if merge == "sum" else matrix.mean(1)

@@ -34,6 +34,23 @@ class AttentionState(NamedTuple):
     conv: Tensor | None
 
 
+class Selection(NamedTuple):
+    """What a mixer gives to scaled_dot_product_attention, the past of a state included.
+
+    query: (batch, length, heads, head_dim), key, value: (batch, past + length, key/value heads, head_dim), turned.
+    mask: who sees whom, broadcast with (batch, heads, length, past + length); None: all that causality allows.
+    sequence, conv: as in the state to continue from. beside: (batch, length, mlp_dim), the MLP's two halves.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    sequence: Tensor | None
+    conv: Tensor | None
+    beside: Tensor
+
+
 class Attention(nn.Module):
     """Multi-head attention with grouped key/value heads.
 
@@ -114,6 +131,23 @@ class Attention(nn.Module):
         Raises:
             UserError: a state where attention is not causal.
         """
+        given = self.select(x, grid, state, seq_idx)
+        y = F.scaled_dot_product_attention(
+            *(t.transpose(1, 2) for t in given[:3]), given.mask,
+            is_causal=self.causal and given.mask is None and x.shape[1] > 1, scale=self.softmax_scale,
+            enable_gqa=self.num_heads_kv != self.num_heads,
+        )  # fmt: skip
+        y = y.transpose(1, 2).flatten(2)
+        if self.mlp_dim:
+            value, gate = given.beside.chunk(2, -1)
+            y = torch.cat([y, value * F.silu(gate)], -1)
+        y = self.out_proj(y)
+        return y, AttentionState(given.key, given.value, given.sequence, given.conv) if self.causal else None
+
+    def select(
+        self, x: Tensor, grid=None, state: AttentionState | None = None, seq_idx: Tensor | None = None
+    ) -> Selection:
+        """What the softmax is taken of for these tokens; arguments as of forward."""
         if state is not None and not self.causal:
             raise UserError("only causal attention can go on from a state", given="causal=False", allowed="causal=True")
         qkv, beside = self.in_proj(x).split([self.in_proj.out_features - self.mlp_dim, self.mlp_dim], -1)
@@ -131,16 +165,7 @@ class Attention(nn.Module):
                 torch.cat([old.to(new.dtype), new], 1) for old, new in ((state.key, key), (state.value, value))
             )
         mask = attention_mask(x.shape[1], past, sequence, self.causal, x.device)
-        y = F.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), mask,
-            is_causal=self.causal and mask is None and x.shape[1] > 1, scale=self.softmax_scale,
-            enable_gqa=self.num_heads_kv != self.num_heads,
-        )  # fmt: skip
-        y = y.transpose(1, 2).flatten(2)
-        if self.mlp_dim:
-            given, gate = beside.chunk(2, -1)
-            y = torch.cat([y, given * F.silu(gate)], -1)
-        return self.out_proj(y), AttentionState(key, value, sequence, conv) if self.causal else None
+        return Selection(query, key, value, mask, sequence, conv, beside)
 
     def flops(self, grid) -> int:
         """Floating point operations of a forward pass over one sequence of a grid's tokens (or of so many)."""

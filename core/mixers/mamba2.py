@@ -30,6 +30,26 @@ class Mamba2State(NamedTuple):
     ssm: Tensor
 
 
+class Selection(NamedTuple):
+    """What a mixer gives to state_space_duality, and what its answer meets.
+
+    x, dt (before bias and softplus), A, B, C, order: as there. conv: the convolution's part of the state to continue from.
+    causal: whether a state can be carried on. z: (batch, length, d_ssm), the gate. beside: (batch, length, d_mlp), value
+    and gate of the MLP beside the scan.
+    """
+
+    x: Tensor
+    dt: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    order: Tensor | None
+    conv: Tensor
+    causal: bool
+    z: Tensor
+    beside: tuple[Tensor, Tensor]
+
+
 class Mamba2(PathMixer):
     """State space mixer with one decay a head, whose tokens are visited in the order of a scan.
 
@@ -133,23 +153,35 @@ class Mamba2(PathMixer):
         Raises:
             UserError: a grid of another length, a state for a scan that is not causal.
         """
+        given = self.select(x, grid, state, seq_idx)
+        heads = (self.nheads, self.headdim)
+        y, ssm_state = state_space_duality(
+            given.x, given.dt, given.A, given.B, given.C, self.D.view(heads) if self.D_has_hdim else self.D,
+            given.z.unflatten(-1, heads) if self.norm is None else None, self.dt_bias, True, self.dt_limit, given.order,
+            seq_idx, None if state is None else state.ssm, True, self.merge, self.backend,
+        )  # fmt: skip
+        y = self._finish(y.flatten(-2), given.z, *given.beside)
+        return y, Mamba2State(given.conv, ssm_state) if given.causal else None
+
+    def select(
+        self,
+        x: Tensor,
+        grid: Grid | tuple[int, ...] | None = None,
+        state: Mamba2State | None = None,
+        seq_idx: Tensor | None = None,
+    ) -> Selection:
+        """What the scan is given for these tokens; arguments as of forward."""
         order, causal = self.order(x, grid, state, seq_idx)
         sizes = [self.d_mlp, self.d_mlp, self.d_ssm, self.d_xbc, self.nheads]
         beside_gate, beside, z, xbc, dt = self.in_proj(x).split(sizes, -1)
-        xbc, conv_state = causal_conv1d(
+        xbc, conv = causal_conv1d(
             xbc, self.conv1d.weight.squeeze(1), self.conv1d.bias, "silu", order, seq_idx,
             None if state is None else state.conv, True, self.backend,
         )  # fmt: skip
         inner, B, C = xbc.split([self.d_ssm, *[self.ngroups * self.d_state] * 2], -1)
         B, C = (t.unflatten(-1, (self.ngroups, self.d_state)) for t in (B, C))
-        heads = (self.nheads, self.headdim)
-        y, ssm_state = state_space_duality(
-            inner.unflatten(-1, heads), dt, self._decay(), B, C, self.D.view(heads) if self.D_has_hdim else self.D,
-            z.unflatten(-1, heads) if self.norm is None else None, self.dt_bias, True, self.dt_limit, order, seq_idx,
-            None if state is None else state.ssm, True, self.merge, self.backend,
-        )  # fmt: skip
-        y = self._finish(y.flatten(-2), z, beside, beside_gate)
-        return y, Mamba2State(conv_state, ssm_state) if causal else None
+        inner = inner.unflatten(-1, (self.nheads, self.headdim))
+        return Selection(inner, dt, self._decay(), B, C, order, conv, causal, z, (beside, beside_gate))
 
     def flops(self, grid: Grid | tuple[int, ...]) -> int:
         """Floating point operations of a forward pass over one sequence; a scan counts 7 a step, channel and state."""

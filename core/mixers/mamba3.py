@@ -40,7 +40,7 @@ class Mamba3State(NamedTuple):
     v: Tensor
 
 
-class Selection(NamedTuple):
+class Reading(NamedTuple):
     """What a mixer reads off its tokens, all (batch, length, ...).
 
     z, x: (heads, headdim). B, C: (rank, heads, states), normalised, with bias, not yet turned.
@@ -55,6 +55,26 @@ class Selection(NamedTuple):
     log_decay: Tensor
     trapezoid: Tensor
     turning: Tensor
+
+
+class Selection(NamedTuple):
+    """What a mixer gives to trapezoidal_scan, and what its answer meets.
+
+    x, log_decay, dt, trapezoid, B, C (turned), order: as there. angle: the state's, to continue from. causal: whether a
+    state can be carried on. z, value: (batch, length, heads, headdim), the gate and what x was made of.
+    """
+
+    x: Tensor
+    log_decay: Tensor
+    dt: Tensor
+    trapezoid: Tensor
+    B: Tensor
+    C: Tensor
+    order: Tensor | None
+    angle: Tensor
+    causal: bool
+    z: Tensor
+    value: Tensor
 
 
 class Mamba3(PathMixer):
@@ -159,26 +179,45 @@ class Mamba3(PathMixer):
         Raises:
             UserError: a grid of another length, a state for a scan that is not causal.
         """
-        order, causal = self.order(x, grid, state, seq_idx)
-        given = self.select(x)
-        angle, last = self._angles(given.turning, order, seq_idx, None if state is None else state.angle)
-        B, C = (t if self.paths == 1 else t[:, None] for t in (given.B, given.C))
-        cos, sin = angle.cos(), angle.sin()
-        B, C = (turn(t, cos, sin, self.rotation).to(x.dtype) for t in (B, C))
+        given = self.select(x, grid, state, seq_idx)
         before = None
         if state is not None:
             before = TrapezoidalState(state.ssm, state.k, self._inputs(state.v.to(given.x.dtype)).to(state.v.dtype))
         y, after = trapezoidal_scan(
-            self._inputs(given.x), given.log_decay, given.dt, given.trapezoid, B, C, self.D, order, seq_idx, before, True,
-            self.merge, self.backend,
+            given.x, given.log_decay, given.dt, given.trapezoid, given.B, given.C, self.D, given.order, seq_idx, before,
+            True, self.merge, self.backend,
         )  # fmt: skip
         y = self.out_proj(self._finish(y, given.z))
-        if not causal:
+        if not given.causal:
             return y, None
-        return y, Mamba3State(last, after.h, after.B, _last_input(given.x, order, None if state is None else state.v))
+        last = _last_input(given.value, given.order, None if state is None else state.v)
+        return y, Mamba3State(given.angle, after.h, after.B, last)
 
-    def select(self, x: Tensor) -> Selection:
-        """What the scan is given for tokens (batch, length, d_model)."""
+    def select(
+        self,
+        x: Tensor,
+        grid: Grid | tuple[int, ...] | None = None,
+        state: Mamba3State | None = None,
+        seq_idx: Tensor | None = None,
+    ) -> Selection:
+        """What the scan is given for these tokens; arguments as of forward."""
+        order, causal = self.order(x, grid, state, seq_idx)
+        read = self._read(x)
+        angle, last = self._angles(read.turning, order, seq_idx, None if state is None else state.angle)
+        B, C = (t if self.paths == 1 else t[:, None] for t in (read.B, read.C))
+        cos, sin = angle.cos(), angle.sin()
+        B, C = (turn(t, cos, sin, self.rotation).to(x.dtype) for t in (B, C))
+        return Selection(
+            self._inputs(read.x), read.log_decay, read.dt, read.trapezoid, B, C, order, last, causal, read.z, read.x
+        )
+
+    def flops(self, grid: Grid | tuple[int, ...]) -> int:
+        """Floating point operations of a forward pass over one sequence; a scan counts 7 a step, row, channel and state."""
+        length, visits = self._visits(grid)
+        outer = length * self.d_model * (self.in_proj.out_features + self.d_inner)
+        return 2 * outer + 7 * visits * self.rank * self.d_inner * self.d_state
+
+    def _read(self, x: Tensor) -> Reading:
         z, value, B, C, dt, a, trapezoid, angle = self.in_proj(x).split(self._sizes, -1)
         z, value = (t.unflatten(-1, (self.nheads, self.headdim)) for t in (z, value))
         kind = torch.promote_types(x.dtype, torch.float32)
@@ -187,13 +226,7 @@ class Mamba3(PathMixer):
         rate = heavy_tail(a) if self.A_activation == "heavy_tail" else F.softplus(a)
         turning = dt[..., None] * (math.pi * torch.tanh(angle))[..., None, :]
         B, C = self._keys(B, self.B_norm, self.B_bias), self._keys(C, self.C_norm, self.C_bias)
-        return Selection(z, value, B, C, dt, -dt * rate.clamp_min(self.A_floor), trapezoid.sigmoid(), turning)
-
-    def flops(self, grid: Grid | tuple[int, ...]) -> int:
-        """Floating point operations of a forward pass over one sequence; a scan counts 7 a step, row, channel and state."""
-        length, visits = self._visits(grid)
-        outer = length * self.d_model * (self.in_proj.out_features + self.d_inner)
-        return 2 * outer + 7 * visits * self.rank * self.d_inner * self.d_state
+        return Reading(z, value, B, C, dt, -dt * rate.clamp_min(self.A_floor), trapezoid.sigmoid(), turning)
 
     def _inputs(self, x: Tensor) -> Tensor:
         """A token's inputs, (..., rank, heads, headdim) of (..., heads, headdim), in its dtype."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -131,6 +131,12 @@ class LanguageModelling(Task):
         written = generate(self.model, self.prompt, self.tokenizer, **options)
         self.model.train(training)
         return self.prompt + written.texts[0]
+
+    def explain(self, method: str, prompt: str, batch: Callable[[], Any]) -> tuple[Figure, str]:
+        """Draws the prompt's tokens, marked by their part in the likeliest next token."""
+        from .explanation import explain_next_token
+
+        return explain_next_token(self.model, self.tokenizer, prompt, method)
 
     def first_batch(self, batch: Mapping[str, Tensor]) -> Figure:
         """Draws the beginnings of up to 24 rows; a document's text stands in another shade than the one before it."""

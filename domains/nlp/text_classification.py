@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch.nn.functional as F
@@ -79,6 +79,13 @@ class TextClassification(Task):
 
     def on_test_start(self) -> None:
         self._seen, self._entries = 0, []
+
+    def explain(self, method: str, prompt: str, batch: Callable[[], Any]) -> tuple[Figure, str]:
+        """Draws the prompt's tokens, marked by their part in its class."""
+        from .explanation import explain_class
+
+        length = self.describe.get("length")
+        return explain_class(self.model, self.tokenizer, prompt, self.classes, method, length)
 
     def first_batch(self, batch: Mapping[str, Tensor]) -> Figure:
         """Draws the beginnings of up to 24 texts after the names of their labels."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,10 +14,12 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ...core.errors import UserError
 from ..task import Task
-from .image_grid import RIGHT, WRONG, denormalise, draw_grid, shorten
+from .image_grid import INK, RIGHT, WRONG, denormalise, draw_grid, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+EXPLAINED = 16  # test images in the picture of what answers rest on
 
 
 class Classification(Task):
@@ -153,6 +155,29 @@ class Classification(Task):
             colours.append(RIGHT if right else WRONG)
         heading = f"Worst of {self.worst.seen:,} test images: class, prediction (confidence)"
         return draw_grid(self._visible(torch.stack([entry["image"] for entry in entries])), titles, heading, colours)
+
+    def explain(self, method: str, prompt: str, batch: Callable[[], Any]) -> tuple[Figure, str] | None:
+        """Draws test images and, beside each, what its likeliest class rests on; None for models without hidden attention."""
+        if not hasattr(self.model, "answering"):
+            return None
+        if prompt:
+            raise UserError("this model looks at images", given=f"prompt={prompt}", do="leave prompt= out")
+        from .explanation import beside_heat, explain_images
+
+        images, labels = batch()
+        images, labels = images[:EXPLAINED], labels[:EXPLAINED].cpu()
+        found = explain_images(self.model, images, method)
+        confidences, said = (t.cpu() for t in found.logits.float().softmax(1).max(1))
+        titles, colours = [], []
+        for label, guess, confidence in zip(labels.tolist(), said.tolist(), confidences.tolist(), strict=True):
+            titles += [
+                f"is {shorten(self._name(label), 13)}",
+                f"said {shorten(self._name(guess), 13)} ({confidence:.0%})",
+            ]
+            colours += [INK, RIGHT if guess == label else WRONG]
+        pictures = beside_heat(self._visible(images), found.weights, self.model.grid)
+        figure = draw_grid(pictures, titles, f"{method}: what the answers rest on", colours, columns=8)
+        return figure, f"{int((said == labels).sum())} of {len(labels)} test images right"
 
     def _visible(self, images: Tensor) -> Tensor:
         return denormalise(images, self.describe.get("mean"), self.describe.get("std"))

@@ -127,6 +127,12 @@ class Vim(nn.Module):
         """Tokens of an image, class tokens included."""
         return self.grid.length
 
+    @property
+    def answering(self) -> list[int]:
+        """The tokens that the head reads: the class tokens, or all patches."""
+        extra = list(self.grid.extra)
+        return extra if self.global_pool == "token" else [each for each in range(self.tokens) if each not in extra]
+
     def flops(self, batch: int = 1) -> int:
         """Floating point operations of a forward pass (a multiply-add is two; a scan counts 9 a step, channel and state)."""
         projection = self.patch_embed.proj

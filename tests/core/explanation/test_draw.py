@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from polymamba.core.errors import UserError
-from polymamba.core.explanation import draw_image, draw_matrix, draw_text
+from polymamba.core.explanation import draw_image, draw_matrix, draw_text, heat_over
 from polymamba.core.scans import Grid
 
 
@@ -41,11 +41,38 @@ def test_image(image, tmp_path):
     grid, weights = Grid.with_class_token((3, 5), "middle"), torch.rand(16)
     figure = draw_image(weights, grid, image, tmp_path / "i.png")
     heat = figure.axes[-1].images[-1].get_array()
-    assert heat.shape == ((3, 5) if image is None else (12, 20))
     if image is None:
         kept = weights[[t for t in range(16) if t not in grid.extra]].view(3, 5)
         np.testing.assert_allclose(heat, (kept - kept.min()) / (kept.max() - kept.min()), rtol=1e-5)
+    else:
+        assert len(figure.axes) == 2
+        np.testing.assert_allclose(heat, heat_over(weights, grid, image).permute(1, 2, 0))
     assert (tmp_path / "i.png").stat().st_size > 1000
+
+
+def test_heat_lies_over_the_token_that_weighs_most():
+    grid, weights = Grid.with_class_token((2, 3), "front"), torch.zeros(7)
+    weights[0], weights[1 + 5] = 9, 1  # a class token, and the patch at the lower right
+    found = heat_over(weights, grid, torch.zeros(1, 8, 12))
+    assert found.shape == (3, 8, 12)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    brightness = found.sum(0)
+    row, column = divmod(int(brightness.argmax()), 12)
+    assert row >= 4
+    assert column >= 8
+    assert brightness[:4, :4].max() < 0.1
+    seen = heat_over(weights, grid, torch.eye(8, 12)[None])
+    assert seen[:, 1, 1].sum() > seen[:, 1, 2].sum() + 1  # the image shines through
+
+
+def test_text_under_a_heading(tmp_path):
+    figure = draw_text(torch.tensor([0.0, 1.0]), ["a", "b"], file=tmp_path / "t.png", heading="what $x$ rests on")
+    assert [t.get_text() for t in figure.texts] == ["what $x$ rests on"]
+    figure.canvas.draw()
+    above, below = figure.texts[0].get_window_extent(), figure.axes[0].get_window_extent()
+    assert above.y0 >= below.y1
+    assert draw_text(torch.tensor([0.0, 1.0]), ["a", "b"]).texts == []
 
 
 def test_wrong_shapes():

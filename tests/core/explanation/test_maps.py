@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from polymamba.core.errors import UserError
-from polymamba.core.explanation import attribution, explain, hidden_attention, raw, rollout
+from polymamba.core.explanation import attribution, explain, hidden_attention, part_in_answer, raw, rollout
 from polymamba.core.mixers import Mamba
 from polymamba.core.stack import ResidualBlock, final_norm, make_norm, run_stack
 
@@ -74,12 +74,13 @@ def test_attribution_weights_layers_by_the_scores_gradient():
     for matrix, gradient in zip((m.mean(1) for m in matrices), gradients, strict=True):
         for sample in range(2):
             low, high = matrix[sample].min(), matrix[sample].max()
-            rows = (matrix[sample] - low) / (high - low)
+            rows = ((matrix[sample] - low) / (high - low)).tril()
             weighted.append(rows * gradient[sample].clamp_min(0).max(-1).values[:, None])
     expected = torch.stack([rollout([weighted[s][None], weighted[2 + s][None]])[0] for s in range(2)])
     found = explain(model, x, method="attribution", score=lambda logits: logits[:, -1, 1])
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(found, attribution([m.mean(1) for m in matrices], gradients))
+    seen = torch.ones(2, 7, 7, dtype=torch.bool).tril()
+    torch.testing.assert_close(found, attribution([m.mean(1) for m in matrices], gradients, [seen, seen]))
     assert not found.requires_grad
     assert all(p.grad is None for p in model.parameters())
 
@@ -89,10 +90,31 @@ def test_attribution_of_equal_matrices_is_finite():
     torch.testing.assert_close(found[0], torch.eye(3))
 
 
-def test_packed_sequences_do_not_see_each_other():
+def test_scaling_lifts_all_pairs_unless_told_who_sees_whom():
+    matrix = torch.tensor([[[1.0, 0.0], [-1.0, 0.5]]])
+    alike = torch.ones(1, 2, 3)
+    torch.testing.assert_close(attribution([matrix], [alike])[0, 0], torch.tensor([2.0, 0.5]) / 2.5)
+    seen = torch.ones(1, 2, 2, dtype=torch.bool).tril()
+    torch.testing.assert_close(attribution([matrix], [alike], [seen])[0, 0], torch.tensor([1.0, 0.0]))
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"method": "raw"}, {"method": "attribution", "score": lambda logits: logits[..., 0]}]
+)
+def test_packed_sequences_do_not_see_each_other(how):
     seq_idx = torch.tensor([[0, 0, 0, 1, 1, 1, 1]]).expand(2, -1)
-    found = explain(Model(), tokens(), seq_idx=seq_idx)
-    assert not found[seq_idx[:, :, None] != seq_idx[:, None]].any()
+    found = explain(Model(), tokens(), seq_idx=seq_idx, **how)
+    apart = seq_idx[:, :, None] != seq_idx[:, None]
+    assert not found[apart].any()
+    assert not found.triu(1).any()
+    assert found.tril()[~apart].any()
+
+
+def test_part_in_an_answer_is_what_is_taken_from_others():
+    found = torch.tensor([[[0.9, 0.1, 0.0], [0.3, 0.6, 0.1], [0.2, 0.4, 0.4]]])
+    torch.testing.assert_close(part_in_answer(found, [-1]), torch.tensor([[0.2, 0.4, 0.0]]))
+    torch.testing.assert_close(part_in_answer(found, range(3)), torch.tensor([[0.5, 0.5, 0.1]]) / 3)
+    assert found[0, 0, 0] == 0.9
 
 
 def test_hooks_are_gone_even_after_an_error():

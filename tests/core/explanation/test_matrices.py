@@ -1,11 +1,12 @@
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from polymamba.core import scans
 from polymamba.core.errors import UserError
 from polymamba.core.explanation import hidden_attention, mean_hidden_attention
-from polymamba.core.mixers import Attention, Mamba
+from polymamba.core.mixers import Mamba
 from polymamba.core.ops.selective_scan import selective_scan
 from polymamba.core.scans import Grid
 
@@ -141,6 +142,6 @@ def test_blocks_of_channels_change_nothing(monkeypatch):
 
 def test_other_mixers_and_merges_are_refused():
     with pytest.raises(UserError, match="hidden attention"):
-        hidden_attention(Attention(6, 2), tokens(1, 4))
+        hidden_attention(nn.Linear(6, 6, **DOUBLE), tokens(1, 4))
     with pytest.raises(UserError, match="merge"):
         hidden_attention(mixer(), tokens(1, 4), merge="max")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
@@ -102,6 +103,9 @@ class Bytes:
 
     def bytes_of(self, ids) -> bytes:
         return bytes(each for each in ids if each < 256)
+
+    def byte_counts(self) -> np.ndarray:
+        return np.array([1] * 256 + [0])
 
 
 class Sentences(LightningDataModule):

@@ -1,0 +1,83 @@
+"""predict.py with explain=: a picture of what a trained model's answers rest on, in the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from .config import Config
+from .typed import unknown_key
+
+
+def read_prompt(arguments: Sequence[str]) -> str:
+    """The text of the one `prompt=...` among the arguments, which may hold nothing else; "" where there is none.
+
+    Raises:
+        UserError: another key.
+    """
+    prompt = ""
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise UserError("not of the form key=value", given=argument, do=f'prompt="{argument}"')
+        if key != "prompt":
+            raise unknown_key(key, ["ckpt", "explain", "prompt"], value)
+        prompt = value
+    return prompt
+
+
+def explain(
+    config: Config,
+    checkpoint: Path,
+    method: str,
+    prompt: str = "",
+    *,
+    allow: Sequence[str] = (),
+    say: Callable[[str], Any] = print,
+) -> Path:
+    """Draws what answers of a run's model rest on and says where the picture is.
+
+    Args:
+        config: the configuration of the run that the checkpoint is from.
+        checkpoint: a checkpoint folder.
+        method: one of core.explanation.METHODS.
+        prompt: the text to answer, where the model reads text; of images, test images are taken.
+        allow: further packages that a `_target_` may come from.
+        say: where the words go.
+
+    Returns:
+        the picture's file, explained_<method>.png in the run's folder.
+
+    Raises:
+        UserError: an unknown method, a model or task without such a picture, weights that do not fit.
+    """
+    from ..core.explanation import check_method
+
+    check_method(method, "explain")
+    from .callbacks.figure_file import save_figure
+    from .hardware import choose_hardware
+    from .parts import build_trained
+    from .run_folder import run_of
+
+    hardware = choose_hardware(config.trainer)
+    parts = build_trained(config, checkpoint, allow)
+    task = parts.task.to(hardware.device).eval()
+    found = task.explain(method, prompt, lambda: _to(next(iter(parts.data.test_dataloader())), hardware.device))
+    if found is None:
+        raise UserError(
+            "there is no picture of what this run's answers rest on", given=f"task {type(task).__name__}, "
+            f"model={config.model.get('name')}", allowed="language models, text classifiers, Vim",
+        )  # fmt: skip
+    figure, said = found
+    path = run_of(checkpoint) / f"explained_{method}.png"
+    save_figure(figure, path)
+    say(f"\n  answer   {said}\n  picture  {path}\n")
+    return path
+
+
+def _to(batch: Any, device: str) -> Any:
+    from lightning.fabric.utilities import move_data_to_device
+
+    return move_data_to_device(batch, device)
