@@ -1,6 +1,6 @@
 """The attention hidden in state space models (The Hidden Attention of Mamba Models, arXiv 2403.01590), and attention's own.
 
-Every mixer multiplies what it is given by matrices over the tokens: selective.py (Mamba), duality.py (Mamba-2, Mamba-3) and
+Every mixer multiplies what it is given by matrices over the tokens: selective.py (Mamba, S4D), duality.py (Mamba-2, Mamba-3) and
 softmax.py (attention) say which. They leave out what comes before (convolution, projections) and after (gate, D). They are in
 token order, whatever the order of the paths.
 """
@@ -17,12 +17,15 @@ from ..mixers.attention import Attention
 from ..mixers.mamba import Mamba
 from ..mixers.mamba2 import Mamba2
 from ..mixers.mamba3 import Mamba3
+from ..mixers.s4d import S4D
 from .duality import unroll_mamba2, unroll_mamba3
-from .selective import unroll_mamba
+from .selective import unroll_mamba, unroll_s4d
 from .softmax import unroll_attention
 from .unrolled import Unrolled
 
-UNROLL = {Mamba: unroll_mamba, Mamba2: unroll_mamba2, Mamba3: unroll_mamba3, Attention: unroll_attention}
+UNROLL = {
+    Mamba: unroll_mamba, Mamba2: unroll_mamba2, Mamba3: unroll_mamba3, S4D: unroll_s4d, Attention: unroll_attention
+}  # fmt: skip
 MERGES = ("sum", "mean", "none")
 NUMBERS = 2**24  # entries of all matrices that are worked on at once
 
@@ -36,13 +39,13 @@ def hidden_attention(
     output of attention before its projection is the matrix times the values.
 
     Args:
-        mixer: a Mamba, Mamba2, Mamba3 or Attention, over any scan.
+        mixer: a Mamba, Mamba2, Mamba3, S4D or Attention, over any scan.
         x, grid, seq_idx: what the mixer is called with.
         merge: "sum" or "mean" over the paths, or "none"; None: as the mixer does.
 
     Returns:
         (batch, maps, length, length), entry [.., i, j] from token j to token i; for merge "none" (batch, paths, maps,
-        length, length). Zero where a path does not visit, and between sequences. Maps are the inner channels of a Mamba, the
+        length, length). Zero where a path does not visit, and between sequences. Maps are the inner channels of a Mamba or S4D, the
         heads of a Mamba2, of a Mamba3 with one input a step and of an Attention (query heads). A Mamba3 with several has
         heads * rank * rank: `.unflatten(-3, (heads, rank, rank))` is [head, output row, input row].
 

@@ -4,6 +4,8 @@ Unrolled, the scan is a product of its input with a lower triangular matrix alon
 running sum of Δ,
 
     alpha[i, j] = sum_n C_i[n] exp(A[n] (S_i - S_j)) Δ_j B_j[n]   for steps j <= i of one sequence, else 0.
+
+Where nothing is selected (S4D) it depends on i - j alone.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..mixers.mamba import Mamba
+from ..mixers.s4d import S4D
 from ..ops.paths import along_paths
 from .unrolled import Unrolled, steps_of
 
@@ -50,3 +53,19 @@ def entries(A: Tensor, delta: Tensor, B: Tensor, C: Tensor, begin: int, end: int
         decay = torch.exp(A[None, :, :, n, None, None] * between)
         matrix = matrix + C[:, :, None, :, n, None] * decay * (B[:, :, None, :, n] * delta)[..., None, :]
     return matrix
+
+
+def unroll_s4d(mixer: S4D, x: Tensor, grid, seq_idx: Tensor | None) -> Unrolled:
+    """One matrix an inner channel, for what the convolution gives, (batch, [paths,] length, channels)."""
+    order, _ = mixer.order(x, grid, None, seq_idx)
+    steps = steps_of(order, seq_idx, x.shape[0], mixer.paths, x.shape[1], x.device)
+    step, rate, B, C, _ = mixer.state_space()
+    place = torch.arange(steps.token.shape[-1], device=x.device)
+    behind = (place[:, None] - place).clamp_min(0)
+
+    def entries_of(begin: int, end: int) -> Tensor:
+        kept = torch.exp(rate[begin:end, :, None] * place)
+        kernel = torch.einsum("cn,cnl->cl", (step * B * C)[begin:end], kept)
+        return kernel[:, behind].expand(*steps.token.shape[:2], -1, -1, -1)
+
+    return Unrolled(mixer.d_inner, steps, x.shape[1], mixer.merge, entries_of)

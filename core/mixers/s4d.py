@@ -138,7 +138,7 @@ class S4D(PathMixer):
             x: (batch, length, channels). before: (batch, channels, states).
         """
         kind, length = x.dtype, x.shape[1]
-        step, rate, B, C, D = self._state_space()
+        step, rate, B, C, D = self.state_space()
         x = x.to(step.dtype).transpose(1, 2)
         # (channels, states, length + 1): what is left of a state after so many tokens.
         left = torch.exp(rate[..., None] * torch.arange(length + 1, device=x.device, dtype=x.dtype))
@@ -153,7 +153,7 @@ class S4D(PathMixer):
             after = after + before * left[..., -1]
         return y.transpose(1, 2).to(kind), after
 
-    def _state_space(self) -> tuple[Tensor, ...]:
+    def state_space(self) -> tuple[Tensor, ...]:
         """Step size (channels, 1), Δ A, B, C (channels, states) and D (channels,), in float32 at least."""
         log, B, C, D, bias = (
             t.to(torch.promote_types(t.dtype, torch.float32))
