@@ -27,7 +27,7 @@ from numba.extending import intrinsic
 _home = os.getpid()
 
 # Beside an operator's own kernels, what goes into them.
-SHARED_SOURCES = ("dots", "lane_math", "lanes", "phases", "residual_norm", "team")
+SHARED_SOURCES = ("dots", "lane_math", "lanes", "phases", "residual_norm", "team", "token_convolution")
 
 inlined = functools.partial(numba.njit, error_model="numpy", nogil=True)
 

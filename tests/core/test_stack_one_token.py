@@ -8,12 +8,15 @@ from operators import relative_error
 from torch import nn
 
 from polymamba.core.mixers import Mamba
+from polymamba.core.mixers.mamba2 import Mamba2
 from polymamba.core.stack import ResidualBlock, make_norm, run_stack, step_through
 
 MIXERS = {
     "plain": lambda: Mamba(24),
     "learned norms, biases": lambda: Mamba(24, norms="learned", bias=True, conv_bias=False, d_state=5),
     "weightless, no gate": lambda: Mamba(24, norms="weightless", gate=False, expand=1.5, d_conv=2),
+    "mamba2": lambda: Mamba2(24, d_state=5, headdim=8, ngroups=2, bias=True),
+    "mamba2, bare": lambda: Mamba2(24, d_state=16, headdim=6, rmsnorm=False, D_has_hdim=True, conv_bias=False),
 }
 
 
@@ -81,9 +84,11 @@ def test_what_does_more_than_add_norm_mix_goes_layer_by_layer():
         "an MLP": stack(mixer, mlp=nn.Linear(24, 24), norm2=make_norm("rms", 24)), "another norm": stack(mixer),
         "a hook": stack(mixer), "a hook inside": stack(mixer), "another projection": stack(mixer),
         "two paths": stack(lambda: Mamba(24, scan="bidirectional")), "drop path": stack(mixer, drop_path=nn.Dropout(0.5)),
-        "none": nn.ModuleList(),
+        "none": nn.ModuleList(), "two kinds": stack(mixer), "Mamba-2 with an MLP": stack(MIXERS["mamba2"]),
     }  # fmt: skip
     others["one of another class"][1].mixer = Doubled(24)
+    others["two kinds"][0].mixer = MIXERS["mamba2"]()
+    others["Mamba-2 with an MLP"][0].mixer = Mamba2(24, headdim=8, d_ssm=24)
     others["another norm"][2].norm = nn.LayerNorm(24)
     others["a hook"][0].register_forward_hook(lambda module, given, found: None)
     others["a hook inside"][0].mixer.out_proj.register_forward_pre_hook(lambda module, given: None)

@@ -58,7 +58,7 @@ def mamba_step(
         (batch, 1, model channels) in x's dtype and the states after the token, or None where the kernel does not know the
         case: gradients, traces, other devices, dtypes or shapes, many sequences.
     """
-    return _cpu().step(x, weights, states, in_place) if few_rows_at_once(x, backend) else None
+    return _layers().step(x, weights, states, in_place) if few_rows_at_once(x, backend) else None
 
 
 def mamba_steps(
@@ -77,9 +77,9 @@ def mamba_steps(
     Returns:
         hidden in its dtype, residual in float32, each layer's states; or None, as mamba_step.
     """
-    return _cpu().steps(hidden, weights, norms, states) if few_rows_at_once(hidden, backend) else None
+    return _layers().steps(hidden, weights, norms, states) if few_rows_at_once(hidden, backend) else None
 
 
 @cache
-def _cpu():
-    return import_module(".cpu", __package__)
+def _layers():
+    return import_module(".cpu", __package__).layers

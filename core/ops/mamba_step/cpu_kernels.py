@@ -15,6 +15,7 @@ from ..lane_math import LOG2_E, ONE, ZERO, get, get_bfloat16, put, sigmoid, soft
 from ..lanes import WIDTH, exp2, fma, read_float, splat, sum_lanes, write_float
 from ..phases import phase, record
 from ..team import Kernel, inlined, record_at
+from ..token_convolution import convolve
 
 RECORD = record(
     f"""{residual_norm.FIELDS} x in_w in_b conv_w conv_b x_w dt_w dt_b A_log skip out_w out_b norm_dt norm_B norm_C
@@ -27,38 +28,13 @@ BYTES = RECORD.itemsize
 
 
 @inlined
-def convolved(p, b, c, now):
-    """The convolution's output at channel c, before activation; its state's row moves on by one."""
-    here, past = 4 * (b * p.D + c) * p.K, p.W - 1
-    y = number(p.conv_b, c, p.half) + now * number(p.conv_w, c * p.W + past, p.half)
-    for i in range(p.K):
-        before = ZERO
-        if p.conv_state != 0:
-            before = read_float(p.conv_state + here + 4 * i)
-        tap = i - (p.K - past)
-        if tap >= 0:
-            y += before * number(p.conv_w, c * p.W + tap, p.half)
-        if i > 0:
-            write_float(p.conv_after + here + 4 * (i - 1), before)
-    if p.K > 0:
-        write_float(p.conv_after + here + 4 * (p.K - 1), now)
-    return y
-
-
-@inlined
 def project_in(p, item):
     """Rows of in_proj, and the convolution of the channels that they give."""
     width = p.D * (1 + p.gate)
     first, last = share(item, width, p.team, p.in_tiers)
     multiply_rows(p.x, p.in_w, p.in_b, p.inner, first, last, p.batch, p.M, width, p.half)
-    last = min(last, p.D)
     for b in range(p.batch):
-        row = p.inner + 4 * b * width
-        for c in range(first, last):
-            write_float(row + 4 * c, convolved(p, b, c, read_float(row + 4 * c)))
-        for c in range(first, last, WIDTH):
-            v = get(row + 4 * c, last - c)
-            put(row + 4 * c, v * sigmoid(v), last - c)
+        convolve(p, b, p.D, p.inner + 4 * b * width, first, min(last, p.D))
 
 
 @inlined

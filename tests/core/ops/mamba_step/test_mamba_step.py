@@ -6,7 +6,7 @@ import multiprocessing
 
 import pytest
 import torch
-from operators import relative_error
+from operators import assert_step_close, cast, relative_error
 from torch.nn import functional as F
 
 from polymamba.core.ops.mamba_step import MambaWeights, mamba_step, mamba_steps
@@ -53,23 +53,6 @@ def made(sizes, gate=True, biases=True, norms="none", seed=0):
     return x, weights, carried
 
 
-def cast(value, dtype):
-    """Tensors in tuples of any depth in another dtype."""
-    if torch.is_tensor(value):
-        return value.to(dtype)
-    if isinstance(value, tuple):
-        parts = (cast(part, dtype) for part in value)
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return value
-
-
-def assert_close(found, expected, tolerance):
-    (y, states), (expected_y, expected_states) = found, expected
-    for one, other in zip((y, *states), (expected_y, *expected_states), strict=True):
-        assert one.shape == other.shape
-        assert relative_error(one, other) <= tolerance
-
-
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("options", [
     {}, {"gate": False}, {"biases": False}, {"norms": "weightless"}, {"norms": "learned", "gate": False},
@@ -83,7 +66,7 @@ def test_matches_float64(sizes, options, threads, known, with_threads):
     with_threads(threads)
     expected = mamba_step_reference(*(cast(v, torch.float64) for v in (x, weights, states)))
     found = mamba_step(x, weights, states)
-    assert_close(found, expected, 2e-6)
+    assert_step_close(found, expected, 2e-6)
     assert found[0].dtype == torch.float32
     for kept, now in zip(before, states, strict=True):
         assert now is None or torch.equal(kept, now)
@@ -106,7 +89,7 @@ def test_bfloat16_weights_are_read_exactly(sizes, logs, norms):
     y, after = mamba_step(x, half, states)
     expected = mamba_step_reference(*(cast(v, torch.float64) for v in (x, half, states)))
     assert y.dtype == torch.bfloat16
-    assert_close((y, after), (expected[0].bfloat16(), expected[1]), 2e-3 if sizes[1] == 1 else 5e-4)
+    assert_step_close((y, after), (expected[0].bfloat16(), expected[1]), 2e-3 if sizes[1] == 1 else 5e-4)
     assert relative_error(after[1], expected[1][1]) < 2e-6
 
 
