@@ -16,4 +16,5 @@ class Linear(nn.Linear):
 
 def is_plain(layer: nn.Module) -> bool:
     """Whether calling the layer is its product and nothing more, so that its weights may be used without calling it."""
-    return type(layer) in (Linear, nn.Linear) and not (layer._forward_hooks or layer._forward_pre_hooks)
+    hooked = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
+    return type(layer) in (Linear, nn.Linear) and not hooked
