@@ -1,10 +1,12 @@
 """Whole mixers of transformers' Mamba, FalconMamba and Mamba-2 on this core's operators: same parameters, same caches.
 
-A forward takes the mixer's arguments and returns (batch, length, channels), or None for a case that it does not know: then
+A mixer's forward takes the mixer's arguments and returns (batch, length, channels), or None for a case that it does not know: then
 the mixer's own code runs. Tokens stay (batch, length, channels) throughout, where the mixers' own code turns them around.
 """
 
 from __future__ import annotations
+
+import functools
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 from ..core.linear import is_plain
 from ..core.ops.backends import KERNEL_DTYPES
 from ..core.ops.causal_conv1d import causal_conv1d
+from ..core.ops.linear import linear
 from ..core.ops.mamba2_step import Mamba2Weights, mamba2_step
 from ..core.ops.mamba_step import MambaWeights, mamba_step
 from ..core.ops.one_token import few_rows_at_once
@@ -60,6 +63,23 @@ def mamba2_forward(mixer: nn.Module, x: Tensor, cache_params=None, attention_mas
         m.norm.variance_epsilon,
     )  # fmt: skip
     return _step(mamba2_step, x, weights, states)
+
+
+def headed(own):
+    """A language model's forward, during which its head multiplies the few rows of decoding by this core's product."""
+
+    @functools.wraps(own)
+    def run(self, *arguments, **named):
+        head = getattr(self, "lm_head", None)
+        if type(head) is not nn.Linear or "forward" in vars(head) or torch.compiler.is_compiling():
+            return own(self, *arguments, **named)
+        head.forward = lambda x: linear(x, head.weight, head.bias)
+        try:
+            return own(self, *arguments, **named)
+        finally:
+            vars(head).pop("forward", None)
+
+    return run
 
 
 def _mamba_tokens(mixer: nn.Module, x: Tensor, cache, mask: Tensor | None) -> Tensor:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import functools
 import sys
+from importlib import import_module
 from types import ModuleType
 
-from torch import nn
-
-from ..core.ops.linear import linear
-from .hf_mixers import mamba2_forward, mamba_forward
-
-# Module -> its mixer, that mixer's forward here, and its language model.
+# Module -> its mixer, the name of that mixer's forward in hf_mixers.py, and its language model.
 MODELS = {
     f"transformers.models.{name}.modeling_{name}": (f"{kind}Mixer", forward, f"{kind}ForCausalLM")
     for name, kind, forward in (
-        ("mamba", "Mamba", mamba_forward),
-        ("falcon_mamba", "FalconMamba", mamba_forward),
-        ("mamba2", "Mamba2", mamba2_forward),
+        ("mamba", "Mamba", "mamba_forward"),
+        ("falcon_mamba", "FalconMamba", "mamba_forward"),
+        ("mamba2", "Mamba2", "mamba2_forward"),
     )
 }
 _own = {}
@@ -31,13 +27,15 @@ def take_over() -> None:
 
 
 def take(module: ModuleType) -> None:
-    """Give one model's module its forwards, where its classes are those that are known."""
+    """Give one model's module its forwards, where it has the classes that are known."""
+    # Not before it is needed: installing should load nothing heavy.
+    ours = import_module(".hf_mixers", __package__)
     mixer, forward, model = MODELS[module.__name__]
-    for name, make in ((mixer, functools.partial(_mixed, forward)), (model, _headed)):
+    for name, wrap in ((mixer, functools.partial(_mixed, getattr(ours, forward))), (model, ours.headed)):
         kind = getattr(module, name, None)
         if kind is not None and kind not in _own and "forward" in vars(kind):
             _own[kind] = kind.forward
-            kind.forward = make(kind.forward)
+            kind.forward = wrap(kind.forward)
 
 
 def give_back() -> None:
@@ -54,20 +52,3 @@ def _mixed(forward, own):
         return own(self, *arguments, **named) if found is None else found
 
     return mix
-
-
-def _headed(own):
-    """The language model's forward, during which its head multiplies the few rows of decoding by this core's product."""
-
-    @functools.wraps(own)
-    def run(self, *arguments, **named):
-        head = getattr(self, "lm_head", None)
-        if type(head) is not nn.Linear or "forward" in vars(head):
-            return own(self, *arguments, **named)
-        head.forward = lambda x: linear(x, head.weight, head.bias)
-        try:
-            return own(self, *arguments, **named)
-        finally:
-            vars(head).pop("forward", None)
-
-    return run

@@ -1,4 +1,4 @@
-"""The convolution of one token and its SiLU, for kernels of whole layers.
+"""The convolution of one token and its SiLU, for kernels of one token.
 
 Such a kernel's record has conv_w (channels, W taps) and conv_b, bfloat16 where p.half is not 0, and the states conv_state
 (0: zeros) and conv_after (batch, channels, K inputs), which may be one.
@@ -13,10 +13,12 @@ from .team import inlined
 
 
 @inlined
-def convolve(p, b, channels, row, first, last):
-    """Channels `first` to before `last` of sequence b: what lies at `row` becomes SiLU of the convolution's output."""
+def convolve(p, b, channels, row, first, last, silu):
+    """Channels `first` to before `last` of sequence b: what lies at `row` becomes the convolution's output, or SiLU of it."""
     for c in range(first, last):
         write_float(row + 4 * c, _channel(p, c, 4 * (b * channels + c) * p.K, read_float(row + 4 * c)))
+    if silu == 0:
+        return
     for c in range(first, last, WIDTH):
         v = get(row + 4 * c, last - c)
         put(row + 4 * c, v * sigmoid(v), last - c)

@@ -43,7 +43,7 @@ def project_in(p, item):
     for b in range(p.batch):
         row = p.inner + 4 * b * width(p)
         begin, end = max(first - p.D, 0), min(last - p.D, convolved)
-        convolve(p, b, convolved, row + 4 * p.D, begin, end)
+        convolve(p, b, convolved, row + 4 * p.D, begin, end, 1)
         for h in range(max(first - p.D - convolved, 0), last - p.D - convolved):
             step = read_float(row + 4 * (p.D + convolved + h)) + number(p.dt_b, h, p.log_half)
             step = sum_lanes(softplus(splat(step))) / np.float32(WIDTH)

@@ -34,7 +34,7 @@ def project_in(p, item):
     first, last = share(item, width, p.team, p.in_tiers)
     multiply_rows(p.x, p.in_w, p.in_b, p.inner, first, last, p.batch, p.M, width, p.half)
     for b in range(p.batch):
-        convolve(p, b, p.D, p.inner + 4 * b * width, first, min(last, p.D))
+        convolve(p, b, p.D, p.inner + 4 * b * width, first, min(last, p.D), 1)
 
 
 @inlined
