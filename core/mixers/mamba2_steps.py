@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..linear import is_plain
 from ..ops.mamba2_step import Mamba2Weights, mamba2_step, mamba2_steps
+from ..ops.one_token import few_rows_at_once
 
 if TYPE_CHECKING:
     from .mamba2 import Mamba2, Mamba2State
@@ -18,6 +19,8 @@ NONE = (None, None)
 
 def step(mixer: Mamba2, x: Tensor, state: Mamba2State | None) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
     """What the mixer makes of one token of each sequence, (batch, 1, d_model); None where the kernel does not know the case."""
+    if not few_rows_at_once(x, mixer.backend):
+        return None
     weights = _weights(mixer)
     return None if weights is None else mamba2_step(x, weights, state or NONE, backend=mixer.backend)
 
