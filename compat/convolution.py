@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..core.ops.causal_conv1d import causal_conv1d
+from ..core.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
 
 
 def causal_conv1d_fn(
@@ -70,6 +70,10 @@ def causal_conv1d_update(
         raise UserError(
             "conv_state is too short", given=f"{kept} inputs", allowed=f"at least width - 1 = {width - 1} inputs"
         )
+    if conv_state_indices is None and cache_seqlens is None:
+        out = causal_conv1d_step(new.transpose(1, 2), weight, bias, _activation(activation), conv_state)
+        if out is not None:
+            return out.view(x.shape)
     slot = torch.arange(batch, device=x.device) if conv_state_indices is None else conv_state_indices.long()
     used = slot >= 0
     everything = conv_state_indices is None

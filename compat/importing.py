@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from types import ModuleType
 
+from .hf_models import MODELS, give_back, take, take_over
 from .loaded import rewire
 from .names import MODULES, VERSIONS
 
@@ -36,6 +37,8 @@ def install(force: bool = False) -> list[str]:
     if finder not in sys.meta_path:
         sys.meta_path.insert(0, finder)
     rewire(taken)
+    if "mamba_ssm" in taken:
+        take_over()
     return taken
 
 
@@ -48,6 +51,7 @@ def uninstall() -> None:
     for name in finder.packages:
         _forget(name)
     rewire(finder.packages, back=True)
+    give_back()
 
 
 class Finder(MetaPathFinder, Loader):
@@ -57,6 +61,8 @@ class Finder(MetaPathFinder, Loader):
         self.packages: set[str] = set()
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
+        if fullname in MODELS and "mamba_ssm" in self.packages:
+            return _taken_after(PathFinder.find_spec(fullname, path, target))
         if fullname.split(".")[0] not in self.packages or fullname not in MODULES:
             return None
         inner = any(name.startswith(f"{fullname}.") for name in MODULES)
@@ -68,6 +74,28 @@ class Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         module.__version__ = VERSIONS[module.__name__.split(".")[0]]
         module.__all__ = list(MODULES[module.__name__])
+
+
+class Taking(Loader):
+    """Loads a model's module of transformers as its own loader does, then gives it this core's forwards."""
+
+    def __init__(self, loader: Loader):
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # The module is to look as if its own loader had loaded it.
+        module.__spec__.loader = module.__loader__ = self.loader
+        self.loader.exec_module(module)
+        take(module)
+
+
+def _taken_after(spec: ModuleSpec | None) -> ModuleSpec | None:
+    if spec is not None and spec.loader is not None:
+        spec.loader = Taking(spec.loader)
+    return spec
 
 
 class Alias(ModuleType):

@@ -12,3 +12,9 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether calling the layer is its product and nothing more, so that its weights may be used without calling it."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
+    return type(layer) in (Linear, nn.Linear) and not hooked

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .errors import UserError, closest
+from .ops.one_token import few_rows_at_once
 
 NORMS = {"rms": nn.RMSNorm, "layer": nn.LayerNorm}
 
@@ -100,6 +101,10 @@ def run_stack(
         checkpointing: compute the layers a second time in the backward pass instead of keeping what it needs.
         take: layers whose result is wanted.
     """
+    if grid is None and seq_idx is None and not take:
+        found = step_through(layers, hidden, states)
+        if found is not None:
+            return StackResult(*found, {})
     residual, after, taken = None, [], {}
     for number, layer in enumerate(layers):
         state = None if states is None else states[number]
@@ -111,6 +116,37 @@ def run_stack(
         if number in take:
             taken[number] = residual + hidden
     return StackResult(hidden, residual, after, taken)
+
+
+def step_through(layers: Sequence[nn.Module], hidden: Tensor, states: Sequence | None) -> tuple | None:
+    """One token through all layers in one call, where their mixers are of one kind that has one; else None.
+
+    Such a mixer has step_through(mixers, hidden, norms, states) -> (hidden, residual, states) or None. norms: a weight and
+    what is added to the mean square, for each layer.
+    """
+    if not (layers and few_rows_at_once(hidden)):
+        return None
+    kind = type(getattr(layers[0], "mixer", None))
+    # A class's own, not inherited: a subclass may mix otherwise.
+    if "step_through" not in vars(kind) or not all(_only_mixes(layer, kind, hidden.dtype) for layer in layers):
+        return None
+    norms = [(layer.norm.weight, layer.norm.eps) for layer in layers]
+    return kind.step_through([layer.mixer for layer in layers], hidden, norms, states or [None] * len(layers))
+
+
+def _only_mixes(layer: nn.Module, kind: type, dtype: torch.dtype) -> bool:
+    """Whether calling the layer adds, normalises and mixes, and nothing more."""
+    if type(layer) is not ResidualBlock or layer.has_mlp or type(layer.drop_path) is not nn.Identity:
+        return False
+    norm, mixer = layer.norm, layer.mixer
+    return (
+        type(norm) is nn.RMSNorm
+        and type(mixer) is kind
+        and norm.weight is not None
+        and norm.eps is not None
+        and (layer.residual_in_fp32 or dtype == torch.float32)
+        and not any(m._forward_hooks or m._forward_pre_hooks for m in (layer, norm, mixer))
+    )
 
 
 def final_norm(result: StackResult, norm: nn.Module, drop_path: nn.Module | None = None) -> Tensor:

@@ -23,6 +23,7 @@ from ..ops.selective_scan import selective_scan
 from ..packing import has_padding, skip_padding
 from ..scans import Grid, Scan
 from ..scans import get as get_scan
+from . import mamba_steps
 from .grid_conv import grid_conv
 from .path_parameters import check_path_parameters
 from .walk import Shares, Walk, walk
@@ -126,6 +127,7 @@ class Mamba(nn.Module):
         self.parameters_per_path, self.conv, self.gate, self.merge = parameters, conv, gate, merge
         self.norms, self.norm_eps, self.backend = norms, norm_eps, backend
         self._raster = self.scan == get_scan("raster")
+        self.one_raster_path = self._raster and conv == "path" and merge != "none"
         if conv == "grid" and self.d_conv % 2 == 0:
             raise UserError(
                 "a convolution on the grid needs an odd kernel", given=f"d_conv={d_conv}", allowed="3, 5, 7, ..."
@@ -180,6 +182,10 @@ class Mamba(nn.Module):
         Raises:
             UserError: a grid of another length, a state for a scan that is not causal, seq_idx with a grid convolution.
         """
+        if x.shape[1] == 1 and grid is None and seq_idx is None and self.one_raster_path:
+            found = mamba_steps.step(self, x, state)
+            if found is not None:
+                return found[0], MambaState(*found[1])
         way = self._way(x, grid)
         causal = way.order is None and self.conv != "grid"
         self._check(causal, state, seq_idx)
@@ -209,6 +215,12 @@ class Mamba(nn.Module):
         delta, B, C = self._project(x)
         tensors = (x, delta, self._decay(), B, C, self._weight("D"), z)
         return Selection(tensors, self._weight("dt_proj", "bias"), order, conv)
+
+    @staticmethod
+    def step_through(mixers: Sequence[Mamba], hidden: Tensor, norms: Sequence, states: Sequence) -> tuple | None:
+        """One token through the layers of a stack, see core/stack.py; None where there is no quick way."""
+        found = mamba_steps.step_through(mixers, hidden, norms, states)
+        return None if found is None else (*found[:2], [MambaState(*state) for state in found[2]])
 
     def flops(self, grid: Grid | tuple[int, ...]) -> int:
         """Floating point operations of a forward pass over one sequence; a scan counts 9 a step, channel and state."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from ..linear import Linear
 from ..ops.causal_conv1d import causal_conv1d
 from ..ops.state_space_duality import state_space_duality
 from ..scans import Grid, Scan
+from . import mamba2_steps
 from .gated_norm import GatedRMSNorm
 from .path_mixer import PathMixer
 
@@ -107,6 +109,7 @@ class Mamba2(PathMixer):
         dtype: torch.dtype | None = None,
     ):
         super().__init__(scan, axes, merge)
+        self.one_raster_path = self._raster and merge != "none"
         self.d_model, self.d_state, self.d_conv, self.headdim = d_model, d_state, d_conv, headdim
         self.d_inner = int(expand * d_model)
         self.d_ssm = self.d_inner if d_ssm is None else d_ssm
@@ -153,6 +156,10 @@ class Mamba2(PathMixer):
         Raises:
             UserError: a grid of another length, a state for a scan that is not causal.
         """
+        if x.shape[1] == 1 and grid is None and seq_idx is None and self.one_raster_path:
+            found = mamba2_steps.step(self, x, state)
+            if found is not None:
+                return found[0], Mamba2State(*found[1])
         given = self.select(x, grid, state, seq_idx)
         heads = (self.nheads, self.headdim)
         y, ssm_state = state_space_duality(
@@ -182,6 +189,12 @@ class Mamba2(PathMixer):
         B, C = (t.unflatten(-1, (self.ngroups, self.d_state)) for t in (B, C))
         inner = inner.unflatten(-1, (self.nheads, self.headdim))
         return Selection(inner, dt, self._decay(), B, C, order, conv, causal, z, (beside, beside_gate))
+
+    @staticmethod
+    def step_through(mixers: Sequence[Mamba2], hidden: Tensor, norms: Sequence, states: Sequence) -> tuple | None:
+        """One token through the layers of a stack, see core/stack.py; None where there is no quick way."""
+        found = mamba2_steps.step_through(mixers, hidden, norms, states)
+        return None if found is None else (*found[:2], [Mamba2State(*state) for state in found[2]])
 
     def flops(self, grid: Grid | tuple[int, ...]) -> int:
         """Floating point operations of a forward pass over one sequence; a scan counts 7 a step, channel and state."""

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import WIDTH, exp2, fma, load, load_some, select_positive, splat, store, store_some
+from .lanes import (
+    WIDTH,
+    exp2,
+    fma,
+    load,
+    load_bfloat16,
+    load_some,
+    load_some_bfloat16,
+    select_positive,
+    splat,
+    store,
+    store_some,
+)
 from .team import inlined
 
 LOG2_E = np.float32(1.4426950408889634)
@@ -20,6 +32,14 @@ def get(address, count):
     if count >= WIDTH:
         return load(address)
     return load_some(address, count)
+
+
+@inlined
+def get_bfloat16(address, count):
+    """One block of a row of bfloat16 numbers; lanes past the last channel are zero."""
+    if count >= WIDTH:
+        return load_bfloat16(address)
+    return load_some_bfloat16(address, count)
 
 
 @inlined

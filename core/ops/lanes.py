@@ -18,7 +18,8 @@ from numba.extending import intrinsic, models, overload, register_model
 WIDTH = 16 if get_host_cpu_features().get("avx512f") else 8
 
 _float, _int, _long = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_floats, _ints = ir.VectorType(_float, WIDTH), ir.VectorType(_int, WIDTH)
+_short = ir.IntType(16)
+_floats, _ints, _shorts = (ir.VectorType(kind, WIDTH) for kind in (_float, _int, _short))
 
 
 class LanesType(types.Type):
@@ -90,25 +91,30 @@ def load(typingctx, address):
     return lanes(types.int64), build
 
 
-def _half_of_pairs(upper: bool):
-    @intrinsic
-    def run(typingctx, address):
-        def build(context, builder, signature, arguments):
-            pairs = builder.load(builder.inttoptr(arguments[0], _ints.as_pointer()), align=2)
-            if upper:
-                bits = builder.and_(pairs, _constant(-65536, _ints))
-            else:
-                bits = builder.shl(pairs, _constant(16, _ints))
-            return builder.bitcast(bits, _floats)
-
-        return lanes(types.int64), build
-
-    return run
+def _widened(builder, halves):
+    """bfloat16 numbers, which are the upper halves of floats, as floats."""
+    return builder.bitcast(builder.shl(builder.zext(halves, _ints), _constant(16, _ints)), _floats)
 
 
-# Of twice as many bfloat16 numbers as there are lanes, at a byte address: the first, third, ... and the second, fourth, ...
-# A bfloat16 is the upper half of a float, and the processor reads pairs of them with the lower number in the lower half.
-load_even_bfloat16, load_odd_bfloat16 = _half_of_pairs(False), _half_of_pairs(True)
+@intrinsic
+def load_bfloat16(typingctx, address):
+    """As many bfloat16 numbers as there are lanes, at a byte address."""
+
+    def build(context, builder, signature, arguments):
+        return _widened(builder, builder.load(builder.inttoptr(arguments[0], _shorts.as_pointer()), align=2))
+
+    return lanes(types.int64), build
+
+
+@intrinsic
+def read_bfloat16(typingctx, address):
+    """The bfloat16 number at a byte address, as a float32."""
+
+    def build(context, builder, signature, arguments):
+        half = builder.load(builder.inttoptr(arguments[0], _short.as_pointer()), align=2)
+        return builder.bitcast(builder.shl(builder.zext(half, _int), _int(16)), _float)
+
+    return types.float32(types.int64), build
 
 
 @intrinsic
@@ -253,25 +259,26 @@ def select_positive(typingctx, condition, yes, no):
     return lanes(lanes, lanes, lanes), build
 
 
-def _masked(name: str, result, parameters):
-    pointer = _floats.as_pointer()
+def _masked(name: str, result, parameters, kind=_floats, suffix="f32", align=4):
+    pointer = kind.as_pointer()
     mask = ir.VectorType(ir.IntType(1), WIDTH)
 
     def call(builder, count, address, value):
-        kinds = [{"pointer": pointer, "align": _int, "mask": mask, "value": _floats}[p] for p in parameters]
+        kinds = [{"pointer": pointer, "align": _int, "mask": mask, "value": kind}[p] for p in parameters]
         function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(result, kinds), f"llvm.masked.{name}.v{WIDTH}f32.p0"
+            builder.module, ir.FunctionType(result, kinds), f"llvm.masked.{name}.v{WIDTH}{suffix}.p0"
         )
         limit = builder.insert_element(ir.Constant(_ints, ir.Undefined), builder.trunc(count, _int), _int(0))
         limit = builder.shuffle_vector(limit, ir.Constant(_ints, ir.Undefined), _constant(0, _ints))
         within = builder.icmp_signed("<", ir.Constant(_ints, list(range(WIDTH))), limit)
-        given = {"pointer": builder.inttoptr(address, pointer), "align": _int(4), "mask": within, "value": value}
+        given = {"pointer": builder.inttoptr(address, pointer), "align": _int(align), "mask": within, "value": value}
         return builder.call(function, [given[p] for p in parameters])
 
     return call
 
 
 _masked_load = _masked("load", _floats, ("pointer", "align", "mask", "value"))
+_masked_load_shorts = _masked("load", _shorts, ("pointer", "align", "mask", "value"), _shorts, "i16", 2)
 _masked_store = _masked("store", ir.VoidType(), ("value", "pointer", "align", "mask"))
 
 
@@ -281,6 +288,16 @@ def load_some(typingctx, address, count):
 
     def build(context, builder, signature, arguments):
         return _masked_load(builder, arguments[1], arguments[0], _constant(0.0))
+
+    return lanes(types.int64, types.int64), build
+
+
+@intrinsic
+def load_some_bfloat16(typingctx, address, count):
+    """As load_some, of bfloat16 numbers."""
+
+    def build(context, builder, signature, arguments):
+        return _widened(builder, _masked_load_shorts(builder, arguments[1], arguments[0], _constant(0, _shorts)))
 
     return lanes(types.int64, types.int64), build
 

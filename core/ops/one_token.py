@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# From more rows than this on, PyTorch's blocked matrix product is faster than reading the matrix row by row.
+MOST_ROWS = 4
+
 
 def at_once(x: Tensor, backend: str = "auto") -> bool:
     """Whether x is a plain CPU tensor, no gradient is recorded and nothing traces or transforms the call."""
@@ -17,3 +20,20 @@ def at_once(x: Tensor, backend: str = "auto") -> bool:
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._len_torch_dispatch_stack() == 0
     )
+
+
+def few_rows_at_once(x: Tensor, backend: str = "auto") -> bool:
+    """Whether x is one token of few sequences, (batch, 1, channels), that a kernel of whole layers may be called for."""
+    return (
+        x.dim() == 3
+        and x.shape[1] == 1
+        and 0 < x.shape[0] <= MOST_ROWS
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and at_once(x, backend)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def contiguous_as(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Whether a kernel that is told only the address may read the tensor as one of that shape and dtype."""
+    return tensor.shape == shape and tensor.dtype == dtype and tensor.is_contiguous() and tensor.is_cpu

@@ -26,6 +26,9 @@ from numba.extending import intrinsic
 
 _home = os.getpid()
 
+# Beside an operator's own kernels, what goes into them.
+SHARED_SOURCES = ("dots", "lane_math", "lanes", "phases", "residual_norm", "team", "token_convolution")
+
 inlined = functools.partial(numba.njit, error_model="numpy", nogil=True)
 
 
@@ -88,7 +91,7 @@ def cached_on_disk(source: str):
         or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polymamba"
     )
     digest = hashlib.sha256()
-    shared = (Path(__file__).with_name(name) for name in ("lanes.py", "lane_math.py", "team.py"))
+    shared = (Path(__file__).with_name(f"{name}.py") for name in SHARED_SOURCES)
     for file in (*sorted(Path(source).parent.glob("cpu*_kernels.py")), *shared):
         digest.update(file.read_bytes())
     before = numba.config.CACHE_DIR

@@ -33,16 +33,31 @@ def test_whole_sequences_with_states(width, activation):
 @pytest.mark.parametrize("kept", [3, 4, 7])
 @pytest.mark.parametrize("ring", [False, True])
 @pytest.mark.parametrize("pieces", [[1] * 12, [3, 1, 5, 2, 1]])
-def test_updates_say_what_the_whole_says(kept, ring, pieces):
+@pytest.mark.parametrize("recorded", [False, True])
+def test_updates_say_what_the_whole_says(kept, ring, pieces, recorded):
     x, weight, bias = normal(2, 5, 12), normal(5, 4), normal(5)
     state, seen, found = torch.zeros(2, 5, kept), torch.zeros(2, dtype=torch.int32), []
     for piece in x.split(pieces, -1):
-        found.append(causal_conv1d_update(piece, state, weight, bias, "silu", cache_seqlens=seen if ring else None))
+        with torch.set_grad_enabled(recorded):
+            found.append(causal_conv1d_update(piece, state, weight, bias, "silu", cache_seqlens=seen if ring else None))
         seen += piece.shape[-1]
     torch.testing.assert_close(torch.cat(found, -1), causal_conv1d_fn(x, weight, bias, activation="silu"))
     if ring:
         state = state.gather(2, ((12 + torch.arange(-kept, 0)) % kept).expand(2, 5, -1))
     torch.testing.assert_close(state, x[..., -kept:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("activation", [None, "silu"])
+def test_one_token_is_the_same_with_and_without_gradients(dtype, activation):
+    x, weight, bias = (t.to(dtype) for t in (normal(2, 37), normal(37, 4), normal(37)))
+    kept, moved = normal(2, 37, 4, seed=2), normal(2, 37, 4, seed=2)
+    expected = causal_conv1d_update(x, kept, weight, bias, activation)
+    with torch.no_grad():
+        found = causal_conv1d_update(x, moved, weight, bias, activation)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(moved, kept)
 
 
 def test_one_token_without_an_axis_and_slots():

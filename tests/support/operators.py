@@ -131,3 +131,21 @@ def assert_matches_reference(operator, tensors, other, backend, dtype=torch.floa
     assert not wrong, (
         f"{wrong} beyond {RELATIVE_ERROR[dtype]}; shapes { {n: tuple(t.shape) for n, t in tensors.items()} }"
     )
+
+
+def cast(value, dtype):
+    """Floating-point tensors in tuples and lists of any depth in another dtype, everything else as it is."""
+    if torch.is_tensor(value):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, (tuple, list)):
+        parts = [cast(part, dtype) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
+
+
+def assert_step_close(found: tuple, expected: tuple, tolerance: float):
+    """(output, states) of one token through a mixer, each of the same shape and within a relative error."""
+    (y, states), (expected_y, expected_states) = found, expected
+    for one, other in zip((y, *states), (expected_y, *expected_states), strict=True):
+        assert one.shape == other.shape
+        assert relative_error(one, other) <= tolerance

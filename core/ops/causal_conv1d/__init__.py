@@ -8,16 +8,17 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 
+import torch
 from torch import Tensor
 
 from ...errors import UserError
 from ..arguments import check_shape, count_paths, per_path, with_paths
 from ..backends import KERNEL_DTYPES, resolve
-from ..one_token import at_once
+from ..one_token import at_once, contiguous_as
 from .reference import causal_conv1d_reference
 from .registration import causal_conv1d_op
 
-__all__ = ["causal_conv1d", "causal_conv1d_reference"]
+__all__ = ["causal_conv1d", "causal_conv1d_reference", "causal_conv1d_step"]
 
 ACTIVATIONS = (None, "silu")
 
@@ -94,9 +95,36 @@ def _step(x, weight, bias, activation, state) -> tuple[Tensor, Tensor] | None:
     for tensor, shape in given:
         if tensor is not None and (tensor.shape != shape or tensor.dtype not in KERNEL_DTYPES):
             return None
-    return _one_token()(x, weight, bias, activation, state)
+    return _one_token().one_token(x, weight, bias, activation, state)
+
+
+def causal_conv1d_step(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, state: Tensor
+) -> Tensor | None:
+    """One token of each sequence, (batch, 1, channels); the given state moves on itself.
+
+    Args:
+        state: (batch, channels, width - 1 or more), float32, contiguous, the last inputs, oldest first.
+
+    Returns:
+        Shaped like x, or None, and nothing has changed, where there is no such quick way: gradients, traces, other
+        devices, dtypes or shapes.
+    """
+    batch, length, channels = x.shape
+    known = (t.dtype in KERNEL_DTYPES for t in (x, weight, bias) if t is not None)
+    fits = (
+        length == 1
+        and x.numel() > 0
+        and at_once(x)
+        and all(known)
+        and weight.shape == (channels, weight.shape[-1])
+        and (bias is None or bias.shape == (channels,))
+        and state.shape[-1] >= weight.shape[-1] - 1
+        and contiguous_as(state, (batch, channels, state.shape[-1]), torch.float32)
+    )
+    return _one_token().move_on(x, weight, bias, activation, state) if fits else None
 
 
 @cache
 def _one_token():
-    return import_module(".one_token", __package__).one_token
+    return import_module(".one_token", __package__)

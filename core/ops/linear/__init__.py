@@ -12,10 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..one_token import at_once
-
-# From more rows than this on, PyTorch's blocked matrix product is faster.
-MOST_ROWS = 4
+from ..one_token import MOST_ROWS, at_once
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -31,9 +28,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     few = 0 < x.numel() <= MOST_ROWS * weight.shape[1] and x.dtype in (torch.float32, torch.bfloat16)
     if few and x.dtype == weight.dtype and at_once(x) and not torch.is_autocast_enabled("cpu"):
-        cpu = _cpu()
-        if weight.shape[1] % cpu.MULTIPLE[x.dtype] == 0 and weight.is_contiguous() and x.shape[-1] == weight.shape[1]:
-            return cpu.few_rows(x, weight, bias)
+        plain = weight.is_contiguous() and (bias is None or (bias.dtype == x.dtype and bias.is_contiguous()))
+        if plain and weight.dim() == 2 and x.shape[-1] == weight.shape[1]:
+            return _cpu().few_rows(x, weight, bias)
     return F.linear(x, weight, bias)
 
 

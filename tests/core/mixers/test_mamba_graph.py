@@ -5,6 +5,7 @@ import torch
 
 from polymamba.core.mixers import walk
 from polymamba.core.mixers.mamba import Mamba
+from polymamba.core.mixers.mamba2 import Mamba2
 from polymamba.core.scans import Grid
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -71,3 +72,15 @@ def test_compiles_to_machine_code():
     model, x = make("bidirectional")
     torch._dynamo.reset()
     torch.testing.assert_close(torch.compile(model, fullgraph=True)(x), model(x))
+
+
+@pytest.mark.parametrize("mixer", [Mamba(16, d_state=4), Mamba2(16, headdim=8)])
+def test_one_token_compiles_as_one_graph(mixer):
+    x = torch.randn(2, 1, 16)
+    with torch.no_grad():
+        state = mixer(torch.randn(2, 3, 16))[1]
+        torch._dynamo.reset()
+        found, after = torch.compile(mixer, fullgraph=True, backend="aot_eager")(x, None, state)
+        expected, wanted = mixer(x, None, state)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(after, wanted)

@@ -1,0 +1,147 @@
+"""Whole mixers of transformers' Mamba, FalconMamba and Mamba-2 on this core's operators: same parameters, same caches.
+
+A mixer's forward takes the mixer's arguments and returns (batch, length, channels), or None for a case that it does not know: then
+the mixer's own code runs. Tokens stay (batch, length, channels) throughout, where the mixers' own code turns them around.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.linear import is_plain
+from ..core.ops.backends import KERNEL_DTYPES
+from ..core.ops.causal_conv1d import causal_conv1d
+from ..core.ops.linear import linear
+from ..core.ops.mamba2_step import Mamba2Weights, mamba2_step
+from ..core.ops.mamba_step import MambaWeights, mamba_step
+from ..core.ops.one_token import few_rows_at_once
+from ..core.ops.selective_scan import selective_scan
+
+
+def mamba_forward(mixer: nn.Module, x: Tensor, cache_params=None, attention_mask=None, **more) -> Tensor | None:
+    """MambaMixer's and FalconMambaMixer's forward."""
+    if not _known(mixer, x, more):
+        return None
+    if cache_params is None:
+        return _mamba_tokens(mixer, x, None, attention_mask)
+    if cache_params.is_recording_past(mixer.layer_idx):
+        return None
+    states = _states(cache_params, mixer.layer_idx)
+    known = [state is not None for state in states]
+    if not any(known):
+        return _mamba_tokens(mixer, x, cache_params, attention_mask)
+    if not all(known) or attention_mask is not None or not few_rows_at_once(x):
+        return None
+    m, linears = mixer, (mixer.in_proj, mixer.x_proj, mixer.dt_proj, mixer.out_proj)
+    if not all(map(is_plain, linears)):
+        return None
+    weights = MambaWeights(
+        m.in_proj.weight, m.in_proj.bias, m.conv1d.weight, m.conv1d.bias, m.x_proj.weight, m.dt_proj.weight, m.dt_proj.bias,
+        m.A_log, m.D, m.out_proj.weight, m.out_proj.bias, (None,) * 3 if _normed(m) else None, getattr(m, "rms_eps", 0.0),
+    )  # fmt: skip
+    return _step(mamba_step, x, weights, states)
+
+
+def mamba2_forward(mixer: nn.Module, x: Tensor, cache_params=None, attention_mask=None, **more) -> Tensor | None:
+    """Mamba2Mixer's forward at one token of a cache; longer pieces are its own code, which calls this core's operators."""
+    if cache_params is None or attention_mask is not None or not _known(mixer, x, more) or not few_rows_at_once(x):
+        return None
+    m, states = mixer, _states(cache_params, mixer.layer_idx)
+    if (
+        cache_params.is_recording_past(m.layer_idx)
+        or any(state is None for state in states)
+        or not (is_plain(m.in_proj) and is_plain(m.out_proj) and _bare(m.norm))
+    ):
+        return None
+    weights = Mamba2Weights(
+        m.in_proj.weight, m.in_proj.bias, m.conv1d.weight, m.conv1d.bias, m.dt_bias, m.A_log, m.D, m.norm.weight,
+        m.out_proj.weight, m.out_proj.bias, m.head_dim, m.n_groups, m.intermediate_size // m.norm.group_size, False,
+        m.norm.variance_epsilon,
+    )  # fmt: skip
+    return _step(mamba2_step, x, weights, states)
+
+
+def headed(own):
+    """A language model's forward, during which its head multiplies the few rows of decoding by this core's product."""
+
+    @functools.wraps(own)
+    def run(self, *arguments, **named):
+        head = getattr(self, "lm_head", None)
+        if type(head) is not nn.Linear or "forward" in vars(head) or torch.compiler.is_compiling():
+            return own(self, *arguments, **named)
+        head.forward = lambda x: linear(x, head.weight, head.bias)
+        try:
+            return own(self, *arguments, **named)
+        finally:
+            vars(head).pop("forward", None)
+
+    return run
+
+
+def _mamba_tokens(mixer: nn.Module, x: Tensor, cache, mask: Tensor | None) -> Tensor:
+    """Many tokens from the beginning of the sequences; a cache is told where they end."""
+    m, length = mixer, x.shape[1]
+    u, z = m.in_proj(_masked(x, mask)).chunk(2, dim=-1)
+    if cache is not None:
+        u = cache.update_conv_state(u.transpose(1, 2), m.layer_idx, conv_kernel_size=m.conv_kernel_size).transpose(1, 2)
+    u = causal_conv1d(u, m.conv1d.weight.squeeze(1), m.conv1d.bias, "silu")[:, -length:]
+    u = _masked(u, mask)
+    step, B, C = m.x_proj(u).split([m.time_step_rank, m.ssm_state_size, m.ssm_state_size], dim=-1)
+    if _normed(m):
+        step, B, C = m.dt_layernorm(step), m.b_layernorm(B), m.c_layernorm(C)
+    y, state = selective_scan(
+        u, F.linear(step, m.dt_proj.weight), -torch.exp(m.A_log.float()), B, C, m.D.float(), z, m.dt_proj.bias.float(), True,
+        return_final_state=True,
+    )  # fmt: skip
+    if cache is not None:
+        cache.update_recurrent_state(state, m.layer_idx)
+    return m.out_proj(y)
+
+
+def _step(step, x: Tensor, weights: tuple, states: tuple[Tensor, Tensor]) -> Tensor | None:
+    """One token; the cache's own tensors move on, whatever their dtype."""
+    single = tuple(state.float() for state in states)
+    found = step(x, weights, single, in_place=True)
+    if found is None:
+        return None
+    for kept, state in zip(states, single, strict=True):
+        if kept is not state:
+            kept.copy_(state)
+    return found[0]
+
+
+def _states(cache, layer: int) -> tuple[Tensor | None, Tensor | None]:
+    """Of the convolution and of the scan; None before the first token."""
+    return cache.get_conv_state(layer, state_idx=0), cache.get_recurrent_state(layer, state_idx=0)
+
+
+def _known(mixer: nn.Module, x: Tensor, more: dict) -> bool:
+    return (
+        not more
+        and x.dtype in KERNEL_DTYPES
+        and x.dtype == mixer.in_proj.weight.dtype
+        and mixer.activation in ("silu", "swish")
+        and type(mixer.conv1d) is nn.Conv1d
+        and _bare(mixer.conv1d)
+        and _bare(mixer)
+        and not hasattr(mixer.config if hasattr(mixer, "config") else mixer, "_is_quantized")
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled(x.device.type)
+    )
+
+
+def _bare(module: nn.Module) -> bool:
+    """No hook of accelerate's, or of anybody else, wants to hear of the module being called."""
+    return not (hasattr(module, "_hf_hook") or module._forward_hooks or module._forward_pre_hooks)
+
+
+def _normed(mixer: nn.Module) -> bool:
+    return hasattr(mixer, "dt_layernorm")
+
+
+def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else (x * mask[:, :, None]).to(x.dtype)
