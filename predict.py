@@ -1,4 +1,7 @@
-"""Lets a trained language model go on with a text: python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def "."""
+"""Lets a trained language model go on with a text: python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def ".
+
+With explain=attribution it draws what a run's answers rest on.
+"""
 
 import sys
 

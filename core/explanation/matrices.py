@@ -27,7 +27,7 @@ UNROLL = {
     Mamba: unroll_mamba, Mamba2: unroll_mamba2, Mamba3: unroll_mamba3, S4D: unroll_s4d, Attention: unroll_attention
 }  # fmt: skip
 MERGES = ("sum", "mean", "none")
-NUMBERS = 2**24  # entries of all matrices that are worked on at once
+NUMBERS = 2**20  # entries of all matrices that are worked on at once: few enough to stay in a cache
 
 
 def hidden_attention(
