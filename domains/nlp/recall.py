@@ -31,6 +31,9 @@ class Recall(Task):
         describe: of the data: "vocab_size", "tokenizer", "test_lengths", "extra_tokens" (how much longer than its length a
             sample is).
         auxiliary: weight of what the model itself wants added to the loss (a mixture of experts' balance).
+        label_smoothing: share of the training target spread over all tokens, 0 to below 1. Above 0 the loss keeps on weighing
+            what tokens that are not asked for leave in the state, however sure the answer: memory lasts past the
+            training length.
         chunk: in validation and test, longer samples are read in pieces of this many tokens, the states carried on, so that
             memory does not grow with the length.
 
@@ -38,16 +41,26 @@ class Recall(Task):
         tested: accuracy at each length of the last test.
 
     Raises:
-        UserError: the data set is for another task.
+        UserError: the data set is for another task, a share out of range.
     """
 
     monitor: ClassVar[tuple[str, str]] = ("val/accuracy", "max")
 
-    def __init__(self, model: nn.Module, describe: Mapping[str, Any], auxiliary: float = 1.0, chunk: int = 8192):
+    def __init__(
+        self,
+        model: nn.Module,
+        describe: Mapping[str, Any],
+        auxiliary: float = 1.0,
+        label_smoothing: float = 0.0,
+        chunk: int = 8192,
+    ):
         super().__init__(model, describe)
         check_task(self.describe, "recall", "Recall")
         if chunk < 1:
             raise UserError("task.chunk is a number of tokens", given=chunk, allowed="1 or more")
+        if not 0 <= label_smoothing < 1:
+            raise UserError("task.label_smoothing is a share", given=label_smoothing, allowed="0 to below 1")
+        self.label_smoothing = label_smoothing
         self.vocab_size, self.auxiliary, self.chunk = self.describe["vocab_size"], auxiliary, chunk
         self.metrics = nn.ModuleDict({stage: self._new_metrics() for stage in ("val", "test")})
         lengths = self.describe.get("test_lengths", [])
@@ -60,7 +73,8 @@ class Recall(Task):
 
     def step(self, batch: Mapping[str, Tensor], stage: str) -> tuple[Tensor, dict[str, Any]]:
         logits, labels = self._answers(batch, None if stage == "train" else self.chunk)
-        losses = F.cross_entropy(logits, labels, reduction="none")
+        smoothing = self.label_smoothing if stage == "train" else 0.0
+        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
         right = (logits.detach().argmax(1) == labels).float()
         loss = losses.mean()
         if stage == "train":

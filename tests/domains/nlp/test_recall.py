@@ -103,3 +103,17 @@ def test_what_does_not_fit():
         Recall(Remembers(16, 9), {**told, "task": "language_modelling"})
     with pytest.raises(UserError, match=r"task\.chunk"):
         Recall(Remembers(16, 9), told, chunk=0)
+
+
+def test_smoothed_labels_are_for_training_alone():
+    data = InductionHeads(length=16, vocab_size=8)
+    model = LanguageModel(8, 8, 1)
+    batch = data.load_batch("train", 0, np.arange(4))
+    hard, soft = (Recall(model, data.describe(), label_smoothing=share) for share in (0.0, 0.3))
+    logits, _ = model(batch["input_ids"])
+    expected = F.cross_entropy(logits[:, -1, :8], batch["labels"][:, -1], label_smoothing=0.3)
+    torch.testing.assert_close(soft.step(batch, "train")[0], expected)
+    assert soft.step(batch, "train")[0] != hard.step(batch, "train")[0]
+    torch.testing.assert_close(soft.step(batch, "val")[0], hard.step(batch, "val")[0], rtol=0, atol=0)
+    with pytest.raises(UserError, match="label_smoothing"):
+        Recall(model, data.describe(), label_smoothing=1.0)
