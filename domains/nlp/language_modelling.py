@@ -41,7 +41,7 @@ class LanguageModelling(Task):
         chunk: in validation and test, longer rows are read in pieces of this many tokens, the states carried on; None: whole.
         worst: number of test tokens in the picture of the worst predictions; 0: none.
         sample: tokens of the text that the model writes after each validation; 0: none.
-        prompt: what that text begins with; "": a new document.
+        prompt: what that text begins with; "": a new document, which a model of a single text has hardly seen begin.
 
     Raises:
         UserError: the data set is for another task.
@@ -57,7 +57,7 @@ class LanguageModelling(Task):
         chunk: int | None = None,
         worst: int = 24,
         sample: int = 300,
-        prompt: str = "",
+        prompt: str = "\n",
     ):
         super().__init__(model, describe)
         check_task(self.describe, "language_modelling", "LanguageModelling")
