@@ -66,7 +66,7 @@ def mamba2_forward(mixer: nn.Module, x: Tensor, cache_params=None, attention_mas
 
 
 def headed(own):
-    """A language model's forward, during which its head multiplies the few rows of decoding by this core's product."""
+    """A language model's forward, during which its head multiplies by this core's product."""
 
     @functools.wraps(own)
     def run(self, *arguments, **named):
@@ -85,12 +85,12 @@ def headed(own):
 def _mamba_tokens(mixer: nn.Module, x: Tensor, cache, mask: Tensor | None) -> Tensor:
     """Many tokens from the beginning of the sequences; a cache is told where they end."""
     m, length = mixer, x.shape[1]
-    u, z = m.in_proj(_masked(x, mask)).chunk(2, dim=-1)
+    u, z = _product(m.in_proj, _masked(x, mask)).chunk(2, dim=-1)
     if cache is not None:
         u = cache.update_conv_state(u.transpose(1, 2), m.layer_idx, conv_kernel_size=m.conv_kernel_size).transpose(1, 2)
     u = causal_conv1d(u, m.conv1d.weight.squeeze(1), m.conv1d.bias, "silu")[:, -length:]
     u = _masked(u, mask)
-    step, B, C = m.x_proj(u).split([m.time_step_rank, m.ssm_state_size, m.ssm_state_size], dim=-1)
+    step, B, C = _product(m.x_proj, u).split([m.time_step_rank, m.ssm_state_size, m.ssm_state_size], dim=-1)
     if _normed(m):
         step, B, C = m.dt_layernorm(step), m.b_layernorm(B), m.c_layernorm(C)
     y, state = selective_scan(
@@ -99,7 +99,11 @@ def _mamba_tokens(mixer: nn.Module, x: Tensor, cache, mask: Tensor | None) -> Te
     )  # fmt: skip
     if cache is not None:
         cache.update_recurrent_state(state, m.layer_idx)
-    return m.out_proj(y)
+    return _product(m.out_proj, y)
+
+
+def _product(layer: nn.Module, x: Tensor) -> Tensor:
+    return linear(x, layer.weight, layer.bias) if is_plain(layer) else layer(x)
 
 
 def _step(step, x: Tensor, weights: tuple, states: tuple[Tensor, Tensor]) -> Tensor | None:

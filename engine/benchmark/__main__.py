@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 from ...core.errors import UserError, closest
+from .drop_in import drop_in_suite, drop_in_training_suite
 from .heads import heads_suite
-from .language import decode_suite, drop_in_suite
+from .language import decode_suite
 from .mixer import mixer_suite, others_suite
 from .operators import conv_suite, length_suite, order_suite, scan_suite
 from .plot import plot
@@ -29,6 +30,7 @@ SUITES = {
     "decode": decode_suite,
     "others": others_suite,
     "drop_in": drop_in_suite,
+    "drop_in_training": drop_in_training_suite,
     "memory": memory_suite,
     "first_call": first_call_suite,
 }

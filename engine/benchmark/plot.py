@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+BARS = ("scan", "conv", "mixer", "heads", "decode", "others", "drop_in", "drop_in_training", "order")
+
 
 def plot(results: dict, file: Path) -> None:
     """Bars of the ratios, and time per token over length; `results` as written by __main__.py."""
     from matplotlib.figure import Figure
 
     rows = results["rows"]
-    bars = [r for r in rows if r["suite"] in ("scan", "conv", "mixer", "heads", "decode", "others", "drop_in", "order")]
+    bars = [r for r in rows if r["suite"] in BARS]
     lines = [r for r in rows if r["suite"] == "length"]
     figure = Figure(figsize=(12, 0.36 * len(bars) + 2.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))

@@ -1,4 +1,4 @@
-"""A few rows times a matrix against float64, and where PyTorch's own product is used."""
+"""A few rows and large products against float64, and where PyTorch's own product is used."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from polymamba.core.linear import Linear
+from polymamba.core.ops import linear as ops
 from polymamba.core.ops.linear import cpu, linear
 
 
@@ -47,6 +48,29 @@ def test_rows_that_do_not_lie_side_by_side(calls):
         for x in (both[..., :64], both[..., ::2], both[..., 64:].bfloat16()):
             torch.testing.assert_close(linear(x, weight.to(x.dtype)), F.linear(x, weight.to(x.dtype)))
     assert len(calls) == 3
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("strided", [False, True])
+def test_large_products_are_onednns(strided, bias, monkeypatch):
+    seen = []
+    monkeypatch.setattr(ops, "_ONEDNN", lambda x, *rest, real=ops._ONEDNN: (seen.append(x.shape), real(x, *rest))[1])
+    g = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(2, 300, 260, generator=g), torch.randn(130, 130, generator=g)
+    x = x[..., ::2] if strided else x[..., :130]
+    offset = torch.randn(130, generator=g) if bias else None
+    monkeypatch.setattr(ops, "LARGE", x.numel() * 130)
+    expected = F.linear(x.double(), weight.double(), None if offset is None else offset.double())
+    with torch.no_grad():
+        y = linear(x, weight, offset)
+        assert ((y - expected).norm() / expected.norm()).item() < 2e-6
+        assert torch.equal(y, linear(x, weight, offset))
+        linear(x[:, 1:], weight, offset)
+        linear(x, weight[:, ::1].t(), offset)
+    linear(x, weight.requires_grad_(), offset).sum().backward()
+    assert seen == [x.shape] * 2
+    torch.testing.assert_close(weight.grad, x.sum((0, 1)).expand(130, -1))
 
 
 @pytest.mark.parametrize("rows", [0, 5])

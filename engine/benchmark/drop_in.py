@@ -1,0 +1,91 @@
+"""transformers' MambaForCausalLM (768 wide, 24 layers) before and after compat.install(): the same model, in turn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import torch
+
+from ...core.errors import UserError
+from .timing import compare, row
+
+WIDTH, LAYERS = 768, 24
+FORWARD_TOKENS = 512
+# One step of transformers' own code at this length takes 13 minutes of one core: each of its time steps clears gradients of all
+# time steps, and from 342 tokens on each of those is above 32 MiB, which glibc asks of the operating system anew.
+TRAINING_TOKENS = 512
+OWN, OURS = "its own code", "compat.install()"
+
+
+def drop_in_suite(device: str):
+    """The forward pass and decoding."""
+    model = _model(device)
+    if model is None:
+        return
+    ids = torch.randint(50_000, (1, FORWARD_TOKENS), device=device)
+    with torch.no_grad():
+        outputs = {
+            OWN: model(ids, use_cache=False).logits,
+            OURS: _installed(lambda: model(ids, use_cache=False).logits)(),
+        }
+        difference = float((outputs.pop(OWN) - outputs.pop(OURS)).abs().max())
+        measured = _in_turn(lambda: model(ids, use_cache=False), rounds=5)
+        yield _row(f"forward, {FORWARD_TOKENS} tokens", measured, largest_difference_of_logits=difference)
+        cache = model(ids[:, :16], use_cache=True).cache_params
+        measured = _in_turn(lambda: model(ids[:, 16:17], cache_params=cache, use_cache=True), rounds=25, warmup=3)
+        yield _row("decoding a token", measured)
+
+
+def drop_in_training_suite(device: str):
+    """One training step, once: see TRAINING_TOKENS."""
+    model = _model(device)
+    if model is None:
+        return
+    ids = torch.randint(50_000, (1, TRAINING_TOKENS), device=device)
+
+    def step(tokens=ids):
+        model(tokens, labels=tokens).loss.backward()
+        model.zero_grad()
+
+    model.train()
+    _in_turn(lambda: step(ids[:, :64]), rounds=1)
+    _installed(step)()
+    yield _row(f"forward+backward, {TRAINING_TOKENS} tokens", _in_turn(step, rounds=1, warmup=0))
+
+
+def _model(device: str):
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        from transformers import MambaConfig, MambaForCausalLM
+    except ImportError as reason:
+        print(f"transformers left out: {reason}. Type: pip install 'polymamba[bench]'")
+        return None
+    torch.manual_seed(0)
+    model = MambaForCausalLM(MambaConfig(hidden_size=WIDTH, num_hidden_layers=LAYERS, use_mambapy=False))
+    return model.eval().to(device)
+
+
+def _in_turn(call: Callable[[], object], rounds: int, warmup: int = 1):
+    return compare({OWN: call, OURS: _installed(call)}, rounds, warmup)
+
+
+def _installed(call: Callable[[], object]) -> Callable[[], object]:
+    """The call between compat.install() and uninstall(), which take no time worth measuring."""
+    from ... import compat
+
+    def run():
+        if not compat.install():
+            raise UserError("the real mamba_ssm and causal_conv1d are installed", do="measure where they are not")
+        try:
+            return call()
+        finally:
+            compat.uninstall()
+
+    return run
+
+
+def _row(what: str, measured, **facts) -> dict:
+    case = f"{what}, MambaForCausalLM, {WIDTH} wide, {LAYERS} layers"
+    suite = "drop_in_training" if what.startswith("forward+backward") else "drop_in"
+    return row(suite, case, measured, OWN, OURS, threads=torch.get_num_threads(), **facts)
