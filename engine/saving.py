@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Saver(Callback):
         folder: the run's checkpoints folder.
         io: the trainer's CheckpointIO.
         config: stored in each checkpoint as plain values.
-        monitor: metric that chooses `best`, and whether its "max" or "min" is best.
+        monitor: metric that chooses `best`, and whether its "max" or "min" is best; of equal ones the newest.
         stop: whether a signal has come.
 
     Attributes:
@@ -146,9 +147,10 @@ class Saver(Callback):
             files.tidy(self.folder)
 
     def _is_best(self, value: float) -> bool:
-        if value != value:
+        """Of equal values the newer: weights that go on answering all of a validation set still learn."""
+        if math.isnan(value):
             return False
-        return self.best is None or (value > self.best if self.direction == "max" else value < self.best)
+        return self.best is None or (value >= self.best if self.direction == "max" else value <= self.best)
 
 
 class _BeforeValidation(Callback):

@@ -126,7 +126,7 @@ class Progress(Callback):
     def _improved(self, value: float | None, direction: str) -> bool:
         if value is None or math.isnan(value):
             return False
-        better = self._best is None or (value > self._best if direction == "max" else value < self._best)
+        better = self._best is None or (value >= self._best if direction == "max" else value <= self._best)
         if better:
             self._best = value
         return better

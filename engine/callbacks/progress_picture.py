@@ -110,7 +110,7 @@ def draw_curves(axis: Axes, table: Table, metric: str, direction: str) -> None:
             marker = "o" if len(steps) == 1 or (stage == "val" and len(steps) <= 40) else None
             axis.plot(steps, values, color=COLOURS[stage], lw=1.6, marker=marker, ms=3.5, label=stage)
             if stage == "val":
-                best = (max if direction == "max" else min)(range(len(values)), key=values.__getitem__)
+                best = (max if direction == "max" else min)(reversed(range(len(values))), key=values.__getitem__)
                 axis.plot(steps[best], values[best], "o", ms=8, mfc="none", mec=COLOURS["val"], mew=1.4)
                 axis.lines[-1].set_label(f"best val {values[best]:.4g} at step {steps[best]:,}")
     steps, values = table.series(f"test/{metric}", "test")

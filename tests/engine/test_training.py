@@ -88,6 +88,20 @@ def test_stopped_in_validation_goes_on_with_it(toy, step):
     assert resumed.metrics == whole.metrics
 
 
+@pytest.mark.parametrize(("values", "step"), [((1.0, 1.0, 1.0), 15), ((0.5, 0.7, 0.6), 10), ((0.7, 0.7, 0.6), 10)])
+def test_of_equal_validations_the_newest_weights_are_best(toy, values, step):
+    class Judge(Callback):
+        def on_validation_start(self, trainer, pl_module):
+            found = {"accuracy": torch.tensor(values[trainer.current_epoch])}
+            pl_module.step = lambda batch, stage: (torch.tensor(0.0), found)
+
+        def on_validation_end(self, trainer, pl_module):
+            del pl_module.step
+
+    toy("run_dir=run", callbacks=[Judge()])
+    assert files.find("run", ("best",))[0].name == f"step-{step:08d}"
+
+
 def test_accumulated_gradients_resume_at_step_boundaries(toy):
     arguments = ("data.samples=24", "trainer.accumulate=2")
     whole = toy("run_dir=whole", *arguments)

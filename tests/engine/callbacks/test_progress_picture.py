@@ -35,6 +35,14 @@ def test_the_panels_hold_the_rows(table):
     assert [next(iter(lines(axis).values()))[0] for axis in (rate, seconds)] == [[10, 0.1], [10, 0.5]]
 
 
+def test_of_equal_values_the_newest_is_marked(tmp_path):
+    table = Table(tmp_path / "metrics.csv")
+    for step, value in ((10, 0.5), (20, 0.6), (30, 0.6), (40, 0.5)):
+        table.add({"step": step, "epoch": 0, "stage": "val", "seconds": step, "val/accuracy": value})
+    accuracy = draw_progress(table, "val/accuracy", "max").axes[1]
+    assert "best val 0.6 at step 30" in lines(accuracy)
+
+
 def test_a_task_judged_by_its_loss(table):
     titles = [axis.get_title(loc="left") for axis in draw_progress(table, "val/loss", "min").axes]
     assert titles == ["loss", "norm of the gradient", "learning rate", "seconds per step"]
