@@ -124,7 +124,8 @@ def _predict(options: Options) -> int:
 
     where, typed = _take(options.arguments, "ckpt")
     if where is not None and is_published(where):
-        predict_published(where, typed, options.groups())
+        method, typed = _take(typed, "explain")
+        predict_published(where, typed, options.groups(), method)
         return 0
     from .amend import amend
     from .compose import check

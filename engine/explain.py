@@ -1,4 +1,4 @@
-"""predict.py with explain=: a picture of what a trained model's answers rest on, in the run's folder."""
+"""predict.py with explain=: a picture of what a trained model's answers rest on."""
 
 from __future__ import annotations
 
@@ -56,7 +56,6 @@ def explain(
     from ..core.explanation import check_method
 
     check_method(method, "explain")
-    from .callbacks.figure_file import save_figure
     from .hardware import choose_hardware
     from .parts import build_trained
     from .run_folder import run_of
@@ -70,8 +69,29 @@ def explain(
             "there is no picture of what this run's answers rest on", given=f"task {type(task).__name__}, "
             f"model={config.model.get('name')}", allowed="language models, text classifiers, Vim",
         )  # fmt: skip
+    return _keep(found, run_of(checkpoint) / f"explained_{method}.png", say)
+
+
+def explain_published(
+    model: Any, tokenizer: Any, method: str, prompt: str, *, say: Callable[[str], Any] = print
+) -> Path:
+    """The same of a published language model; its folder may be the hub's, so the picture goes to the working directory.
+
+    Raises:
+        UserError: an unknown method, a prompt without a token.
+    """
+    from ..core.explanation import check_method
+
+    check_method(method, "explain")
+    from ..domains.nlp.explanation import explain_next_token
+
+    return _keep(explain_next_token(model, tokenizer, prompt, method), Path(f"explained_{method}.png"), say)
+
+
+def _keep(found: tuple[Any, str], path: Path, say: Callable[[str], Any]) -> Path:
+    from .callbacks.figure_file import save_figure
+
     figure, said = found
-    path = run_of(checkpoint) / f"explained_{method}.png"
     save_figure(figure, path)
     say(f"\n  answer   {said}\n  picture  {path}\n")
     return path

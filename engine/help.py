@@ -57,7 +57,8 @@ PREDICT = """Let a language model go on with a text, or show what a model's answ
   tokenizer=           of a published model: a tokenizer.json other than its own
   trainer.threads=2    CPU threads; trainer.accelerator=cpu: not on the GPU
 
-What answers rest on, as a picture in the run's folder; with ckpt, prompt and the trainer's keys only:
+What answers rest on, as a picture in the run's folder, of a published model in this one; with ckpt, prompt, tokenizer and the
+trainer's keys only:
 
   python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def f(x):" explain=attribution   tokens, for the next one
   python predict.py ckpt=runs/vision/vim/<run> explain=attribution                        test images, for their class

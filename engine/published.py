@@ -27,24 +27,33 @@ def is_published(where: str) -> bool:
     return bool(HUB_NAME.fullmatch(where)) and path.parts[0] != "runs" and not Path(path.parts[0]).exists()
 
 
-def predict_published(where: str, typed: Sequence[str], groups: Groups) -> str:
-    """Lets a published model go on with a text; returns the new text.
+def predict_published(where: str, typed: Sequence[str], groups: Groups, method: str | None = None) -> str | Path:
+    """Lets a published model go on with a text, or draws what its next token rests on.
 
     Args:
         where: a folder, or a name on the hub.
         typed: the other arguments: predict's, `tokenizer=` and the settings of the trainer that matter here.
+        method: how to explain, one of core.explanation.METHODS; None: go on with the text.
+
+    Returns:
+        the new text, or the picture's file.
 
     Raises:
-        UserError: see load_pretrained; no tokenizer, or one of another model.
+        UserError: see load_pretrained; no tokenizer, or one of another model; see explain_published.
     """
+    from ..core.explanation import check_method
+    from .explain import explain_published, read_prompt
     from .predict import go_on, read_wanted
 
+    if method is not None:
+        check_method(method, "explain")
     settings = [each for each in typed if each.startswith(("data.", "trainer."))]
     tokenizer = [each.partition("=")[2] for each in typed if each.startswith("tokenizer=")]
-    wanted = read_wanted([each for each in typed if each not in settings and not each.startswith("tokenizer=")])
+    asked = [each for each in typed if each not in settings and not each.startswith("tokenizer=")]
+    wanted = read_wanted(asked) if method is None else read_prompt(asked)
     device = _device(settings, groups)
     model, tokens = load(where, tokenizer[-1] if tokenizer else None, device)
-    return go_on(model, tokens, wanted)
+    return go_on(model, tokens, wanted) if method is None else explain_published(model, tokens, method, wanted)
 
 
 def load(where: str | Path, tokenizer: str | Path | None = None, device: str = "cpu") -> tuple[Any, Any]:

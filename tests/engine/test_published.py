@@ -97,6 +97,16 @@ def test_drawing_is_that_of_generate(command, tmp_path):
     assert printed == f"def {expected}\n"
 
 
+def test_a_picture_of_what_the_next_token_rests_on(command, tmp_path):
+    inner, model = trained(tmp_path / "folder", begin="<s>"), model_of()
+    save_pretrained(model, tmp_path / "folder")
+    code, printed, message = command("ckpt=folder", "prompt=the state", "explain=attribution", job="predict")
+    assert (code, message) == (0, "")
+    likely = inner.id_to_token(model(torch.tensor([inner.encode("the state").ids]))[0][0, -1, :290].argmax().item())
+    assert repr(inner.decoder.decode([likely])) in printed
+    assert (tmp_path / "explained_attribution.png").stat().st_size > 2000
+
+
 def test_added_tokens_of_plain_text_are_text(tmp_path):
     trained(tmp_path)
     save_pretrained(model_of(), tmp_path)
@@ -191,6 +201,8 @@ def offline(monkeypatch, tmp_path):
         (["ckpt=folder", "tokenizer=large"], "not the model's"),
         (["ckpt=folder", "promt=x"], "prompt=x"),
         (["ckpt=folder", "data.root=x"], "not known here"),
+        (["ckpt=folder", "prompt=x", "explain=magic"], "unknown method"),
+        (["ckpt=folder", "prompt=x", "explain=raw", "top_k=3"], "no key 'top_k'"),
         (["ckpt=folder", "trainer.accelerator=tpu", "tokenizer=large"], "trainer.accelerator"),
         (["ckpt=empty", "prompt=x"], "config.json"),
         (["ckpt=runs/mamba", "prompt=x"], "no such run"),
