@@ -82,6 +82,7 @@ class Saver(Callback):
         self.settled = True
         self._step = 0
         self._saved: int | None = None
+        self._validated: int | None = None
         self.before_validation = _BeforeValidation(self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -116,6 +117,7 @@ class Saver(Callback):
         if trainer.sanity_checking:
             return
         self.validation_due = False
+        self._validated = trainer.global_step
         value = trainer.callback_metrics.get(self.metric)
         if self.settled and value is not None and self._is_best(float(value)):
             self.best = float(value)
@@ -125,6 +127,9 @@ class Saver(Callback):
             files.tidy(self.folder)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # The last weights may be the best, wherever the validations before them fell.
+        if self._validated != trainer.global_step:
+            self.validation_due = True
         if self._saved != trainer.global_step:
             self.save(trainer)
 

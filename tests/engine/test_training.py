@@ -102,6 +102,15 @@ def test_of_equal_validations_the_newest_weights_are_best(toy, values, step):
     assert files.find("run", ("best",))[0].name == f"step-{step:08d}"
 
 
+@pytest.mark.parametrize("more", [("trainer.val_every=2",), ("trainer.val_every_steps=4",), ("trainer.steps=13",)])
+def test_the_last_weights_are_validated(toy, more):
+    result = toy("run_dir=run", "trainer.checkpoint_every=1", *more)
+    with open("run/metrics.csv") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["stage"] == "val"]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == int(files.find(result.folder, ("last",))[0].name.removeprefix("step-"))
+
+
 def test_accumulated_gradients_resume_at_step_boundaries(toy):
     arguments = ("data.samples=24", "trainer.accumulate=2")
     whole = toy("run_dir=whole", *arguments)
