@@ -88,4 +88,4 @@ def _installed(call: Callable[[], object]) -> Callable[[], object]:
 def _row(what: str, measured, **facts) -> dict:
     case = f"{what}, MambaForCausalLM, {WIDTH} wide, {LAYERS} layers"
     suite = "drop_in_training" if what.startswith("forward+backward") else "drop_in"
-    return row(suite, case, measured, OWN, OURS, threads=torch.get_num_threads(), **facts)
+    return row(suite, case, measured, OWN, OURS, **facts)

@@ -16,7 +16,9 @@ def plot(results: dict, file: Path) -> None:
     lines = [r for r in rows if r["suite"] == "length"]
     figure = Figure(figsize=(12, 0.36 * len(bars) + 2.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    names = [f"{r['what']} / {r['against']}\n{r['case']}" for r in bars]
+    right.set_visible(bool(lines))
+    usual = results["machine"]["threads"]
+    names = [f"{r['what']} / {r['against']}\n{r['case']}{_threads(r, usual)}" for r in bars]
     places = range(len(bars))[::-1]
     left.barh(places, [r["ratio"] for r in bars], color=["#4c78a8" if r["ratio"] >= 1.5 else "#9ecae9" for r in bars])
     left.set_yticks(places, names, fontsize=6.5)
@@ -39,3 +41,8 @@ def plot(results: dict, file: Path) -> None:
         f"{results['machine']['processor']}, {results['machine']['threads']} threads, {results['date']}", fontsize=9
     )
     figure.savefig(file, dpi=130)
+
+
+def _threads(result: dict, usual: int) -> str:
+    threads = result.get("threads", usual)
+    return "" if threads == usual else f", {threads} thread{'s'[: threads != 1]}"

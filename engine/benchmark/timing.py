@@ -60,5 +60,6 @@ def row(suite: str, case: str, measured: Comparison, name: str, to: str, **facts
         "ms": round(1e3 * measured.median(name), 3),
         "against_ms": round(1e3 * measured.median(to), 3),
         "rounds": len(measured.seconds[name]),
+        "threads": torch.get_num_threads(),
         **facts,
     }

@@ -6,7 +6,7 @@ import pytest
 
 from polymamba.core.errors import UserError
 from polymamba.engine.benchmark.__main__ import chosen
-from polymamba.engine.benchmark.plot import plot
+from polymamba.engine.benchmark.plot import _threads, plot
 from polymamba.engine.benchmark.timing import Comparison, compare, row
 
 
@@ -35,6 +35,12 @@ def test_plot(tmp_path):
     results["machine"] = {"processor": "any", "threads": 2}
     plot(results, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_threads_are_named_where_they_differ():
+    assert _threads({"threads": 1}, 2) == ", 1 thread"
+    assert _threads({"threads": 4}, 2) == ", 4 threads"
+    assert _threads({"threads": 2}, 2) == _threads({}, 2) == ""
 
 
 def test_unknown_suite():
