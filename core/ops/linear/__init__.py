@@ -31,13 +31,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (..., outputs), in x's dtype; sums are in float32.
     """
-    few = 0 < x.numel() <= MOST_ROWS * weight.shape[1] and x.dtype in (torch.float32, torch.bfloat16)
-    large = _ONEDNN is not None and x.dtype == torch.float32 and x.numel() * weight.shape[0] >= LARGE
-    if (few or large) and x.dtype == weight.dtype and at_once(x) and not torch.is_autocast_enabled("cpu"):
-        plain = weight.is_contiguous() and (bias is None or (bias.dtype == x.dtype and bias.is_contiguous()))
-        if plain and weight.dim() == 2 and x.shape[-1] == weight.shape[1]:
-            return _cpu().few_rows(x, weight, bias) if few else _ONEDNN(x, weight, bias, "none", [], "")
+    # Sizes are compared last: a graph that is being traced would take the comparisons for limits of its sizes.
+    if at_once(x) and x.dtype == weight.dtype and not torch.is_autocast_enabled("cpu") and _plain(x, weight, bias):
+        if 0 < x.numel() <= MOST_ROWS * weight.shape[1] and x.dtype in (torch.float32, torch.bfloat16):
+            return _cpu().few_rows(x, weight, bias)
+        if _ONEDNN is not None and x.dtype == torch.float32 and x.numel() * weight.shape[0] >= LARGE:
+            return _ONEDNN(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
+
+
+def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    fits = weight.dim() == 2 and x.shape[-1] == weight.shape[1] and weight.is_contiguous()
+    return fits and (bias is None or (bias.dtype == x.dtype and bias.is_contiguous()))
 
 
 @cache

@@ -91,8 +91,13 @@ def test_gradients_traces_transforms_and_autocast_are_torchs(calls):
             assert layer(x).dtype == torch.bfloat16
         assert linear(x[..., :60], layer.weight[:, :60]).shape == (1, 7)
         assert linear(x.double(), layer.weight.double()).dtype == torch.float64
-        exported = torch.export.export(layer, (x,))
-        torch.testing.assert_close(exported.module()(x), F.linear(x, layer.weight, layer.bias))
+        any_batch = ({0: torch.export.Dim("batch", min=1)},)
+        exported = torch.export.export(layer, (torch.randn(5, 64),), dynamic_shapes=any_batch).module()
+        for rows in (1, 3, 50):
+            x = torch.randn(rows, 64)
+            torch.testing.assert_close(exported(x), F.linear(x, layer.weight, layer.bias))
     assert not calls
+    any_batch = ({0: torch.export.Dim("batch", min=1)},)
+    torch.export.export(layer, (torch.randn(5, 64),), dynamic_shapes=any_batch).module()(torch.randn(60, 64))
     with pytest.raises(RuntimeError), torch.no_grad():
         linear(torch.randn(1, 32), layer.weight)
