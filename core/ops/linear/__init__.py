@@ -17,7 +17,7 @@ from ..one_token import MOST_ROWS, at_once
 # PyTorch gives float32 to MKL. From this many multiplications on, oneDNN, which it has too, is 1.0 to 1.4 times as fast (AMD EPYC
 # with AVX-512, one and two threads); below, its start costs more than it saves.
 LARGE = 1 << 24
-_ONEDNN = torch.ops.mkldnn._linear_pointwise if torch.backends.mkldnn.is_available() else None
+_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -67,7 +67,7 @@ def test_large_products_are_onednns(strided, bias, monkeypatch):
         assert ((y - expected).norm() / expected.norm()).item() < 2e-6
         assert torch.equal(y, linear(x, weight, offset))
         linear(x[:, 1:], weight, offset)
-        linear(x, weight[:, ::1].t(), offset)
+        linear(x, weight.t(), offset)
     linear(x, weight.requires_grad_(), offset).sum().backward()
     assert seen == [x.shape] * 2
     torch.testing.assert_close(weight.grad, x.sum((0, 1)).expand(130, -1))
