@@ -10,7 +10,6 @@ import functools
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..core.linear import is_plain
 from ..core.ops.backends import KERNEL_DTYPES
@@ -94,7 +93,7 @@ def _mamba_tokens(mixer: nn.Module, x: Tensor, cache, mask: Tensor | None) -> Te
     if _normed(m):
         step, B, C = m.dt_layernorm(step), m.b_layernorm(B), m.c_layernorm(C)
     y, state = selective_scan(
-        u, F.linear(step, m.dt_proj.weight), -torch.exp(m.A_log.float()), B, C, m.D.float(), z, m.dt_proj.bias.float(), True,
+        u, linear(step, m.dt_proj.weight), -torch.exp(m.A_log.float()), B, C, m.D.float(), z, m.dt_proj.bias.float(), True,
         return_final_state=True,
     )  # fmt: skip
     if cache is not None:
