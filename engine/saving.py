@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from . import checkpoint as files
 from .callbacks import published_weights
+from .callbacks.best import is_best
 from .config import SCHEMA_VERSION, Config
 from .stop import Stopped, StopRequest
 
@@ -119,7 +119,7 @@ class Saver(Callback):
         self.validation_due = False
         self._validated = trainer.global_step
         value = trainer.callback_metrics.get(self.metric)
-        if self.settled and value is not None and self._is_best(float(value)):
+        if self.settled and value is not None and is_best(float(value), self.best, self.direction):
             self.best = float(value)
             if trainer.is_global_zero:
                 files.point(self.folder, "best", (self.folder / "last").resolve())
@@ -150,12 +150,6 @@ class Saver(Callback):
         if trainer.is_global_zero:
             files.point(self.folder, "last", self.io.written)
             files.tidy(self.folder)
-
-    def _is_best(self, value: float) -> bool:
-        """Of equal values the newer: weights that go on answering all of a validation set still learn."""
-        if math.isnan(value):
-            return False
-        return self.best is None or (value >= self.best if self.direction == "max" else value <= self.best)
 
 
 class _BeforeValidation(Callback):

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from ...core.errors import UserError
+from .best import is_best
 from .meter import Meter, memory_bytes, planned_steps
 
 STYLES = ("auto", "bar", "lines", "none")
@@ -124,9 +125,7 @@ class Progress(Callback):
         self._best = state_dict["best"]
 
     def _improved(self, value: float | None, direction: str) -> bool:
-        if value is None or math.isnan(value):
-            return False
-        better = self._best is None or (value >= self._best if direction == "max" else value <= self._best)
+        better = value is not None and is_best(value, self._best, direction)
         if better:
             self._best = value
         return better
