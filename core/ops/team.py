@@ -24,10 +24,12 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from .subnormals import call_at, flush_subnormals, restore_subnormals
+
 _home = os.getpid()
 
 # Beside an operator's own kernels, what goes into them.
-SHARED_SOURCES = ("dots", "lane_math", "lanes", "phases", "residual_norm", "team", "token_convolution")
+SHARED_SOURCES = ("dots", "lane_math", "lanes", "phases", "residual_norm", "subnormals", "team", "token_convolution")
 
 inlined = functools.partial(numba.njit, error_model="numpy", nogil=True)
 
@@ -70,15 +72,17 @@ class Kernel:
 
     def run(self, argument: int, items: int) -> None:
         """Run with the record at an address on as many threads as PyTorch uses, at most one an item; returns when all are done."""
+        entered = array("q", (self.address, argument))
+        address = entered.buffer_info()[0]
         threads = min(torch.get_num_threads(), items) if items > 1 else 1
         if threads <= 1 or os.getpid() != _home:
             # OpenMP's pool does not survive a fork: a forked child (a loader's worker) works alone.
-            self.call(argument)
+            enter.call(address)
         elif _openmp() is not None:
-            _openmp().GOMP_parallel(ctypes.c_void_p(self.address), ctypes.c_void_p(argument), threads, 0)
+            _openmp().GOMP_parallel(ctypes.c_void_p(enter.address), ctypes.c_void_p(address), threads, 0)
         else:
-            waiting = [_pool().submit(self.call, argument) for _ in range(threads - 1)]
-            self.call(argument)
+            waiting = [_pool().submit(enter.call, address) for _ in range(threads - 1)]
+            enter.call(address)
             for one in waiting:
                 one.result()
 
@@ -103,6 +107,18 @@ def cached_on_disk(source: str):
 
 
 _prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64)
+
+
+def _enter(address):
+    p = record_at(address, _ENTERED)
+    before = flush_subnormals()
+    call_at(p.kernel, p.argument)
+    restore_subnormals(before)
+
+
+_ENTERED = np.dtype([("kernel", np.int64), ("argument", np.int64)])
+# Every kernel runs inside this one.
+enter = Kernel(_enter)
 
 
 @functools.cache
