@@ -21,7 +21,7 @@ class SelectiveCopying(SyntheticData):
     Args:
         length: tokens before the marks. data_tokens: how many are remembered. vocab_size: with noise and mark.
         samples: training samples in an epoch. val_samples, test_samples: of validation and test.
-        fresh, test_lengths: see `SyntheticData`.
+        fresh, test_lengths, train_lengths: see `SyntheticData`.
         batch_size, workers, seed, limit, pin_memory, name: see `PythonDocs`.
     """
 
@@ -38,6 +38,7 @@ class SelectiveCopying(SyntheticData):
         test_samples: int = 512,
         fresh: bool = True,
         test_lengths: list[int] | None = None,
+        train_lengths: list[int] | None = None,
         batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,
@@ -47,7 +48,9 @@ class SelectiveCopying(SyntheticData):
     ):
         self.data_tokens = self.extra_tokens = data_tokens
         loading = Loading(batch_size, workers, seed, limit, pin_memory)
-        super().__init__(name, loading, length, vocab_size, samples, val_samples, test_samples, fresh, test_lengths)
+        super().__init__(
+            name, loading, length, vocab_size, samples, val_samples, test_samples, fresh, test_lengths, train_lengths
+        )
         if vocab_size < 4:
             raise UserError(
                 "data.vocab_size does not fit", given=vocab_size, allowed="4 or more: noise, mark, two data"
@@ -90,7 +93,7 @@ class InductionHeads(SyntheticData):
     Args:
         length: tokens of a sample. vocab_size: with the special token.
         samples: training samples in an epoch. val_samples, test_samples: of validation, and of each test length.
-        fresh, test_lengths: see `SyntheticData`.
+        fresh, test_lengths, train_lengths: see `SyntheticData`.
         batch_size, workers, seed, limit, pin_memory, name: see `PythonDocs`.
     """
 
@@ -105,6 +108,7 @@ class InductionHeads(SyntheticData):
         test_samples: int = 256,
         fresh: bool = True,
         test_lengths: list[int] | None = None,
+        train_lengths: list[int] | None = None,
         batch_size: int = 8,
         workers: int = 0,
         seed: int = 0,
@@ -113,14 +117,18 @@ class InductionHeads(SyntheticData):
         name: str = "induction_heads",
     ):
         loading = Loading(batch_size, workers, seed, limit, pin_memory)
-        super().__init__(name, loading, length, vocab_size, samples, val_samples, test_samples, fresh, test_lengths)
+        super().__init__(
+            name, loading, length, vocab_size, samples, val_samples, test_samples, fresh, test_lengths, train_lengths
+        )
         if vocab_size < 3:
             raise UserError("data.vocab_size does not fit", given=vocab_size, allowed="3 or more: special, two others")
 
     def check_length(self, length: int) -> None:
         """See `SyntheticData.check_length`."""
         if not isinstance(length, int) or length < 3:
-            raise UserError("data.length or data.test_lengths does not fit", given=length, allowed="3 or more")
+            raise UserError(
+                "data.length, data.test_lengths or data.train_lengths does not fit", given=length, allowed="3 or more"
+            )
 
     def make(self, keys: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """See `SyntheticData.make`: (batch, length)."""
@@ -155,8 +163,10 @@ class MQAR(SyntheticData):
         length: tokens of a sample. pairs: of key and value. vocab_size: half of it keys.
         power: of the distances' distribution; the smaller, the nearer.
         random_fill: random tokens, not 0, where nothing stands.
-        samples: training samples in an epoch. val_samples, test_samples: of validation and test.
-        fresh: other training samples in every epoch; False: the same ones.
+        mixture: other (length, pairs), in training as `SyntheticData`'s train_lengths, and in the test too (as Zoology does in
+            arXiv 2402.18668).
+        samples: training samples in an epoch. val_samples, test_samples: of validation, and of each test length.
+        fresh: other training samples in every epoch; False: the same ones (of a mixture the same ones of each length).
         batch_size, workers, seed, limit, pin_memory, name: see `PythonDocs`.
     """
 
@@ -169,6 +179,7 @@ class MQAR(SyntheticData):
         vocab_size: int = 8192,
         power: float = 0.01,
         random_fill: bool = False,
+        mixture: list[list[int]] | None = None,
         samples: int = 100_000,
         val_samples: int = 512,
         test_samples: int = 3_000,
@@ -180,28 +191,43 @@ class MQAR(SyntheticData):
         pin_memory: bool = False,
         name: str = "mqar",
     ):
-        self.pairs, self.power, self.random_fill = pairs, power, random_fill
+        self.power, self.random_fill = power, random_fill
+        self.pairs = self._pairs([*(mixture or []), [length, pairs]])
         loading = Loading(batch_size, workers, seed, limit, pin_memory)
-        super().__init__(name, loading, length, vocab_size, samples, val_samples, test_samples, fresh)
+        lengths = sorted(self.pairs)
+        super().__init__(name, loading, length, vocab_size, samples, val_samples, test_samples, fresh, lengths, lengths)
         if power <= 0:
             raise UserError("data.power does not fit", given=power, allowed="above 0")
-        if vocab_size // 2 - 1 < pairs:
-            raise UserError("data.vocab_size does not fit", given=vocab_size, allowed=f"{2 * pairs + 2} or more")
+        most = max(self.pairs.values())
+        if vocab_size // 2 - 1 < most:
+            raise UserError("data.vocab_size does not fit", given=vocab_size, allowed=f"{2 * most + 2} or more")
+
+    @staticmethod
+    def _pairs(mixture: list[list[int]]) -> dict[int, int]:
+        """How many pairs a sample of each length has."""
+        if any(len(each) != 2 for each in mixture) or len({each[0] for each in mixture}) < len(mixture):
+            raise UserError(
+                "data.mixture does not fit", given=mixture[:-1], do="data.mixture=[[64,4],[128,8]]",
+                allowed="pairs of a length and a number of pairs, each length once and none of them data.length",
+            )  # fmt: skip
+        return dict(mixture)
 
     def check_length(self, length: int) -> None:
         """See `SyntheticData.check_length`."""
-        if self.pairs < 1 or length % 2 or length < 4 * self.pairs:
+        pairs = self.pairs[length]
+        if pairs < 1 or length % 2 or length < 4 * pairs:
             raise UserError(
-                "data.length and data.pairs do not go together", given=f"length={length}, pairs={self.pairs}",
+                "data.length and data.pairs do not go together", given=f"length={length}, pairs={pairs}",
                 allowed="an even length of at least 4 times the pairs",
             )  # fmt: skip
 
     def make(self, keys: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """See `SyntheticData.make`: (batch, length)."""
-        half, start = self.vocab_size // 2, 2 * self.pairs
-        asked = 1 + chosen(keys, 1, self.pairs, half - 1)
-        values = half + chosen(keys, 2, self.pairs, self.vocab_size - half)
-        places = start + 2 * self._gaps(keys, (length - start) // 2)
+        pairs = self.pairs[length]
+        half, start = self.vocab_size // 2, 2 * pairs
+        asked = 1 + chosen(keys, 1, pairs, half - 1)
+        values = half + chosen(keys, 2, pairs, self.vocab_size - half)
+        places = start + 2 * self._gaps(keys, pairs, (length - start) // 2)
         inputs = np.zeros((len(keys), length), np.int64)
         inputs[:, 0:start:2], inputs[:, 1:start:2] = asked, values
         np.put_along_axis(inputs, places, asked, 1)
@@ -219,11 +245,11 @@ class MQAR(SyntheticData):
         """What stands where nothing stands is a dot."""
         return Symbols(self.vocab_size, {0: "·"})
 
-    def _gaps(self, keys: np.ndarray, space: int) -> np.ndarray:
+    def _gaps(self, keys: np.ndarray, pairs: int, space: int) -> np.ndarray:
         """Different numbers below `space`, one a pair, the earlier ones likelier: int64 (batch, pairs).
 
         Drawing without replacement by weight is the same as taking the smallest exponential waiting times.
         """
         weights = np.arange(1, space + 1) ** (self.power - 1)
         waits = -np.log1p(-uniforms(space, hashed(keys, 4))) / weights
-        return np.argsort(waits, 1, kind="stable")[:, : self.pairs]
+        return np.argsort(waits, 1, kind="stable")[:, :pairs]

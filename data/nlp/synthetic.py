@@ -14,8 +14,8 @@ from ..randomness import hashed, uniforms
 from .module import SPLITS, Batch, TextModule
 from .packing import IGNORED
 
-# the first part of every hash: no two splits share a sample
-STREAMS = {"train": 11, "val": 12, "test": 13}
+# the first part of every hash: no two splits share a sample, nor what draws lengths
+STREAMS = {"train": 11, "val": 12, "test": 13, "length": 14}
 
 
 class Symbols:
@@ -45,12 +45,14 @@ class SyntheticData(TextModule):
     Args:
         name: the data set's name in results.
         loading: how batches are made.
-        length: tokens in a training sample.
+        length: tokens in a sample, in training and validation.
         vocab_size: tokens of the vocabulary.
         samples: training samples in an epoch.
         val_samples, test_samples: validation samples, and test samples of each length.
         fresh: other training samples in every epoch; False: the same ones.
-        test_lengths: lengths to test at; None: the training length.
+        test_lengths: lengths to test at; None: `length`.
+        train_lengths: a training batch has one of these lengths, drawn anew for each, every one as likely; None: `length`.
+            What is learnt soon on short samples serves on long ones.
     """
 
     # by how much a sample is longer than its length
@@ -67,6 +69,7 @@ class SyntheticData(TextModule):
         test_samples: int,
         fresh: bool = True,
         test_lengths: Sequence[int] | None = None,
+        train_lengths: Sequence[int] | None = None,
     ):
         super().__init__(name, loading)
         numbers = {"length": length, "vocab_size": vocab_size, "samples": samples}
@@ -79,7 +82,8 @@ class SyntheticData(TextModule):
         if loading.limit is not None:
             self.counts = {split: min(count, loading.limit) for split, count in self.counts.items()}
         self.test_lengths = list(test_lengths) if test_lengths else [length]
-        for each in (length, *self.test_lengths):
+        self.train_lengths = list(train_lengths) if train_lengths else [length]
+        for each in (length, *self.test_lengths, *self.train_lengths):
             self.check_length(each)
 
     @abstractmethod
@@ -105,13 +109,20 @@ class SyntheticData(TextModule):
     def load_batch(self, split: str, epoch: int, positions: np.ndarray) -> Batch:
         """Samples of one length as dicts of input_ids, labels and seq_idx (all 0)."""
         length = self.length
-        if split == "test":
+        if split == "train":
+            length = self._training_length(epoch, int(positions[0]))
+        elif split == "test":
             place = int(positions[0]) // self.counts["test"]
             length, positions = self.test_lengths[place], positions % self.counts["test"]
         seed, epoch = (self.loading.seed, epoch * self.fresh) if split == "train" else (0, length)
         inputs, labels = self.make(hashed(STREAMS[split], seed, epoch, positions.astype(np.uint64)), length)
         parts = {"input_ids": inputs, "labels": labels, "seq_idx": np.zeros(inputs.shape, np.int32)}
         return {name: torch.from_numpy(part) for name, part in parts.items()}
+
+    def _training_length(self, epoch: int, first: int) -> int:
+        """The length of the training batch whose first sample this is."""
+        draw = uniforms(1, STREAMS["length"], self.loading.seed, epoch, first).item()
+        return self.train_lengths[int(draw * len(self.train_lengths))]
 
     def sampler(self, split: str, rank: int, ranks: int) -> EpochSampler:
         """Of the test, one length after the other, with fewer of the long samples in a batch."""
@@ -131,6 +142,7 @@ class SyntheticData(TextModule):
             "tokenizer": self.symbols(),
             "length": self.length,
             "test_lengths": self.test_lengths,
+            "train_lengths": self.train_lengths,
             "extra_tokens": self.extra_tokens,
             "chance": 1 / self.answers(),
             "model_size": "micro",

@@ -91,6 +91,49 @@ def test_mqar_filled_with_random_tokens():
     assert (second["input_ids"][~stands] != 0).float().mean() > 0.95
 
 
+def mixed(**more):
+    return MQAR(length=256, pairs=16, vocab_size=64, mixture=[[64, 4], [128, 8]], samples=6000, batch_size=20, **more)
+
+
+def test_a_mixture_gives_each_length_its_pairs():
+    pairs, counts = {64: 4, 128: 8, 256: 16}, dict.fromkeys((64, 128, 256), 0)
+    for batch in mixed().train_dataloader():
+        rows, length = batch["input_ids"].shape
+        counts[length] += rows
+        assert ((batch["labels"] != IGNORED).sum(1) == pairs[length]).all()
+    assert sum(counts.values()) == 6000
+    # 100 of 300 batches each; the standard deviation is 8
+    assert all(abs(count / 20 - 100) < 33 for count in counts.values())
+
+
+def test_a_mixtures_lengths_follow_the_seed_and_the_epoch():
+    def lengths(data, epoch=0):
+        return [data.load_batch("train", epoch, np.array([n]))["labels"].shape[1] for n in range(40)]
+
+    assert lengths(mixed(seed=1)) == lengths(mixed(seed=1))
+    assert lengths(mixed(seed=1)) != lengths(mixed(seed=2))
+    assert lengths(mixed()) != lengths(mixed(), epoch=1)
+
+
+def test_a_mixture_is_tested_at_each_length_and_validated_at_its_own():
+    data = mixed(test_samples=5, val_samples=30)
+    assert data.describe()["test_lengths"] == [64, 128, 256]
+    assert data.describe()["test"] == 15
+    assert [batch["labels"].shape for batch in data.test_dataloader()] == [(5, 64), (5, 128), (5, 256)]
+    assert {batch["labels"].shape[1] for batch in data.val_dataloader()} == {256}
+    alone = MQAR(length=64, pairs=4, vocab_size=64, test_samples=5).load_batch("test", 0, np.arange(5))
+    assert torch.equal(next(iter(data.test_dataloader()))["input_ids"], alone["input_ids"])
+
+
+@pytest.mark.parametrize("task", [SelectiveCopying, InductionHeads])
+def test_training_batches_of_several_lengths(task):
+    data = task(length=64, train_lengths=[16, 32, 64], samples=400, val_samples=20, batch_size=8)
+    extra = data.extra_tokens
+    assert {batch["labels"].shape[1] - extra for batch in data.train_dataloader()} == {16, 32, 64}
+    assert {batch["labels"].shape[1] - extra for batch in data.val_dataloader()} == {64}
+    assert {batch["labels"].shape[1] - extra for batch in data.test_dataloader()} == {64}
+
+
 def test_different_numbers_in_random_order():
     found = chosen(hashed(np.arange(6000)), 1, 3, 4)
     assert all(len(set(row)) == 3 for row in found.tolist())
@@ -105,6 +148,7 @@ DATA = {
     "induction": lambda **more: InductionHeads(length=16, samples=40, **more),
     "mqar": lambda **more: MQAR(length=32, pairs=4, samples=40, batch_size=8, **more),
 }
+SEVERAL = {"several lengths": lambda **more: DATA["mqar"](mixture=[[16, 2]], **more)}
 
 
 @pytest.mark.parametrize("make", DATA.values(), ids=DATA)
@@ -121,7 +165,7 @@ def test_samples_follow_the_seed_and_the_epoch(make):
     assert len(parts.unique(dim=0)) == 120
 
 
-@pytest.mark.parametrize("make", DATA.values(), ids=DATA)
+@pytest.mark.parametrize("make", (DATA | SEVERAL).values(), ids=DATA | SEVERAL)
 def test_an_epoch_goes_on_where_it_stopped(make):
     whole = [batch["input_ids"] for batch in make(seed=5).train_dataloader()]
     loader = make(seed=5).train_dataloader()
@@ -152,6 +196,13 @@ def test_settings():
         MQAR(length=64, pairs=17)
     with pytest.raises(UserError, match=r"data\.vocab_size"):
         MQAR(length=64, pairs=16, vocab_size=32)
+    for mixture in ([[64, 4], [64, 8]], [[64]], [[256, 4]]):
+        with pytest.raises(UserError, match=r"data\.mixture"):
+            MQAR(length=256, pairs=16, mixture=mixture)
+    with pytest.raises(UserError, match=r"length=64, pairs=32"):
+        MQAR(length=256, pairs=16, mixture=[[64, 32]])
+    with pytest.raises(UserError, match=r"data\.data_tokens"):
+        SelectiveCopying(length=64, train_lengths=[64, 8])
     with pytest.raises(UserError, match=r"data\.test_lengths"):
         InductionHeads(test_lengths=[2])
     assert InductionHeads(limit=5).describe()["train"] == 5
