@@ -5,6 +5,7 @@ Step size, B and C are parameters instead of functions of the token, so the stat
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -144,8 +145,9 @@ class S4D(PathMixer):
         left = torch.exp(rate[..., None] * torch.arange(length + 1, device=x.device, dtype=x.dtype))
         kernel = torch.einsum("cn,cnl->cl", step * B * C, left[..., :-1])
         # Along the last axis, contiguous: torch.compile expects other strides of transforms along another one.
-        spectrum = torch.fft.rfft(x.contiguous(), 2 * length) * torch.fft.rfft(kernel, 2 * length)
-        y = torch.fft.irfft(spectrum, 2 * length)[..., :length] + D[:, None] * x
+        padded = 2 * length if torch.compiler.is_compiling() else _quick_length(2 * length)
+        spectrum = torch.fft.rfft(x.contiguous(), padded) * torch.fft.rfft(kernel, padded)
+        y = torch.fft.irfft(spectrum, padded)[..., :length] + D[:, None] * x
         after = step * B * torch.einsum("bcl,cnl->bcn", x, left[..., :-1].flip(-1))
         if before is not None:
             before = before.to(x.dtype)
@@ -172,6 +174,20 @@ class S4D(PathMixer):
             self.merge, self.backend,
         )  # fmt: skip
         return y if x.dim() == 4 or self.merge != "none" else y.squeeze(1), after.squeeze(1)
+
+
+@functools.cache
+def _quick_length(least: int) -> int:
+    """The smallest number from `least` on without prime factors above 5: an inverse transform of 2,064 takes twice that of 2,160."""
+    length = least
+    while True:
+        rest = length
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return length
+        length += 1
 
 
 def _one_sequence(seq_idx: Tensor) -> bool:
