@@ -75,6 +75,7 @@ class Config:
     trainer: TrainerSettings
     optimizer: OptimizerSettings
     logger: LoggerSettings
+    init: str | None = None
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Config:

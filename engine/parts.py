@@ -78,8 +78,10 @@ def build_scan(config: Config) -> Any:
     return scans.get(config.scan["name"], **parameters)
 
 
-def check_fit(weights: dict[str, Any], model: Any) -> None:
-    """Raises UserError where weights and model differ in a name or a shape."""
+def check_fit(
+    weights: dict[str, Any], model: Any, do: str = "use data with the same classes and image size as in training"
+) -> None:
+    """Raises UserError, with the advice `do`, where weights and model differ in a name or a shape."""
     expected = model.state_dict()
     differ = [
         f"{name}: {tuple(weights[name].shape)} in the file, {tuple(value.shape)} in the model"
@@ -92,5 +94,5 @@ def check_fit(weights: dict[str, Any], model: Any) -> None:
         raise UserError(
             "the weights do not fit this model or data",
             given="; ".join(differ[:4]) + (f" and {len(differ) - 4} more" if len(differ) > 4 else ""),
-            do="use data with the same classes and image size as in training",
+            do=do,
         )

@@ -48,12 +48,13 @@ def resolve_backend(config: Config, hardware: Hardware) -> tuple[str, str]:
 
 def write_plan(
     config: Config, describe: Mapping[str, Any], model: nn.Module, scan: Any, length: Length, hardware: Hardware,
-    backend: tuple[str, str], folder: Path, typed: bool,
+    backend: tuple[str, str], folder: Path, typed: bool, begins: str | None = None,
 ) -> str:  # fmt: skip
     """The plan, always the same lines in the same order.
 
     Args:
         typed: True where the scan was named on the command line.
+        begins: the weights that training begins with; None: random ones.
     """
     parameters = sum(each.numel() for each in model.parameters())
     size = config.model.get("size") or describe.get("model_size")
@@ -81,6 +82,7 @@ def write_plan(
         "backend": f"{backend[0]} ({backend[1]})",
         "device": f"{hardware.device} ({hardware.device_reason}), {hardware.threads} CPU threads",
         "seed": f"{config.seed}",
+        **({} if begins is None else {"begins": f"with the weights of {begins}"}),
         "folder": f"{folder}",
     }
     return "\n".join(f"  {name:<10} {text}" for name, text in lines.items())

@@ -12,6 +12,7 @@ from . import checkpoint as files
 from .config import Config
 from .environment import describe_environment
 from .hardware import Hardware, choose_hardware
+from .initial import read_initial
 from .lightning_trainer import make_trainer, parse_duration, quiet, require_tensorboard
 from .optimizer import build_optimizer
 from .parts import TOKENIZER, Parts, build_parts, with_tokenizer
@@ -62,13 +63,18 @@ def train(
     check_before_building(config)
     folder = run_of(resume) if resume is not None else new_run_folder(config)
     hardware = choose_hardware(config.trainer)
-    parts = build_parts(config if resume is None else with_tokenizer(config, folder), allow)
+    initial = None if resume is not None or config.init is None else read_initial(config.init)
+    kept = folder if resume is not None else initial and initial.run
+    parts = build_parts(config if kept is None else with_tokenizer(config, kept), allow)
+    begins = None if initial is None else initial.put_into(parts.model)
     length = plan_length(config, len(parts.data.train_dataloader()))
     backend = resolve_backend(config, hardware)
     scan_typed = any(each.startswith("scan=") for each in typed)
     say(f"\nPolyMamba {'goes on with' if resume else 'starts'} a run")
     say(
-        write_plan(config, parts.describe, parts.model, parts.scan, length, hardware, backend, folder, scan_typed)
+        write_plan(
+            config, parts.describe, parts.model, parts.scan, length, hardware, backend, folder, scan_typed, begins
+        )
         + "\n"
     )
     if resume is None:

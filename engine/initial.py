@@ -1,0 +1,70 @@
+"""`init=...`: a run that begins with the weights of another one, or of a published model, instead of random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from . import checkpoint as files
+from .parts import check_fit
+from .published import is_published
+from .run_folder import run_of
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Weights to begin with.
+
+    Args:
+        weights: tensors by name.
+        source: what they are, for people.
+        run: the run folder they come from, whose tokenizer is kept; None: a published model.
+    """
+
+    weights: Mapping[str, Tensor]
+    source: str
+    run: Path | None = None
+
+    def put_into(self, model: nn.Module) -> str:
+        """Load them; returns a line that says what was loaded.
+
+        The last layer of a classifier (timm's `get_classifier`) stays as it is where it has another shape: other classes.
+
+        Raises:
+            UserError: any other weights do not fit the model.
+        """
+        weights, own = dict(self.weights), model.state_dict()
+        fresh = [name for name in _classifier(model) if name in weights and weights[name].shape != own[name].shape]
+        check_fit(
+            {**weights, **{name: own[name] for name in fresh}},
+            model,
+            do="the model and the tokens must be those of init",
+        )
+        model.load_state_dict({**weights, **{name: own[name] for name in fresh}})
+        return self.source + (f"; new: {', '.join(fresh)}" if fresh else "")
+
+
+def read_initial(where: str) -> Initial:
+    """The weights that `init=` names: a run folder (its best ones), a checkpoint, or a published language model.
+
+    Raises:
+        UserError: there are none, or they are damaged.
+    """
+    if is_published(where):
+        from ..domains.nlp.checkpoints import load_pretrained
+
+        return Initial(load_pretrained(where).state_dict(), where)
+    path, _ = files.find(where, ("best", "last"))
+    return Initial(files.read_weights(path), f"{run_of(path)}, {path.name}", run_of(path))
+
+
+def _classifier(model: nn.Module) -> list[str]:
+    """Names of the parameters of a model's last layer; none where it does not say which that is."""
+    last = model.get_classifier() if hasattr(model, "get_classifier") else None
+    if not isinstance(last, nn.Module):
+        return []
+    [prefix] = [name for name, module in model.named_modules() if module is last]
+    return [f"{prefix}.{name}" for name in last.state_dict()]
