@@ -36,14 +36,11 @@ class Initial:
         Raises:
             UserError: any other weights do not fit the model.
         """
-        weights, own = dict(self.weights), model.state_dict()
-        fresh = [name for name in _classifier(model) if name in weights and weights[name].shape != own[name].shape]
-        check_fit(
-            {**weights, **{name: own[name] for name in fresh}},
-            model,
-            do="the model and the tokens must be those of init",
-        )
-        model.load_state_dict({**weights, **{name: own[name] for name in fresh}})
+        own = model.state_dict()
+        fresh = [name for name in _classifier(model) if self.weights.get(name, own[name]).shape != own[name].shape]
+        weights = {**self.weights, **{name: own[name] for name in fresh}}
+        check_fit(weights, model, do="give init weights of the same model and the same tokens")
+        model.load_state_dict(weights)
         return self.source + (f"; new: {', '.join(fresh)}" if fresh else "")
 
 
@@ -57,8 +54,9 @@ def read_initial(where: str) -> Initial:
         from ..domains.nlp.checkpoints import load_pretrained
 
         return Initial(load_pretrained(where).state_dict(), where)
-    path, _ = files.find(where, ("best", "last"))
-    return Initial(files.read_weights(path), f"{run_of(path)}, {path.name}", run_of(path))
+    path, remark = files.find(where, ("best", "last"))
+    source = f"{run_of(path)}, {path.name}" + (f" ({remark})" if remark else "")
+    return Initial(files.read_weights(path), source, run_of(path))
 
 
 def _classifier(model: nn.Module) -> list[str]:
