@@ -14,8 +14,8 @@ from polymamba.engine.train import train
 
 STILL = ("optimizer.lr=0", "optimizer.warmup=0")
 TEXT = (
-    "domain=nlp", "trainer.progress=none", "trainer.pictures=false", "model.d_model=16", "model.n_layer=1", "model.backend=reference",
-    "data=text_file", "data.files=sums.txt", "data.length=32", "trainer.steps=2",
+    "domain=nlp", "trainer.progress=none", "trainer.pictures=false", "model.d_model=16", "model.n_layer=1",
+    "model.backend=reference", "data=text_file", "data.files=sums.txt", "data.length=32", "trainer.steps=2",
 )  # fmt: skip
 
 
