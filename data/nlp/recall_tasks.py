@@ -60,7 +60,7 @@ class SelectiveCopying(SyntheticData):
         """See `SyntheticData.check_length`."""
         if not 1 <= self.data_tokens <= length:
             raise UserError(
-                "data.data_tokens does not fit", given=self.data_tokens, allowed=f"1 to data.length ({length})"
+                "data.data_tokens does not fit", given=self.data_tokens, allowed=f"1 to the shortest length ({length})"
             )
 
     def make(self, keys: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
