@@ -16,7 +16,7 @@ TRAIN = """Train a model.
   python train.py domain=nlp data=trec                       text classification; data.root=FOLDER or a download
   python train.py experiments=induction_heads                a task of the Mamba paper
   python train.py resume=runs/vision/vim/<run>               go on with a run
-  python train.py domain=nlp data=text_file data.files=book.txt init=runs/nlp/mamba_lm/<run>   begin with its weights
+  python train.py domain=nlp init=runs/nlp/mamba_lm/<run>    begin with the weights of another run
   python train.py -m scan=raster,cross seed=0,1              one run for each combination
   python train.py debug=fast                                 one step of everything
 
