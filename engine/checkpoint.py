@@ -117,12 +117,15 @@ def read_state(path: Path) -> dict[str, Any]:
     return torch.load(path / STATE, map_location="cpu", weights_only=True)
 
 
-def find(where: str | Path, prefer: tuple[str, ...] = ("last",)) -> tuple[Path, str | None]:
+def find(
+    where: str | Path, prefer: tuple[str, ...] = ("last",), do: str = "start the run again"
+) -> tuple[Path, str | None]:
     """A checkpoint that can be read, and a remark where it is not the one that was asked for.
 
     Args:
         where: a run folder, a checkpoints folder, a checkpoint or one of its files.
         prefer: links to try, in this order, where `where` holds several checkpoints.
+        do: what to do where a folder holds none that can be read.
 
     Raises:
         UserError: there is none, or all are damaged.
@@ -141,7 +144,7 @@ def find(where: str | Path, prefer: tuple[str, ...] = ("last",)) -> tuple[Path, 
         wanted = [(folder / name).resolve() for name in prefer if (folder / name).exists()]
     candidates = list(dict.fromkeys([*wanted, *checkpoints(folder)]))
     if not candidates:
-        raise UserError("there is no checkpoint in this folder", given=where, do="start the run again")
+        raise UserError("there is no checkpoint in this folder", given=where, do=do)
     problems = []
     for path in candidates:
         try:
@@ -150,7 +153,7 @@ def find(where: str | Path, prefer: tuple[str, ...] = ("last",)) -> tuple[Path, 
             problems.append(str(error))
             continue
         return path, f"{'; '.join(problems)}. Using {path} instead." if problems else None
-    raise UserError("every checkpoint here is damaged", given="; ".join(problems), do="start the run again")
+    raise UserError("every checkpoint here is damaged", given="; ".join(problems), do=do)
 
 
 def sha256(path: Path) -> str:

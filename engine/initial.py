@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ..core.errors import UserError
 from . import checkpoint as files
 from .parts import check_fit
 from .published import is_published
@@ -50,11 +51,18 @@ def read_initial(where: str) -> Initial:
     Raises:
         UserError: there are none, or they are damaged.
     """
+    if not where:
+        raise UserError(
+            "init names no weights",
+            given="init=",
+            allowed="a run folder, a checkpoint, a published model",
+            do="init=null",
+        )
     if is_published(where):
         from ..domains.nlp.checkpoints import load_pretrained
 
         return Initial(load_pretrained(where).state_dict(), where)
-    path, remark = files.find(where, ("best", "last"))
+    path, remark = files.find(where, ("best", "last"), do="init=<another run>, or init=null for random weights")
     source = f"{run_of(path)}, {path.name}" + (f" ({remark})" if remark else "")
     return Initial(files.read_weights(path), source, run_of(path))
 

@@ -1,5 +1,7 @@
 """Runs that begin with weights that are already there."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -56,6 +58,7 @@ def test_a_resumed_run_goes_on_with_its_own_weights(toy):
     whole = toy("run_dir=whole", "init=first")
     part = toy("run_dir=part", "init=first", "trainer.epochs=2", "optimizer.schedule=constant")
     assert not same(weights(part.folder), weights(whole.folder))
+    shutil.rmtree("first")
     resumed = toy(resume=files.find(part.folder)[0])
     assert same(weights(resumed.folder), weights(part.folder))
 
@@ -97,8 +100,13 @@ def test_another_number_of_classes_keeps_all_but_the_last_layer():
 
 
 def test_weights_that_do_not_fit(toy):
-    toy("run_dir=first")
+    first = toy("run_dir=first")
     with pytest.raises(UserError, match="do not fit"):
         toy("run_dir=second", "init=first", "model.hidden=9")
     with pytest.raises(UserError, match="no such checkpoint"):
         read_initial("frist")
+    with pytest.raises(UserError, match="init names no weights"):
+        read_initial("")
+    (first.folder.parent / "empty").mkdir()
+    with pytest.raises(UserError, match="init=null for random weights"):
+        read_initial("empty")
