@@ -152,7 +152,7 @@ def _write(kind, pointee):
 
 
 read_float, write_float = _read(types.float32, _float), _write(types.float32, _float)
-read_int = _read(types.int32, _int)
+read_int, read_long = _read(types.int32, _int), _read(types.int64, _long)
 
 
 @intrinsic

@@ -6,88 +6,88 @@ import struct
 from array import array
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .calls import address, addresses, record, run, whole
+from .memory import empty
 from .one_token import contiguous_as
 from .phases import give_way
 from .team import Kernel
 
-NO_NORM = (0, 0, 0, 0, 0)
-
-
-class Layer(NamedTuple):
-    """What the record of a layer is made from, besides its plan; addresses are int.
-
-    enter, norm_eps: the fields of residual_norm.py. x: the mixer's input. weights, states: as given. after: states to
-    write. memory: scratch. out: the mixer's output. more: how many layers follow.
-    """
-
-    enter: tuple[int, ...]
-    norm_eps: float
-    x: int
-    weights: tuple
-    states: tuple
-    after: tuple
-    memory: int
-    out: int
-    more: int
+# The fields of residual_norm.py where a mixer is called alone.
+ALONE = {"hidden": 0, "residual": 0, "residual_after": 0, "norm_w": 0, "norm_half": 0, "norm_eps": 0}
 
 
 class LayerKernel:
     """A kernel and how its records come about.
 
     Args:
-        plan: of x, weights, states: what follows from them, with team (threads), floats (of scratch memory), conv_shape
-            and ssm_shape (of the states); None where the kernel does not know the case.
-        record: of a plan and a Layer: the fields before give_way.
-        kind: the record's dtype.
+        plan: of x, weights and states: what follows from their sizes, and the fields of the record that come from the
+            weights; None where the kernel does not know the case. The former has team (threads), floats (of scratch memory),
+            places (field -> where in it, in bytes), conv_shape and ssm_shape (of the states) and sizes (field -> value).
     """
 
-    def __init__(self, kernel: Kernel, plan: Callable, record: Callable, kind: np.dtype):
-        self.kernel, self.plan, self.record = kernel, plan, record
-        self.counters = (0,) * sum(name.startswith(("begun", "done")) for name in kind.names)
+    def __init__(self, kernel: Kernel, plan: Callable):
+        self.kernel, self.plan = kernel, plan
 
     def step(self, x: Tensor, weights: tuple, states: tuple, in_place: bool) -> tuple[Tensor, tuple] | None:
         """One mixer."""
-        plan = self.plan(x, weights, states)
-        if plan is None or (in_place and any(state is None for state in states)):
+        found = self.plan(x, weights, states)
+        if found is None or (in_place and any(state is None for state in states)):
             return None
-        row, out = x.float().contiguous(), torch.empty(x.shape, dtype=torch.float32)
-        memory = torch.empty(plan.floats, dtype=torch.float32)
+        plan, shape = found[0], x.shape
+        given, out, scratch = whole(x), empty(*shape), empty(plan.floats)
         after = states if in_place else _new(plan)
-        layer = Layer(NO_NORM, 0.0, row.data_ptr(), weights, states, after, memory.data_ptr(), out.data_ptr(), 0)
-        record = array("q", (*self.record(plan, layer), give_way(), *self.counters))
-        self.kernel.run(record.buffer_info()[0], plan.team)
+        ends = {"x": address("x", given, shape), "out": address("out", out, shape)}
+        run(self.kernel, plan.team, self._record(*found, states, after, scratch, ALONE | ends, more=0))
         return out.to(x.dtype), after
 
     def steps(
         self, hidden: Tensor, weights: Sequence[tuple], norms: Sequence[tuple[Tensor, float]], states: Sequence[tuple]
     ) -> tuple[Tensor, Tensor, list[tuple]] | None:
         """The layers of a stack."""
-        plans = [self.plan(hidden, *layer) for layer in zip(weights, states, strict=True)]
-        if None in plans or not all(contiguous_as(norm, hidden.shape[2:], norm.dtype) for norm, _ in norms):
+        shape = hidden.shape
+        found = [self.plan(hidden, *layer) for layer in zip(weights, states, strict=True)]
+        normed = [_norm(*norm, shape[2:]) for norm in norms]
+        if None in found or None in normed:
             return None
-        first, afters = hidden.float().contiguous(), [_new(plan) for plan in plans]
-        out, residual, normed = torch.empty((3, *hidden.shape), dtype=torch.float32).unbind()
-        memory = torch.empty(max(plan.floats for plan in plans), dtype=torch.float32)
-        places = (normed.data_ptr(), memory.data_ptr(), out.data_ptr())
-        record, more, before = array("q"), len(plans), (first.data_ptr(), 0)
-        for plan, w, (norm, eps), state, after in zip(plans, weights, norms, states, afters, strict=True):
+        plans = [plan for plan, _ in found]
+        given, x, out, residual = whole(hidden), empty(*shape), empty(*shape), empty(*shape)
+        scratch, afters = empty(max(plan.floats for plan in plans)), [_new(plan) for plan in plans]
+        ends = {"x": address("x", x, shape), "out": address("out", out, shape)}
+        ends["residual_after"] = address("residual_after", residual, shape)
+        records, before, more = array("q"), (address("hidden", given, shape), 0), len(plans)
+        for layer, norm, state, after in zip(found, normed, states, afters, strict=True):
             more -= 1
-            enter = (*before, residual.data_ptr(), norm.data_ptr(), int(norm.dtype == torch.bfloat16))
-            layer = Layer(enter, eps, places[0], w, state, after, *places[1:], more)
-            record.extend((*self.record(plan, layer), give_way(), *self.counters))
-            before = (places[2], residual.data_ptr())
-        self.kernel.run(record.buffer_info()[0], plans[0].team)
+            ends |= norm | {"hidden": before[0], "residual": before[1]}
+            records += self._record(*layer, state, after, scratch, ends, more)
+            before = (ends["out"], ends["residual_after"])
+        run(self.kernel, plans[0].team, records)
         return out.to(hidden.dtype), residual, afters
+
+    def _record(self, plan, weights: dict[str, int], states, after, scratch: Tensor, ends: dict[str, int], more: int):
+        """The record of a layer that `more` others follow; `ends` are the fields of what goes in and comes out."""
+        begin = address("scratch", scratch, scratch.shape)
+        return record(
+            self.kernel, **plan.sizes, **weights, **ends,
+            **{name: begin + place for name, place in plan.places.items()},
+            conv_state=address("conv_state", states[0], plan.conv_shape),
+            ssm_state=address("ssm_state", states[1], plan.ssm_shape),
+            conv_after=address("conv_after", after[0], plan.conv_shape),
+            ssm_after=address("ssm_after", after[1], plan.ssm_shape),
+            enter=ends["hidden"] != 0, more=more, give_way=give_way(),
+        )  # fmt: skip
+
+
+def _norm(weight: Tensor, eps: float, shape: tuple[int, ...]) -> dict[str, int] | None:
+    found = addresses(norm_w=(weight, shape, weight.dtype)) if weight.dtype in (torch.float32, torch.bfloat16) else None
+    return None if found is None else found | {"norm_half": weight.dtype == torch.bfloat16, "norm_eps": bits(eps)}
 
 
 def _new(plan) -> tuple[Tensor, Tensor]:
-    return torch.empty(plan.conv_shape, dtype=torch.float32), torch.empty(plan.ssm_shape, dtype=torch.float32)
+    return empty(*plan.conv_shape), empty(*plan.ssm_shape)
 
 
 def state_fits(state: Tensor | None, shape: tuple[int, ...]) -> bool:
@@ -95,12 +95,7 @@ def state_fits(state: Tensor | None, shape: tuple[int, ...]) -> bool:
     return state is None or contiguous_as(state, shape, torch.float32)
 
 
-def addresses(*tensors: Tensor | None) -> list[int]:
-    """Where each tensor's data lies; 0 for none."""
-    return [0 if t is None else t.data_ptr() for t in tensors]
-
-
 @lru_cache(256)
-def bits(*values: float) -> tuple[int, ...]:
-    """Each float64 as the int64 of the same bits."""
-    return struct.unpack(f"{len(values)}q", struct.pack(f"{len(values)}d", *values))
+def bits(value: float) -> int:
+    """A float64 as the int64 of the same bits."""
+    return struct.unpack("q", struct.pack("d", value))[0]

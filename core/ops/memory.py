@@ -1,4 +1,4 @@
-"""Memory for large CPU results, kept for the next call.
+"""Memory for what CPU kernels read and write: large blocks are kept for the next call.
 
 The operating system clears every page that it hands out, and glibc gives large blocks back as soon as they are freed. At 65,536
 tokens of 1536 channels a training step of the scan spends up to a third of its time on that (measured on a virtual machine,
@@ -16,6 +16,8 @@ import weakref
 
 import numpy as np
 import torch
+
+from .guard import Guard
 
 LARGE, KEPT_SHARE = 16 << 20, 1 / 8
 # A block is lent for a tensor of at least this share of its size.
@@ -65,10 +67,19 @@ class Pool:
 
 _POOLED = sys.platform == "linux" and hasattr(mmap, "MADV_HUGEPAGE")
 pool = Pool(int(KEPT_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))) if _POOLED else None
+# Set: every tensor of `empty`, and a copy of every tensor that a kernel reads, lies between canaries.
+guard = Guard() if os.environ.get("POLYMAMBA_GUARD", "0") not in ("", "0") else None
 
 
-def empty(*shape: int) -> torch.Tensor:
-    """An uninitialised contiguous float32 CPU tensor; large ones in kept memory."""
-    if pool is None or 4 * math.prod(shape) < LARGE:
-        return torch.empty(shape)
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """An uninitialised contiguous CPU tensor, whatever PyTorch's default dtype and device; large ones in kept memory."""
+    if guard is not None:
+        return guard.empty(shape, dtype)
+    if pool is None or dtype != torch.float32 or 4 * math.prod(shape) < LARGE:
+        return torch.empty(shape, dtype=dtype, device="cpu")
     return pool.empty(shape)
+
+
+def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """As `empty`, all zero."""
+    return empty(*shape, dtype=dtype).zero_()

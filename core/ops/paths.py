@@ -81,7 +81,7 @@ class Paths:
 
     def _read_order(self, order: Tensor) -> None:
         if order.device.type == "cpu" and not torch.compiler.is_compiling():
-            self.complete = bool(visits(order.int().contiguous(), self.length, self.paths).all())
+            self.complete = bool(visits(order, self.length, self.paths).all())
         order = order.long().expand(self.batch, -1, -1)
         visited = (order >= 0) & (order < self.length)
         self.visited = visited.flatten(0, 1)

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import os
 from array import array
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,14 +48,18 @@ def record_at(address, kind):
 
 
 class Kernel:
-    """A function of one address, compiled at its first run and kept on disk.
+    """A function of the address of a record, compiled at its first run and kept on disk.
+
+    Args:
+        function: of one int64.
+        kind: the record's dtype.
 
     The cache is `polymamba` in the user's cache folder (or NUMBA_CACHE_DIR), in a folder named by a hash of the sources:
     Numba itself would not notice a change in an imported file.
     """
 
-    def __init__(self, function):
-        self.function = function
+    def __init__(self, function, kind: np.dtype):
+        self.function, self.kind = function, kind
 
     @functools.cached_property
     def address(self) -> int:
@@ -118,7 +121,7 @@ def _enter(address):
 
 _ENTERED = np.dtype([("kernel", np.int64), ("argument", np.int64)])
 # Every kernel runs inside this one.
-enter = Kernel(_enter)
+enter = Kernel(_enter, _ENTERED)
 
 
 @functools.cache
@@ -135,56 +138,3 @@ def _openmp() -> ctypes.CDLL | None:
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="polymamba")
-
-
-def run_at(kernel: Kernel, items: int, values: Sequence[int]) -> None:
-    """Run a kernel whose record is int64 throughout and holds its own ticket counter: a tenth of a KernelCall's cost.
-
-    Whoever calls keeps the tensors whose addresses are in `values` alive.
-    """
-    record = array("q", values)
-    kernel.run(record.buffer_info()[0], items)
-
-
-class KernelCall:
-    """One run of a kernel: its record, and the tensors that keep the record's addresses valid.
-
-    Every record has the fields items, scratch, scratch_bytes (of each thread), tickets and slots (two counters).
-    """
-
-    def __init__(self, kind: np.dtype):
-        self.record, self.alive = np.zeros(1, kind), []
-
-    def set(self, **values) -> None:
-        for name, value in values.items():
-            self.record[name] = value
-
-    def point(self, **tensors: torch.Tensor | None) -> None:
-        """Give the kernel these tensors' addresses; None leaves the address zero."""
-        for name, tensor in tensors.items():
-            if tensor is not None:
-                self.alive.append(tensor)
-                self.record[name] = tensor.data_ptr()
-
-    def walk(self, prefix: str, tensor: torch.Tensor, *axes: str | None) -> None:
-        """Give the kernel a float32 tensor's strides in bytes, an axis each (None: not asked for); 0 for an axis of size 1."""
-        for axis, stride, size in zip(axes, tensor.stride(), tensor.shape, strict=False):
-            if axis is not None:
-                self.record[f"{prefix}_{axis}"] = 4 * stride if size > 1 else 0
-
-    def run(self, kernel: Kernel, scratch_floats: int) -> None:
-        items = int(self.record["items"][0])
-        if not items:
-            return
-        # Each thread's scratch begins on its own cache line.
-        memory = torch.empty(min(torch.get_num_threads(), items), -(-scratch_floats // 32) * 32 + 32)
-        counters = torch.zeros(2, dtype=torch.int64)
-        self.point(scratch=memory, tickets=counters, slots=counters[1:])
-        self.set(scratch_bytes=4 * memory.shape[1])
-        kernel.run(self.record.ctypes.data, items)
-
-
-def rows(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in float32 with its last axis contiguous: a copy only where it is neither."""
-    tensor = tensor.float()
-    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 else tensor.contiguous()

@@ -17,13 +17,15 @@ def visits(order: Tensor | None, length: int, paths: int) -> Tensor:
     """Whether each path visits every token, (paths,) int32.
 
     Args:
-        order: (batch or 1, paths, steps), int32, or None for the raster order.
+        order: (batch or 1, paths, steps), integer, or None for the raster order. Kernels read it as int32: only what has
+            been checked fits.
 
     Raises:
         UserError: a step outside the tokens, a token visited twice by one path, a step after the path's end.
     """
     if order is None:
-        return torch.ones(paths, dtype=torch.int32)
+        return torch.ones(paths, dtype=torch.int32, device="cpu")
+    order = order if order.dtype == torch.int32 else order.long()
     covers = np.ones(paths, np.int32)
     fault, row, path, step = _checker()(order.numpy(), length, covers)
     if fault:
@@ -39,7 +41,8 @@ def visits(order: Tensor | None, length: int, paths: int) -> Tensor:
 @functools.cache
 def _checker():
     with cached_on_disk(__file__):
-        return numba.njit("(int32[:,:,:], int64, int32[:])", cache=True)(_check)
+        kinds = [f"({kind}[:,:,:], int64, int32[:])" for kind in ("int32", "int64")]
+        return numba.njit(kinds, cache=True)(_check)
 
 
 def _check(order, length, covers):

@@ -6,8 +6,8 @@ import torch
 
 from ..arguments import empty_by_path, empty_rows
 from ..lanes import WIDTH
+from ..calls import KernelCall, rows, whole
 from ..memory import empty
-from ..team import KernelCall, rows
 from ..visits import visits
 from .cpu_kernels import RECORD, K, backward_conv, forward_conv
 
@@ -22,8 +22,8 @@ def forward(x, weight, bias, activation, order, seq_idx, initial_state):
     out = empty_by_path(empty, batch, paths, length, channels)
     if not call.covers:
         out.zero_()
-    final = torch.empty(batch, paths, channels, width - 1)
-    call.point(out=out, final=final)
+    final = empty(batch, paths, channels, width - 1)
+    call.point(final=final)
     call.walk("out", out, "batch", "path")
     call.run(forward_conv, scratch_floats=WIDTH * (call.widest * (width + 1) + K + width))
     return out.to(x.dtype), final
@@ -36,12 +36,10 @@ def backward(grad_out, grad_state, x, weight, bias, activation, order, seq_idx, 
     dx = empty_rows(empty, x)
     if not call.covers:
         dx.zero_()
-    dweight, dbias = torch.empty(batch, paths, channels, width), torch.empty(batch, paths, channels)
-    dinitial = None if initial_state is None else torch.empty(initial_state.shape)
-    grad_final = None if grad_state is None else grad_state.float().contiguous()
-    grad_out = rows(grad_out)
-    call.point(grad_out=grad_out, grad_final=grad_final, dx=dx, dweight=dweight, dbias=dbias, dinitial=dinitial)
-    call.walk("grad", grad_out, "batch", "path", "token")
+    dweight, dbias = empty(batch, paths, channels, width), empty(batch, paths, channels)
+    dinitial = None if initial_state is None else empty(*initial_state.shape)
+    call.point(grad_final=whole(grad_state), dweight=dweight, dbias=dbias, dinitial=dinitial)
+    call.walk("grad_out", rows(grad_out), "batch", "path", "token", prefix="grad")
     call.walk("dx", dx, "batch", "path")
     call.run(backward_conv, scratch_floats=WIDTH * (call.widest * 2 * (width + 1) + 2 * K + 3 * width + 1))
     found = (dx, dweight.sum(0), None if bias is None else dbias.sum(0), dinitial)
@@ -53,10 +51,15 @@ class _Call(KernelCall):
     """What forward and backward tell the kernels alike."""
 
     def __init__(self, x, weight, bias, activation, order, seq_idx, initial_state, items_per_sequence: int):
-        super().__init__(RECORD)
         (batch, _, length, channels), (paths, _, width) = x.shape, weight.shape
-        order = None if order is None else order.to(torch.int32).contiguous()
         steps = length if order is None else order.shape[2]
+        state, made = (batch, paths, channels, width - 1), (batch, paths, length, channels)
+        super().__init__(
+            RECORD,
+            {"x": x.shape, "weight": weight.shape, "bias": (paths, channels), "order": ((1, batch), paths, steps),
+             "seq": (batch, length), "initial": state, "out": made, "final": state, "grad_out": made, "grad_final": state,
+             "dx": x.shape, "dweight": (batch, paths, channels, width), "dbias": (batch, paths, channels), "dinitial": state},
+        )  # fmt: skip
         self.covers = bool(visits(order, length, paths).all())
         blocks = -(-channels // WIDTH)
         sequences = max(1, batch * items_per_sequence)
@@ -66,11 +69,6 @@ class _Call(KernelCall):
             batch=batch, paths=paths, length=length, steps=steps, channels=channels, W=width, splits=splits, blocks=blocks,
             silu=activation == "silu", items=sequences * splits if batch else 0,
         )  # fmt: skip
-        x, seq = rows(x), None if seq_idx is None else seq_idx.to(torch.int32).contiguous()
-        weight, bias, initial_state = (
-            t if t is None else t.float().contiguous() for t in (weight, bias, initial_state)
-        )
-        self.point(x=x, weight=weight, bias=bias, initial=initial_state, order=order, seq=seq)
-        self.walk("x", x, "batch", "path", "token")
-        if order is not None:
-            self.walk("order", order, "batch", "path")
+        self.point(weight=whole(weight), bias=whole(bias), initial=whole(initial_state), seq=whole(seq_idx, torch.int64))
+        self.walk("x", rows(x), "batch", "path", "token")
+        self.walk("order", whole(order, torch.int32), "batch", "path")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..lane_math import ZERO, get, put, sigmoid, silu_gradient
-from ..lanes import WIDTH, fma, load, read_float, read_int, splat, store, take_ticket, write_float
+from ..lanes import WIDTH, fma, load, read_float, read_int, read_long, splat, store, take_ticket, write_float
 from ..team import Kernel, inlined, record_at
 
 K = 64
@@ -39,10 +39,10 @@ def reach(p, b, path, step):
     """How many taps before this step lie in its own sequence, the initial state counted in; at most W - 1."""
     if p.seq == 0:
         return p.W - 1
-    row = p.seq + 4 * b * p.length
+    row = p.seq + 8 * b * p.length
     for lag in range(min(p.W - 1, step)):
         now, before = token_at(p, b, path, step - lag), token_at(p, b, path, step - lag - 1)
-        if read_int(row + 4 * now) != read_int(row + 4 * before):
+        if read_long(row + 8 * now) != read_long(row + 8 * before):
             return lag
     return p.W - 1
 
@@ -135,10 +135,10 @@ def kept_rows(p, b, path, total):
     """How many of the last W - 1 inputs belong to the path's last sequence."""
     if p.seq == 0:
         return p.W - 1
-    row = p.seq + 4 * b * p.length
+    row = p.seq + 8 * b * p.length
     for back in range(min(p.W - 2, total - 1)):
         now, before = token_at(p, b, path, total - 1 - back), token_at(p, b, path, total - 2 - back)
-        if read_int(row + 4 * now) != read_int(row + 4 * before):
+        if read_long(row + 8 * now) != read_long(row + 8 * before):
             return back + 1
     return p.W - 1
 
@@ -286,4 +286,4 @@ def backward_kernel(address):
         backward_item(p, item, scratch)
 
 
-forward_conv, backward_conv = Kernel(forward_kernel), Kernel(backward_kernel)
+forward_conv, backward_conv = Kernel(forward_kernel, RECORD), Kernel(backward_kernel, RECORD)

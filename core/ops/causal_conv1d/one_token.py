@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..team import run_at
+from ..calls import address, record, run, whole
+from ..memory import empty
 from .one_token_kernel import convolve_rows
 
 
@@ -14,9 +15,8 @@ def one_token(
 ) -> tuple[Tensor, Tensor]:
     """One path, length 1; arguments and results as causal_conv1d's."""
     batch, _, channels = x.shape
-    after = torch.empty((batch, channels, weight.shape[1] - 1), dtype=torch.float32)
-    state = state if state is None else state.float().contiguous()
-    return _convolved(x, weight, bias, activation, state, after), after
+    after = empty(batch, channels, weight.shape[1] - 1)
+    return _convolved(x, weight, bias, activation, whole(state), after), after
 
 
 def move_on(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, state: Tensor) -> Tensor:
@@ -30,14 +30,16 @@ def move_on(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | No
 
 def _convolved(x, weight, bias, activation, state: Tensor | None, after: Tensor) -> Tensor:
     (batch, _, channels), (_, width) = x.shape, weight.shape
-    row = torch.empty((batch, 1, channels), dtype=torch.float32)
+    row = empty(batch, 1, channels)
     row.copy_(x)
     half = weight.dtype == torch.bfloat16 and (bias is None or bias.dtype == torch.bfloat16)
-    weight, bias = (t if t is None else (t if half else t.float()).contiguous() for t in (weight, bias))
-    given = (row, weight, bias, state, after)
-    run_at(
-        convolve_rows, 1,
-        (*(0 if t is None else t.data_ptr() for t in given), batch, channels, width, after.shape[2], int(half),
-         int(activation == "silu")),
+    weight, bias = (whole(t, torch.bfloat16 if half else torch.float32) for t in (weight, bias))
+    kept = (batch, channels, after.shape[2])
+    told = record(
+        convolve_rows, row=address("row", row, x.shape), conv_w=address("conv_w", weight, (channels, width), weight.dtype),
+        conv_b=address("conv_b", bias, (channels,), weight.dtype), conv_state=address("conv_state", state, kept),
+        conv_after=address("conv_after", after, kept), batch=batch, channels=channels, W=width, K=kept[2], half=half,
+        silu=activation == "silu",
     )  # fmt: skip
+    run(convolve_rows, 1, told)
     return row.to(x.dtype)

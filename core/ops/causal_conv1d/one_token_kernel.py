@@ -17,4 +17,4 @@ def kernel(address):
         convolve(p, b, p.channels, p.row + 4 * b * p.channels, 0, p.channels, p.silu)
 
 
-convolve_rows = Kernel(kernel)
+convolve_rows = Kernel(kernel, RECORD)

@@ -34,7 +34,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     # Sizes are compared last: a graph that is being traced would take the comparisons for limits of its sizes.
     if at_once(x) and x.dtype == weight.dtype and not torch.is_autocast_enabled("cpu") and _plain(x, weight, bias):
         if 0 < x.numel() <= MOST_ROWS * weight.shape[1] and x.dtype in (torch.float32, torch.bfloat16):
-            return _cpu().few_rows(x, weight, bias)
+            found = _cpu().few_rows(x, weight, bias)
+            if found is not None:
+                return found
         if _ONEDNN is not None and x.dtype == torch.float32 and x.numel() * weight.shape[0] >= LARGE:
             return _ONEDNN(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)

@@ -5,22 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..calls import address, addresses, record, run, whole
 from ..dots import team_of, tiers
-from ..team import run_at
+from ..memory import empty
 from .cpu_kernels import multiply
 
 
-def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(..., inputs) float32 or bfloat16 times a contiguous (outputs, inputs) of the same dtype."""
+def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    """(..., inputs) float32 or bfloat16 times (outputs, inputs) of the same dtype; None where the kernel cannot read them."""
     outputs, inputs = weight.shape
-    half = weight.dtype == torch.bfloat16
-    out = torch.empty((*x.shape[:-1], outputs), dtype=torch.float32)
-    rows = x.float().contiguous()
+    count, half = x.numel() // inputs, weight.dtype == torch.bfloat16
+    made, given = empty(count, outputs), whole(x.reshape(count, inputs))
     size = outputs * inputs * (2 if half else 4)
     team = team_of(size, torch.get_num_threads())
-    run_at(
-        multiply, team,
-        (rows.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr(), x.numel() // inputs,
-         inputs, outputs, int(half), team, tiers(size, team), 0),
+    read = addresses(weight=(weight, (outputs, inputs), x.dtype), bias=(bias, (outputs,), x.dtype))
+    if read is None:
+        return None
+    told = record(
+        multiply, **read, x=address("x", given, (count, inputs)), out=address("out", made, (count, outputs)), rows=count, inputs=inputs, outputs=outputs, half=half,
+        team=team, tiers=tiers(size, team),
     )  # fmt: skip
-    return out.bfloat16() if half else out
+    run(multiply, team, told)
+    return made.view(*x.shape[:-1], outputs).to(x.dtype)

@@ -26,4 +26,4 @@ def kernel(address):
         multiply_rows(p.x, p.weight, p.bias, p.out, first, last, p.rows, p.inputs, p.outputs, p.half)
 
 
-multiply = Kernel(kernel)
+multiply = Kernel(kernel, RECORD)

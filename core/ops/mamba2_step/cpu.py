@@ -8,28 +8,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..calls import addresses
 from ..dots import team_of, tiers
-from ..layer_kernel import Layer, LayerKernel, addresses, bits, state_fits
-from ..one_token import contiguous_as
+from ..layer_kernel import LayerKernel, bits, state_fits
 from . import Mamba2Weights, States
-from .cpu_kernels import RECORD, step
+from .cpu_kernels import step
 
 
 class Plan(NamedTuple):
-    """What follows from a mixer's sizes.
+    """What follows from a mixer's sizes, as LayerKernel wants it."""
 
-    shapes: of the weights that are of one dtype, in the order of _plan. places: where in the scratch memory, in bytes,
-    inner, steps and y begin. floats: of scratch memory. sizes: the record from batch to K. tiers: the record's.
-    """
-
-    shapes: tuple
     conv_shape: tuple[int, ...]
     ssm_shape: tuple[int, ...]
-    places: tuple[int, int, int]
+    places: dict[str, int]
     floats: int
-    sizes: tuple[int, ...]
+    sizes: dict[str, int]
     team: int
-    tiers: tuple[int, ...]
 
 
 @lru_cache(256)
@@ -37,17 +31,22 @@ def plan(batch, model, heads, headdim, groups, norm_groups, states, taps, kept, 
     channels, shared = heads * headdim, 2 * groups * states
     width, size = 2 * channels + shared + heads, 2 if half else 4
     team = team_of(width * model * size, threads)
-    work = (width * model * size, 8 * channels * states, model * channels * size)
+    work = {
+        "in_tiers": width * model * size,
+        "scan_tiers": 8 * channels * states,
+        "out_tiers": model * channels * size,
+    }
     ends = (batch * width, batch * (width + 2 * heads), batch * (width + 2 * heads + channels))
+    sizes = {"batch": batch, "M": model, "D": channels, "H": heads, "P": headdim, "G": groups, "E": norm_groups}
+    sizes |= {"S": states, "W": taps, "K": kept, "half": half, "team": team}
+    sizes |= {name: tiers(bytes_, team) for name, bytes_ in work.items()}
     return Plan(
-        ((width, model), (width,), (channels + shared, 1, taps), (channels + shared,), (channels,), (model, channels), (model,)),
-        (batch, channels + shared, kept), (batch, heads, headdim, states), (0, 4 * ends[0], 4 * ends[1]), ends[2],
-        (batch, model, channels, heads, headdim, groups, norm_groups, states, taps, kept), team,
-        tuple(tiers(bytes_, team) for bytes_ in work),
+        (batch, channels + shared, kept), (batch, heads, headdim, states),
+        {"inner": 0, "steps": 4 * ends[0], "y": 4 * ends[1]}, ends[2], sizes, team,
     )  # fmt: skip
 
 
-def _plan(x: Tensor, w: Mamba2Weights, states: States) -> Plan | None:
+def _plan(x: Tensor, w: Mamba2Weights, states: States) -> tuple[Plan, dict[str, int]] | None:
     """None where the weights or states are not such as the kernel reads."""
     (batch, _, model), (conv, ssm), dtype = x.shape, states, x.dtype
     heads, convolved, kept = w.A_log.shape[0], w.conv.shape[0], w.A_log.dtype
@@ -59,31 +58,26 @@ def _plan(x: Tensor, w: Mamba2Weights, states: States) -> Plan | None:
         batch, model, heads, w.headdim, w.groups, w.norm_groups, size, taps, taps - 1 if conv is None else conv.shape[-1],
         dtype == torch.bfloat16, torch.get_num_threads(),
     )  # fmt: skip
-    same = (w.in_proj, w.in_bias, w.conv, w.conv_bias, w.norm, w.out_proj, w.out_bias)
-    fits = (
-        all(t is None or contiguous_as(t, shape, dtype) for t, shape in zip(same, found.shapes, strict=True))
-        and size > 0
-        and kept in (dtype, torch.float32)
-        and contiguous_as(w.A_log, (heads,), kept)
-        and contiguous_as(w.dt_bias, (heads,), kept)
-        and (contiguous_as(w.D, (heads,), kept) or contiguous_as(w.D, (channels,), kept))
-        and found.conv_shape[2] >= taps - 1
-        and state_fits(conv, found.conv_shape)
-        and state_fits(ssm, found.ssm_shape)
-    )
-    return found if fits else None
-
-
-def _record(p: Plan, layer: Layer) -> tuple:
-    """The fields of cpu_kernels.RECORD in turn."""
-    w = layer.weights
-    return (
-        *bits(w.norm_eps, layer.norm_eps, *w.dt_limit), *layer.enter, layer.x, *addresses(*w[:10], *layer.states),
-        *(layer.memory + place for place in p.places), layer.out, *addresses(*layer.after), *p.sizes,
-        int(w.D.shape != w.A_log.shape), int(w.norm is not None), int(w.norm is not None and w.norm_before_gate),
-        int(layer.enter[0] != 0), int(w.in_proj.dtype == torch.bfloat16), int(w.A_log.dtype == torch.bfloat16), layer.more,
-        p.team, *p.tiers,
+    if size <= 0 or kept not in (dtype, torch.float32) or found.conv_shape[2] < taps - 1:
+        return None
+    if not (state_fits(conv, found.conv_shape) and state_fits(ssm, found.ssm_shape)):
+        return None
+    width, skips = channels + convolved + heads, w.D.shape[0] if w.D.dim() == 1 else 0
+    if skips not in (heads, channels):
+        return None
+    read = addresses(
+        in_w=(w.in_proj, (width, model), dtype), in_b=(w.in_bias, (width,), dtype),
+        conv_w=(w.conv, (convolved, 1, taps), dtype), conv_b=(w.conv_bias, (convolved,), dtype),
+        dt_b=(w.dt_bias, (heads,), kept), A_log=(w.A_log, (heads,), kept), skip=(w.D, (skips,), kept),
+        gated_w=(w.norm, (channels,), dtype), out_w=(w.out_proj, (model, channels), dtype), out_b=(w.out_bias, (model,), dtype),
     )  # fmt: skip
+    if read is None:
+        return None
+    low, high = w.dt_limit
+    read |= {"eps": bits(w.norm_eps), "low": bits(low), "high": bits(high), "log_half": kept == torch.bfloat16}
+    normed = w.norm is not None
+    read |= {"skip_channels": skips != heads, "normed": normed, "norm_first": normed and w.norm_before_gate}
+    return found, read
 
 
-layers = LayerKernel(step, _plan, _record, RECORD)
+layers = LayerKernel(step, _plan)

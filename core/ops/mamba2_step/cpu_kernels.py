@@ -130,4 +130,4 @@ def kernel(address):
         address += BYTES
 
 
-step = Kernel(kernel)
+step = Kernel(kernel, RECORD)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..arguments import empty_rows
+from ..calls import KernelCall, rows, whole
 from ..lanes import WIDTH
 from ..memory import empty
-from ..team import KernelCall, rows
 from ..visits import visits
 from .cpu_backward_kernels import backward_scan
 from .cpu_kernels import RECORD, K, forward_scan
@@ -31,11 +31,11 @@ def forward(x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx,
     shape = (batch, length, channels) if call.merged else (batch, paths, length, channels)
     ungated = _filled(shape, covers) if save and z is not None else None
     out = _filled(shape, covers or ungated is not None)
-    final = torch.empty(batch, paths, channels, states)
+    final = empty(batch, paths, channels, states)
     kept = empty(*(saved_shape(batch, paths, call.steps, channels, call.groups, states) if save else (0,)))
     call.point(out=out, ungated=ungated, final=final, states=kept if save else None)
     call.run(forward_scan, scratch_floats=WIDTH * call.widest * 2 * states)
-    return out.to(dtype), final, kept, torch.empty(0) if ungated is None else ungated
+    return out.to(dtype), final, kept, empty(0) if ungated is None else ungated
 
 
 def backward(
@@ -55,14 +55,18 @@ def backward(
 
     dx, ddelta = like_rows(x), like_rows(delta)
     dB, dC = (_filled((splits, *t.shape), by_kernel=False) for t in (B, C))
-    dA, dD, dbias = torch.empty(batch, paths, channels, states), *torch.empty(2, batch, paths, channels)
+    dA, dD, dbias = empty(batch, paths, channels, states), empty(batch, paths, channels), empty(batch, paths, channels)
     dz = None if z is None else empty(*z.shape)
-    dinitial = None if initial_state is None else torch.empty(initial_state.shape)
-    grad_final = None if grad_state is None else grad_state.float().contiguous()
-    call.point(grad_final=grad_final, ungated=ungated if z is not None else None, states=chunk_states)
-    call.point_gradients(
-        rows(grad_out), dx, ddelta, dB, dC, dA=dA, dD=dD, dz=dz, dbias=dbias, dinitial=dinitial
+    dinitial = None if initial_state is None else empty(*initial_state.shape)
+    call.point(
+        grad_final=whole(grad_state), ungated=None if z is None else whole(ungated), states=whole(chunk_states), dA=dA, dD=dD,
+        dz=dz, dbias=dbias, dinitial=dinitial,
     )  # fmt: skip
+    call.walk("grad_out", rows(grad_out), "batch", *([] if call.merged else ["path"]), "token", prefix="grad")
+    for name, made in (("dx", dx), ("ddelta", ddelta)):
+        call.walk(name, made, "batch", "path")
+    for name, made in (("dB", dB), ("dC", dC)):
+        call.walk(name, made, "split", "batch", "path")
     call.run(backward_scan, scratch_floats=WIDTH * (call.widest * (3 * states + 2) + 4 * K + 4 * K * states))
     found = (
         dx, ddelta, dA.sum(0), dB.sum(0), dC.sum(0), None if D is None else dD.sum(0), dz,
@@ -81,10 +85,8 @@ class _Call(KernelCall):
     """What forward and backward tell the kernels alike."""
 
     def __init__(self, x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx, initial_state, merge):
-        super().__init__(RECORD)
         (batch, _, length, channels), (paths, _, states) = x.shape, A.shape
         self.merged, self.groups = merge != "none", B.shape[3]
-        order = None if order is None else order.to(torch.int32).contiguous()
         self.steps = length if order is None else order.shape[2]
         self.covers = visits(order, length, paths)
         blocks = -(-channels // self.groups // WIDTH)
@@ -92,34 +94,29 @@ class _Call(KernelCall):
             blocks, max(-(-blocks * WIDTH // CHANNELS_PER_ITEM), -(-ITEMS_WANTED // max(1, batch * self.groups)))
         )
         self.widest = -(-blocks // max(1, splits))
+        state, vector = (batch, paths, channels, states), (paths, channels)
+        gate = (batch, length, channels)
+        made = gate if self.merged else (batch, paths, length, channels)
+        super().__init__(
+            RECORD,
+            {"x": x.shape, "delta": delta.shape, "A": A.shape, "B": B.shape, "C": C.shape, "D": vector, "z": gate,
+             "bias": vector, "order": ((1, batch), paths, self.steps), "seq": (batch, length), "covers": (paths,),
+             "initial": state, "out": made, "ungated": made, "final": state,
+             "states": saved_shape(batch, paths, self.steps, channels, self.groups, states), "grad_out": made,
+             "grad_final": state, "dx": x.shape, "ddelta": delta.shape, "dA": state, "dB": (splits, *B.shape),
+             "dC": (splits, *C.shape), "dD": (batch, *vector), "dz": gate, "dbias": (batch, *vector), "dinitial": state},
+        )  # fmt: skip
         self.set(
             batch=batch, paths=paths, length=length, steps=self.steps, channels=channels, groups=self.groups, N=states,
             splits=splits, blocks=blocks, chunks=-(-self.steps // K), softplus=delta_softplus, merged=self.merged,
             items=batch * self.groups * splits, scale=1 / paths if merge == "mean" else 1,
             out_batch=4 * length * channels * (1 if self.merged else paths), out_path=0 if self.merged else 4 * length * channels,
         )  # fmt: skip
-        x, delta, B, C = rows(x), rows(delta), rows(B), rows(C)
-        z = None if z is None else rows(z)
-        A, D, delta_bias, initial_state = (
-            t if t is None else t.float().contiguous() for t in (A, D, delta_bias, initial_state)
-        )
-        seq = None if seq_idx is None else seq_idx.to(torch.int32).contiguous()
-        self.point(x=x, delta=delta, B=B, C=C, z=z, A=A, D=D, bias=delta_bias, initial=initial_state)
-        self.point(order=order, seq=seq, covers=self.covers)
-        self.walk("x", x, "batch", "path", "token")
-        self.walk("delta", delta, "batch", "path", "token")
-        self.walk("B", B, "batch", "path", "token", "group")
-        self.walk("C", C, "batch", "path", "token", "group")
-        if z is not None:
-            self.walk("z", z, "batch", "token")
-        if order is not None:
-            self.walk("order", order, "batch", "path")
-
-    def point_gradients(self, grad_out, dx, ddelta, dB, dC, **others) -> None:
-        """Give the kernel the gradients that come in and go out."""
-        self.point(grad_out=grad_out, dx=dx, ddelta=ddelta, dB=dB, dC=dC, **others)
-        self.walk("grad", grad_out, "batch", *([] if self.merged else ["path"]), "token")
-        self.walk("dx", dx, "batch", "path")
-        self.walk("ddelta", ddelta, "batch", "path")
-        self.walk("dB", dB, "split", "batch", "path")
-        self.walk("dC", dC, "split", "batch", "path")
+        self.point(A=whole(A), D=whole(D), bias=whole(delta_bias), initial=whole(initial_state))
+        self.point(seq=whole(seq_idx, torch.int64), covers=self.covers)
+        self.walk("x", rows(x), "batch", "path", "token")
+        self.walk("delta", rows(delta), "batch", "path", "token")
+        self.walk("B", rows(B), "batch", "path", "token", "group")
+        self.walk("C", rows(C), "batch", "path", "token", "group")
+        self.walk("z", None if z is None else rows(z), "batch", "token")
+        self.walk("order", whole(order, torch.int32), "batch", "path")

@@ -78,9 +78,9 @@ def replay_chunk(p, B, tokens, steps, tiles, A, h, decay, carried):
         for i in range(steps):
             d = load(tiles + ROW * (K + i))
             a = exp2(d * rate)
-            if tokens[2 * i + 1] != 0:
-                a = splat(ZERO)
             kept = a * state
+            if tokens[2 * i + 1] != 0:
+                a, kept = splat(ZERO), splat(ZERO)
             store(decay + ROW * (i * N + n), a)
             store(carried + ROW * (i * N + n), kept)
             step = d * load(tiles + ROW * i)
@@ -121,6 +121,10 @@ def backward_chunk(p, b, path, group, channel, count, tokens, steps, tiles, A, d
             through_decay = fma(w, load(A + ROW * n), through_decay)
             store(dA + ROW * n, fma(d, w, load(dA + ROW * n)))
             store(carry + ROW * n, q * load(decay + at))
+        if tokens[2 * i + 1] != 0:
+            # Not 0 times what comes from behind: that may be NaN.
+            for n in range(N):
+                store(carry + ROW * n, splat(ZERO))
         sum_D = fma(g, u, sum_D)
         grad_x = fma(d, through_input, D * g)
         grad_delta = fma(u, through_input, through_decay * splat(LN_2)) * load(tiles + ROW * (2 * K + i))
@@ -217,4 +221,4 @@ def backward_kernel(address):
         backward_item(p, item, scratch, tokens, ahead)
 
 
-backward_scan = Kernel(backward_kernel)
+backward_scan = Kernel(backward_kernel, RECORD)

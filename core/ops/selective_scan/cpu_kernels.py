@@ -21,6 +21,7 @@ from ..lanes import (
     prefetch_to_write,
     read_float,
     read_int,
+    read_long,
     splat,
     store,
     take_ticket,
@@ -67,8 +68,8 @@ def chunk_tokens(p, b, path, start, tokens):
             before = start + i - 1
             if p.order != 0:
                 before = np.int64(read_int(order + 4 * before))
-            row = p.seq + 4 * b * p.length
-            tokens[2 * i + 1] = read_int(row + 4 * token) != read_int(row + 4 * before)
+            row = p.seq + 8 * b * p.length
+            tokens[2 * i + 1] = read_long(row + 8 * token) != read_long(row + 8 * before)
     return count
 
 
@@ -218,4 +219,4 @@ def forward_kernel(address):
         forward_item(p, item, scratch, tokens, ahead)
 
 
-forward_scan = Kernel(forward_kernel)
+forward_scan = Kernel(forward_kernel, RECORD)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..team import run_at
+from ..calls import address, record, rows, run, whole
+from ..memory import empty
 from .one_token_kernel import update_state
 
 # States that a thread updates at a time: fewer are quicker done than a second thread is woken.
@@ -18,20 +18,18 @@ def one_token(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One path, one group, length 1; arguments and results as selective_scan's."""
     (batch, _, channels), states, kind = x.shape, A.shape[1], x.dtype
-    x, delta, B, C, z = (t if t is None else _rows(t) for t in (x, delta, B, C, z))
-    A, D, delta_bias, state = (t if t is None else t.float().contiguous() for t in (A, D, delta_bias, state))
-    out = torch.empty((batch, 1, channels), dtype=torch.float32)
-    after = torch.empty((batch, channels, states), dtype=torch.float32)
-    given = (x, delta, A, B, C, D, z, delta_bias, state)
+    x, delta, B, C, z = (t if t is None else rows(t[:, 0]) for t in (x, delta, B, C, z))
+    A, D, delta_bias, state = (whole(t) for t in (A, D, delta_bias, state))
+    out, after = empty(batch, channels), empty(batch, channels, states)
     items = batch * max(1, min(channels // 64, channels * states // ITEM_STATES))
-    run_at(
-        update_state, items,
-        (*(0 if t is None else t.data_ptr() for t in given), out.data_ptr(), after.data_ptr(), x.stride(0), delta.stride(0),
-         B.stride(0), C.stride(0), 0 if z is None else z.stride(0), batch, channels, states, int(delta_softplus), items, 0),
+    row, shared, vector = (batch, channels), (batch, states), (channels,)
+    told = record(
+        update_state, x=address("x", x, row, walked=1), delta=address("delta", delta, row, walked=1),
+        A=address("A", A, (channels, states)), B=address("B", B, shared, walked=1), C=address("C", C, shared, walked=1),
+        D=address("D", D, vector), z=address("z", z, row, walked=1), bias=address("bias", delta_bias, vector),
+        state=address("state", state, after.shape), out=address("out", out, row), after=address("after", after, after.shape),
+        x_batch=x.stride(0), delta_batch=delta.stride(0), B_batch=B.stride(0), C_batch=C.stride(0),
+        z_batch=0 if z is None else z.stride(0), batch=batch, channels=channels, N=states, softplus=delta_softplus, items=items,
     )  # fmt: skip
-    return out.to(kind), after
-
-
-def _rows(tensor: Tensor) -> Tensor:
-    tensor = tensor.float()
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+    run(update_state, items, told)
+    return out[:, None].to(kind), after

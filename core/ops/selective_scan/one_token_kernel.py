@@ -75,4 +75,4 @@ def kernel(address):
             block(p, b, j * WIDTH, min(WIDTH, p.channels - j * WIDTH))
 
 
-update_state = Kernel(kernel)
+update_state = Kernel(kernel, RECORD)
