@@ -27,7 +27,7 @@ def init_step_bias(bias: Tensor, smallest: float, largest: float, floor: float) 
         floor: steps below it are raised to it.
     """
     low, high = math.log(smallest), math.log(largest)
-    draw = torch.rand(bias.shape, device=bias.device)
+    draw = torch.rand(bias.shape, dtype=torch.float32, device=bias.device)
     step = torch.exp(draw * (high - low) + low).clamp(min=floor)
     bias.copy_(step + torch.log(-torch.expm1(-step)))
     bias._no_reinit = bias._no_weight_decay = True

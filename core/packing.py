@@ -36,6 +36,7 @@ def seq_idx_from_lengths(lengths: Tensor, length: int | None = None, side: str =
     """
     if side not in SIDES:
         raise UserError(f"unknown side {side!r}", given=side, allowed=SIDES)
+    lengths = lengths.long()
     longest = int(lengths.max()) if lengths.numel() else 0
     length = longest if length is None else length
     if longest > length or (lengths < 0).any():
@@ -56,6 +57,7 @@ def seq_idx_from_cu_seqlens(cu_seqlens: Tensor, length: int | None = None) -> Te
     Returns:
         (1, length) int32: 0, 1, 2, ... for the sequences, -1 at padding.
     """
+    cu_seqlens = cu_seqlens.long()
     if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1 or cu_seqlens[0] != 0 or (cu_seqlens.diff() < 0).any():
         raise UserError(
             "cu_seqlens must start at 0 and never fall", given=cu_seqlens.tolist(), allowed="0, 5, 9: lengths 5 and 4"
@@ -73,7 +75,14 @@ def has_padding(seq_idx: Tensor) -> bool:
     """Whether any token is padding; where asking would wait for a GPU or break a trace, the answer is yes."""
     if torch.compiler.is_compiling() or seq_idx.device.type != "cpu":
         return True
-    return bool((seq_idx < 0).any())
+    return bool((seq_idx.long() < 0).any())
+
+
+def without_padding(x: Tensor, seq_idx: Tensor | None) -> Tensor:
+    """(batch, length, channels) with zeros at padding: whatever stood there, NaN too, is in no sum and no gradient."""
+    if seq_idx is None or not has_padding(seq_idx):
+        return x
+    return x.masked_fill((seq_idx.long() < 0)[..., None], 0)
 
 
 def skip_padding(order: Tensor | None, seq_idx: Tensor) -> Tensor:
@@ -86,6 +95,7 @@ def skip_padding(order: Tensor | None, seq_idx: Tensor) -> Tensor:
     Returns:
         (batch, paths, steps) int32; every row's path is as long as it has real tokens, then -1.
     """
+    seq_idx = seq_idx.long()
     batch, length = seq_idx.shape
     if order is None:
         order = torch.arange(length, device=seq_idx.device)[None]
@@ -103,6 +113,7 @@ def runs(seq_idx: Tensor) -> Tensor:
 
     Unlike `seq_idx` it never names two sequences alike.
     """
+    seq_idx = seq_idx.long()
     real = seq_idx >= 0
     place = torch.arange(seq_idx.shape[1], device=seq_idx.device).expand_as(seq_idx)
     last = torch.where(real, place, -1).cummax(1).values

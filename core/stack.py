@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .errors import UserError, closest
 from .ops.one_token import few_rows_at_once
+from .packing import without_padding
 
 NORMS = {"rms": nn.RMSNorm, "layer": nn.LayerNorm}
 
@@ -97,7 +98,7 @@ def run_stack(
         hidden: (batch, length, channels).
         grid: the tokens' grid.
         states: one a layer, from the call on the piece before this one.
-        seq_idx: (batch, length), packing.
+        seq_idx: (batch, length), packing; what stands at padding, where it is negative, is taken for zero.
         checkpointing: compute the layers a second time in the backward pass instead of keeping what it needs.
         take: layers whose result is wanted.
     """
@@ -105,7 +106,7 @@ def run_stack(
         found = step_through(layers, hidden, states)
         if found is not None:
             return StackResult(*found, {})
-    residual, after, taken = None, [], {}
+    hidden, residual, after, taken = without_padding(hidden, seq_idx), None, [], {}
     for number, layer in enumerate(layers):
         state = None if states is None else states[number]
         if checkpointing and torch.is_grad_enabled():

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..errors import UserError
 from ..linear import Linear
 from ..ops.causal_conv1d import causal_conv1d
-from ..packing import has_padding, places, runs, skip_padding
+from ..packing import PADDING, has_padding, places, runs, skip_padding, without_padding
 from .rotary import rotate
 
 
@@ -132,12 +132,11 @@ class Attention(nn.Module):
             UserError: a state where attention is not causal.
         """
         given = self.select(x, grid, state, seq_idx)
-        y = F.scaled_dot_product_attention(
-            *(t.transpose(1, 2) for t in given[:3]), given.mask,
-            is_causal=self.causal and given.mask is None and x.shape[1] > 1, scale=self.softmax_scale,
-            enable_gqa=self.num_heads_kv != self.num_heads,
-        )  # fmt: skip
-        y = y.transpose(1, 2).flatten(2)
+        if several(given.sequence, x.shape[1]):
+            y = self._attend_apart(*given[:3], given.sequence)
+        else:
+            y = self._attend(*given[:3], given.mask)
+        y = y.flatten(2)
         if self.mlp_dim:
             value, gate = given.beside.chunk(2, -1)
             y = torch.cat([y, value * F.silu(gate)], -1)
@@ -150,7 +149,7 @@ class Attention(nn.Module):
         """What the softmax is taken of for these tokens; arguments as of forward."""
         if state is not None and not self.causal:
             raise UserError("only causal attention can go on from a state", given="causal=False", allowed="causal=True")
-        qkv, beside = self.in_proj(x).split([self.in_proj.out_features - self.mlp_dim, self.mlp_dim], -1)
+        qkv, beside = self.in_proj(without_padding(x, seq_idx)).split([self.in_proj.out_features - self.mlp_dim, self.mlp_dim], -1)
         qkv, conv = self._convolve(qkv, state, seq_idx)
         sizes = [self.num_heads, self.num_heads_kv, self.num_heads_kv]
         query, key, value = qkv.unflatten(-1, (-1, self.head_dim)).split(sizes, 2)
@@ -178,6 +177,36 @@ class Attention(nn.Module):
     def extra_repr(self) -> str:
         return f"heads={self.num_heads}, kv={self.num_heads_kv}, causal={self.causal}, rotary={self.rotary_size}"
 
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """(batch, length, heads, head_dim) of a Selection's parts."""
+        y = F.scaled_dot_product_attention(
+            *(t.transpose(1, 2) for t in (query, key, value)), mask,
+            is_causal=self.causal and mask is None and query.shape[1] > 1, scale=self.softmax_scale,
+            enable_gqa=self.num_heads_kv != self.num_heads,
+        )  # fmt: skip
+        return y.transpose(1, 2)
+
+    def _attend_apart(self, query: Tensor, key: Tensor, value: Tensor, sequence: Tensor) -> Tensor:
+        """As _attend, one sequence after the other; zero at padding.
+
+        A mask would multiply what a token does not see by 0, which NaN survives, and cost the square of the whole row.
+        """
+        length, parts, places = query.shape[1], [], []
+        past = sequence.shape[1] - length
+        for row, numbers in enumerate(sequence):
+            for number in {*numbers[past:].tolist()} - {PADDING}:
+                seen = (numbers == number).nonzero().flatten()
+                own = seen[seen >= past] - past
+                before, mask = len(seen) - len(own), None
+                if before and self.causal and len(own) > 1:
+                    mask = torch.ones(len(own), len(seen), dtype=torch.bool, device=query.device).tril(before)
+                taken = (t[row].index_select(0, seen)[None] for t in (key, value))
+                parts.append(self._attend(query[row].index_select(0, own)[None], *taken, mask)[0])
+                places.append(own + row * length)
+        said = torch.cat(parts)
+        y = said.new_zeros(len(sequence) * length, *said.shape[1:]).index_copy(0, torch.cat(places), said)
+        return y.unflatten(0, (len(sequence), length))
+
     def _convolve(self, qkv: Tensor, state, seq_idx) -> tuple[Tensor, Tensor | None]:
         if self.conv1d is None:
             return qkv, None
@@ -185,6 +214,16 @@ class Attention(nn.Module):
         before = None if state is None else state.conv
         weight = self.conv1d.weight.squeeze(1)
         return causal_conv1d(qkv, weight, self.conv1d.bias, None, order, seq_idx, before, True, self.backend)
+
+
+def several(sequence: Tensor | None, length: int) -> bool:
+    """Whether a row holds several sequences, and any of its last `length` tokens is real.
+
+    Where asking would wait for a GPU or break a trace, the answer is no.
+    """
+    if sequence is None or torch.compiler.is_compiling() or sequence.device.type != "cpu":
+        return False
+    return bool((sequence > 0).any() and (sequence[:, sequence.shape[1] - length :] >= 0).any())
 
 
 def attention_mask(

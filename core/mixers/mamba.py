@@ -20,7 +20,7 @@ from ..linear import Linear
 from ..ops.causal_conv1d import causal_conv1d
 from ..ops.linear import linear
 from ..ops.selective_scan import selective_scan
-from ..packing import has_padding, skip_padding
+from ..packing import has_padding, skip_padding, without_padding
 from ..scans import Grid, Scan
 from ..scans import get as get_scan
 from . import mamba_steps
@@ -210,7 +210,7 @@ class Mamba(nn.Module):
         order, raster = self._way(x, grid).order, None
         if seq_idx is not None and has_padding(seq_idx):
             order, raster = skip_padding(order, seq_idx), skip_padding(None, seq_idx)
-        x, z = self._project_in(x)
+        x, z = self._project_in(without_padding(x, seq_idx))
         x, conv = self._convolve(x, raster if self.parameters_per_path == "decay" else order, grid, state, seq_idx)
         delta, B, C = self._project(x)
         tensors = (x, delta, self._decay(), B, C, self._weight("D"), z)

@@ -15,6 +15,7 @@ from ..initialisation import init_step_bias
 from ..linear import Linear
 from ..ops.causal_conv1d import causal_conv1d
 from ..ops.state_space_duality import state_space_duality
+from ..packing import without_padding
 from ..scans import Grid, Scan
 from . import mamba2_steps
 from .gated_norm import GatedRMSNorm
@@ -180,7 +181,7 @@ class Mamba2(PathMixer):
         """What the scan is given for these tokens; arguments as of forward."""
         order, causal = self.order(x, grid, state, seq_idx)
         sizes = [self.d_mlp, self.d_mlp, self.d_ssm, self.d_xbc, self.nheads]
-        beside_gate, beside, z, xbc, dt = self.in_proj(x).split(sizes, -1)
+        beside_gate, beside, z, xbc, dt = self.in_proj(without_padding(x, seq_idx)).split(sizes, -1)
         xbc, conv = causal_conv1d(
             xbc, self.conv1d.weight.squeeze(1), self.conv1d.bias, "silu", order, seq_idx,
             None if state is None else state.conv, True, self.backend,

@@ -17,6 +17,7 @@ from ..initialisation import init_step_bias
 from ..linear import Linear
 from ..ops.paths import Paths
 from ..ops.trapezoidal_scan import TrapezoidalState, trapezoidal_scan
+from ..packing import without_padding
 from ..scans import Grid, Scan
 from .gated_norm import GatedRMSNorm
 from .path_mixer import PathMixer
@@ -202,7 +203,7 @@ class Mamba3(PathMixer):
     ) -> Selection:
         """What the scan is given for these tokens; arguments as of forward."""
         order, causal = self.order(x, grid, state, seq_idx)
-        read = self._read(x)
+        read = self._read(without_padding(x, seq_idx))
         angle, last = self._angles(read.turning, order, seq_idx, None if state is None else state.angle)
         B, C = (t if self.paths == 1 else t[:, None] for t in (read.B, read.C))
         cos, sin = angle.cos(), angle.sin()

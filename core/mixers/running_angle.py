@@ -26,14 +26,33 @@ def running_angle(increment: Tensor, restart: Tensor | None = None, initial: Ten
     before = torch.zeros_like(increment[:, :1]) if initial is None else initial[:, None].to(increment.dtype)
     if increment.shape[1] == 1 and restart is None:
         return (before + increment).remainder(FULL_TURN).to(kind)
-    total = increment.cumsum(1)
     if restart is None:
-        return (total + before).remainder(FULL_TURN).to(kind)
+        return (increment.cumsum(1) + before).remainder(FULL_TURN).to(kind)
     step = torch.arange(restart.shape[1], device=restart.device).expand_as(restart)
     start = torch.where(restart, step, -1).cummax(1).values
     start = start.reshape(*start.shape, *(1,) * (increment.dim() - 2))
-    told = (total - increment).gather(1, start.clamp_min(0).expand_as(increment))
-    return (total + torch.where(start >= 0, -told, before)).remainder(FULL_TURN).to(kind)
+    if torch.compiler.is_compiling():
+        # A graph for every length; but what is not finite goes on behind a restart.
+        total = increment.cumsum(1)
+        total = total - torch.where(start >= 0, (total - increment).gather(1, start.clamp_min(0).expand_as(increment)), 0)
+    else:
+        total = _sum_since(increment, start.clamp_min(0))
+    return (total + torch.where(start >= 0, 0, before)).remainder(FULL_TURN).to(kind)
+
+
+def _sum_since(values: Tensor, start: Tensor) -> Tensor:
+    """Running sums of (batch, steps, ...) from step `start` (batch, steps, 1, ...) on, in doubled reaches.
+
+    Nothing before the start is added, not even as something that is taken away again: it may be NaN, in the gradient too.
+    """
+    reach, step = 1, torch.arange(values.shape[1], device=values.device).view(1, -1, *(1,) * (values.dim() - 2))
+    while reach < values.shape[1]:
+        within = step - reach >= start
+        if values.device.type == "cpu" and not within.any():
+            break
+        values = values + torch.where(within, values.roll(reach, 1), 0)
+        reach *= 2
+    return values
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor, rotation: str) -> Tensor:

@@ -17,6 +17,7 @@ from ..initialisation import init_step_bias, log_decay
 from ..linear import Linear
 from ..ops.causal_conv1d import causal_conv1d
 from ..ops.selective_scan import selective_scan
+from ..packing import without_padding
 from ..scans import Grid, Scan
 from .path_mixer import PathMixer
 
@@ -113,7 +114,7 @@ class S4D(PathMixer):
         if seq_idx is not None and _one_sequence(seq_idx):
             seq_idx = None
         order, causal = self.order(x, grid, state, seq_idx)
-        x, z = self.in_proj(x).chunk(2, -1)
+        x, z = self.in_proj(without_padding(x, seq_idx)).chunk(2, -1)
         x, conv = causal_conv1d(
             x, self.conv1d.weight.squeeze(1), self.conv1d.bias, "silu", order, seq_idx,
             None if state is None else state.conv, True, self.backend,

@@ -48,7 +48,7 @@ def walk(scan: Scan, sizes: tuple[int, ...], extra: tuple[int, ...], device: tor
     with _disable_current_modes(), torch.inference_mode(False):
         grid = Grid(sizes, extra)
         order = scan.order(grid, torch.device("cpu"))
-        if order.shape[0] == 1 and torch.equal(order[0].long(), torch.arange(grid.length)):
+        if order.shape[0] == 1 and torch.equal(order[0].long(), torch.arange(grid.length, device="cpu")):
             return Walk(None, grid.length, None)
         shares = _shares(order, grid.length) if order.shape[0] > 1 and scan.disjoint(len(sizes)) else None
         if shares is not None:
@@ -58,10 +58,10 @@ def walk(scan: Scan, sizes: tuple[int, ...], extra: tuple[int, ...], device: tor
 
 def _shares(order: Tensor, length: int) -> Shares:
     flat = order.flatten().long()
-    slots = torch.arange(flat.numel())
+    slots = torch.arange(flat.numel(), device="cpu")
     used = flat >= 0
-    count = torch.zeros(length, dtype=torch.long).index_add_(0, flat[used], torch.ones_like(flat[used]))
-    slot = torch.zeros(length, dtype=torch.long).index_copy_(0, flat[used], slots[used])
+    count = flat.new_zeros(length).index_add_(0, flat[used], torch.ones_like(flat[used]))
+    slot = flat.new_zeros(length).index_copy_(0, flat[used], slots[used])
     met = (count > 1).nonzero().flatten()
     meeting = None
     if met.numel():

@@ -65,7 +65,7 @@ def check_shape(name: str, tensor: Tensor | None, shape: tuple, integer: bool = 
             allowed=f"({', '.join(sizes)})",
         )  # fmt: skip
     if integer and (tensor.is_floating_point() or tensor.is_complex()):
-        raise UserError(f"{name} must be integer", given=tensor.dtype, allowed="int32, int64")
+        raise UserError(f"{name} must be integer", given=tensor.dtype, allowed="any integer dtype")
 
 
 def empty_by_path(create: Callable[..., Tensor], batch: int, paths: int, length: int, channels: int) -> Tensor:

@@ -22,21 +22,23 @@ def restart_of_step(seq_idx: Tensor | None, token: Tensor, visited: Tensor) -> T
     """Where along each path a new sequence begins, (batch, paths, steps) bool; never at the first step."""
     if seq_idx is None:
         return None
-    sequence = seq_idx[:, None].expand(-1, token.shape[1], -1).gather(2, token)
+    sequence = seq_idx.long()[:, None].expand(-1, token.shape[1], -1).gather(2, token)
     restart = torch.zeros_like(visited)
     restart[:, :, 1:] = (sequence[:, :, 1:] != sequence[:, :, :-1]) & visited[:, :, 1:]
     return restart
 
 
-def along_paths(values: Tensor, token: Tensor) -> Tensor:
-    """Rows of (batch, paths or 1, length, ...) in visiting order: (batch, paths, steps, ...).
+def along_paths(values: Tensor, token: Tensor, visited: Tensor) -> Tensor:
+    """Rows of (batch, paths or 1, length, ...) in visiting order: (batch, paths, steps, ...); zero after a path's end.
 
     Args:
         token: (batch, paths, steps), int64.
+        visited: (batch, paths, steps), bool.
     """
     paths, inner = token.shape[1], values.shape[3:]
     index = token.reshape(*token.shape, *(1,) * len(inner)).expand(-1, -1, -1, *inner)
-    return values.expand(-1, paths, *(-1,) * (values.dim() - 2)).gather(2, index)
+    rows = values.expand(-1, paths, *(-1,) * (values.dim() - 2)).gather(2, index)
+    return rows.masked_fill(~visited.reshape(*visited.shape, *(1,) * len(inner)), 0)
 
 
 def onto_tokens(values: Tensor, token: Tensor, visited: Tensor, length: int) -> Tensor:

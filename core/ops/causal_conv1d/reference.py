@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..paths import restart_of_step, token_of_step
+from ..paths import along_paths, restart_of_step, token_of_step
 
 
 def causal_conv1d_reference(
@@ -36,7 +36,7 @@ def causal_conv1d_reference(
     token, visited = token_of_step(order, batch, paths, length, x.device)
     steps = token.shape[2]
     index = token[..., None].expand(-1, -1, -1, channels)
-    rows = x.to(real).expand(-1, paths, -1, -1).gather(2, index)
+    rows = along_paths(x.to(real), token, visited)
     if initial_state is None:
         before = rows.new_zeros(batch, paths, width - 1, channels)
     else:

@@ -44,10 +44,10 @@ def selective_scan_reference(
     number = torch.promote_types(real, A.dtype)
     token, visited = token_of_step(order, batch, paths, length, x.device)
 
-    u = along_paths(x.to(real), token)
+    u = along_paths(x.to(real), token, visited)
     step = delta.to(real) if delta_bias is None else delta.to(real) + delta_bias.to(real)[None, :, None]
-    step = along_paths(F.softplus(step) if delta_softplus else step, token)
-    b, c = (along_paths(t.to(number), token) for t in (B, C))
+    step = along_paths(F.softplus(step) if delta_softplus else step, token, visited)
+    b, c = (along_paths(t.to(number), token, visited) for t in (B, C))
     if groups > 1:
         b, c = (t.repeat_interleave(channels // groups, dim=3) for t in (b, c))
     restart = restart_of_step(seq_idx, token, visited)

@@ -11,13 +11,15 @@ are in the cache. Legend: k sequences, n rows (Q steps of R) of a chunk, H heads
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..team import rows as as_rows
+from ..calls import rows as as_rows
+from ..memory import empty, zeros
+from .pieces import Piece, pieces
 
 # Rows of a chunk, and numbers in the score matrices worked on together (they should stay in a core's second-level cache).
 CHUNK_ROWS, TOGETHER = 64, 2**18
@@ -36,18 +38,48 @@ def saved_shape(batch, steps, heads, headdim, groups, states, rank) -> tuple[int
 
 def forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, save):
     """Outputs, final state and, where asked for, the states at chunk starts."""
+    dtype, x, B, C = x.dtype, *(as_rows(t) for t in (x, B, C))
+    given = (x, log_decay, weight, own_weight, B, C)
+    y, state, kept = _forward(*given, restart, initial_state, rank, save)
+    for piece in pieces(restart, rank, *given, initial_state):
+        before = initial_state[piece.at] if piece.carries and initial_state is not None else None
+        y[piece.at, piece.rows], state[piece.at], _ = _forward(*_cut(given, piece), None, before, rank, False)
+    return y.to(dtype), state, kept
+
+
+def backward(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, chunk_states):
+    """Gradients of every differentiable input."""
+    types = [None if t is None else t.dtype for t in (x, log_decay, weight, own_weight, B, C, initial_state)]
+    x, B, C = (as_rows(t) for t in (x, B, C))
+    grad_y = zeros(*x.shape) if grad_y is None else as_rows(grad_y)
+    given = (x, log_decay, weight, own_weight, B, C)
+    found, dstate = _backward(grad_y, grad_state, *given, restart, initial_state, rank, chunk_states)
+    for piece in pieces(restart, rank, *given, initial_state, grad_y, grad_state):
+        cut, before = _cut(given, piece), initial_state[piece.at] if piece.carries and initial_state is not None else None
+        _, _, kept = _forward(*cut, None, before, rank, True)
+        dy, dh = grad_y[piece.at, piece.rows], grad_state[piece.at] if piece.last and grad_state is not None else None
+        own, before = _backward(dy, dh, *cut, None, before, rank, kept)
+        for whole, part in zip(_cut(found, piece), own, strict=True):
+            whole.copy_(part)
+        if piece.steps.start == 0:
+            dstate[piece.at] = before if piece.carries else 0
+    dx, dlog_decay, dweight, down, dB, dC = found
+    found = (dx, dlog_decay, dweight, None if own_weight is None else down, dB, dC, None if initial_state is None else dstate)
+    return tuple(None if kind is None else g.to(kind) for kind, g in zip(types, found, strict=True))
+
+
+def _forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, save):
     batch, _, heads, width = x.shape
     groups, states, steps = *B.shape[2:], log_decay.shape[1]
-    dtype, x, B, C = x.dtype, *(as_rows(t) for t in (x, B, C))
-    y = torch.empty(x.shape)
-    shape = (batch, heads, width, states)
-    state = torch.zeros(shape) if initial_state is None else initial_state.float().clone()
-    kept = torch.empty(saved_shape(batch, steps, heads, width, groups, states, rank) if save else (0,))
+    y, state = empty(*x.shape), zeros(batch, heads, width, states)
+    if initial_state is not None:
+        state.copy_(initial_state)
+    kept = empty(*(saved_shape(batch, steps, heads, width, groups, states, rank) if save else (0,)))
     if steps == 1:
         if save:
             kept[:, 0] = state
         _one_step(x, log_decay, weight, own_weight, B, C, restart, state, y)
-        return y.to(dtype), state, kept
+        return y, state, kept
     decays = _Decays.of(log_decay, weight, own_weight, restart, rank)
     for part in _parts(x, B, C, decays, rank):
         h = state[part.sequences]
@@ -55,18 +87,15 @@ def forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank
             kept[part.sequences, part.number] = h
         part.outputs(None if part.number == 0 and initial_state is None else h, y[part.sequences, part.rows])
         part.advance(h)
-    return y.to(dtype), state, kept
+    return y, state, kept
 
 
-def backward(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, chunk_states):
-    """Gradients of every differentiable input."""
-    given = (x, log_decay, weight, own_weight, B, C, initial_state)
-    x, B, C = (as_rows(t) for t in (x, B, C))
-    grad_y = torch.zeros(x.shape) if grad_y is None else as_rows(grad_y)
-    shape = (x.shape[0], *x.shape[2:], B.shape[3])
-    dstate = torch.zeros(shape) if grad_state is None else grad_state.float().clone()
+def _backward(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, chunk_states):
+    dstate = zeros(x.shape[0], *x.shape[2:], B.shape[3])
+    if grad_state is not None:
+        dstate.copy_(grad_state)
     decays = _Decays.of(log_decay, weight, own_weight, restart, rank)
-    found = _Gradients(*(torch.empty(t.shape) for t in (x, log_decay, weight, weight, B, C)))
+    found = _Gradients(*(empty(*t.shape) for t in (x, log_decay, weight, weight, B, C)))
     last = decays.end.shape[1] - 1
     for part in _parts(x, B, C, decays, rank, backwards=True):
         h = (
@@ -81,9 +110,13 @@ def backward(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart
         if grad_state is not None or part.number < last:
             part.end_gradients(h, dh, into)
         part.start_gradients(h, dy, dh, into)
-    dx, dlog_decay, dweight, down, dB, dC = found
-    found = (dx, dlog_decay, dweight, None if own_weight is None else down, dB, dC, dstate)
-    return tuple(None if t is None else g.to(t.dtype) for t, g in zip(given, found, strict=True))
+    return found, dstate
+
+
+def _cut(given: Sequence[Tensor | None], piece: Piece) -> list[Tensor | None]:
+    """A piece of x, log_decay, weight, own_weight, B and C, or of their gradients: views."""
+    sides = (piece.rows, piece.steps, piece.steps, piece.steps, piece.rows, piece.rows)
+    return [None if t is None else t[piece.at, side] for t, side in zip(given, sides, strict=True)]
 
 
 class _Decays(NamedTuple):
@@ -283,14 +316,14 @@ def _one_step(x, log_decay, weight, own_weight, B, C, restart, state, y) -> None
     if restart is not None:
         decay = decay.masked_fill(restart, 0)
     own = weight if own_weight is None else own_weight
-    B, C, h = _by(B), _by(C), state.view(batch * groups, -1, states)
+    B, C, h = _by(B), _by(C), state.view(batch * groups, heads // groups * width, states)
     state.mul_(decay[..., None, None])
     inside = torch.bmm(C, B.transpose(1, 2)).view(batch, groups, 1, rank, rank)
-    inside = (inside * own[:, 0].float().view(batch, groups, -1, 1, 1)).flatten(0, 2)
+    inside = (inside * own[:, 0].float().view(batch, groups, heads // groups, 1, 1)).flatten(0, 2)
     inside = torch.bmm(inside, _by(x)).view(batch, heads, rank, width).transpose(1, 2)
     told = torch.bmm(C, h.transpose(1, 2)).view(batch, groups, rank, heads // groups, width)
     torch.add(told.transpose(1, 2).reshape(y.shape), inside, out=y)
-    added = (x * weight[:, 0, :, None].float()[:, None]).view(batch, rank, groups, -1)
+    added = (x * weight[:, 0, :, None].float()[:, None]).view(batch, rank, groups, heads // groups * width)
     h.baddbmm_(_by(added).transpose(1, 2), B)
 
 
@@ -312,14 +345,14 @@ def _exp(t: Tensor) -> Tensor:
 @functools.cache
 def _hidden(rows: int, rank: int, own: bool) -> Tensor:
     """-inf at the rows j that row i does not hear: later ones and, where they have an own weight, its own step's."""
-    step = torch.arange(rows) // rank
+    step = torch.arange(rows, device="cpu") // rank
     after = step[:, None] <= step if own else step[:, None] < step
-    return torch.zeros(rows, rows).masked_fill_(after, float("-inf"))
+    return torch.zeros(rows, rows, dtype=torch.float32, device="cpu").masked_fill_(after, float("-inf"))
 
 
 @functools.cache
 def _order(rows: int, rank: int) -> tuple[Tensor, Tensor]:
     """Whether a row stands before a step, or in it or after it: two (rows, steps) of ones and zeros."""
-    step = torch.arange(rows) // rank
-    before = step[:, None] < torch.arange(rows // rank)
+    step = torch.arange(rows, device="cpu") // rank
+    before = step[:, None] < torch.arange(rows // rank, device="cpu")
     return before.float(), (~before).float()

@@ -45,7 +45,7 @@ def state_space_duality_reference(
 
     step = dt.to(real) if dt_bias is None else dt.to(real) + dt_bias.to(real)[None, :, None]
     step = (F.softplus(step) if dt_softplus else step).clamp(*dt_limit)
-    u, step, b, c = (along_paths(t.to(real), token) for t in (x, step, B, C))
+    u, step, b, c = (along_paths(t.to(real), token, visited) for t in (x, step, B, C))
     b, c = (t.repeat_interleave(heads // groups, dim=3) for t in (b, c))
 
     state = u.new_zeros(batch, paths, heads, width, states) if initial_state is None else initial_state.to(real)
@@ -87,9 +87,9 @@ def dense_reference(
     state = u.new_zeros(batch, heads, width, states) if initial_state is None else initial_state.to(real)
     outputs = []
     for s in range(steps):
-        before = torch.exp(log_decay[:, s].to(real))[..., None, None] * state
         if restart is not None:
-            before = before.masked_fill(restart[:, s, None, None, None], 0)
+            state = state.masked_fill(restart[:, s, None, None, None], 0)
+        before = torch.exp(log_decay[:, s].to(real))[..., None, None] * state
         added = torch.einsum("brhp,brhn->bhpn", u[:, s], b[:, s])
         seen = before + own_weight[:, s].to(real)[..., None, None] * added
         state = before + weight[:, s].to(real)[..., None, None] * added

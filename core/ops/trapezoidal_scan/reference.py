@@ -40,7 +40,7 @@ def trapezoidal_scan_reference(
     real = torch.promote_types(torch.promote_types(x.dtype, torch.float32), log_decay.dtype)
     token, visited = token_of_step(order, batch, paths, length, x.device)
     restart = restart_of_step(seq_idx, token, visited)
-    u, log, step, lam, b, c = (along_paths(t.to(real), token) for t in (x, log_decay, dt, trapezoid, B, C))
+    u, log, step, lam, b, c = (along_paths(t.to(real), token, visited) for t in (x, log_decay, dt, trapezoid, B, C))
 
     def outer(values: Tensor, keys: Tensor) -> Tensor:
         keys = keys.repeat_interleave(heads // groups, dim=3)
