@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
+from .ops.transforms import watched
 
 PADDING = -1
 SIDES = ("left", "right")
@@ -73,7 +74,7 @@ def seq_idx_from_cu_seqlens(cu_seqlens: Tensor, length: int | None = None) -> Te
 
 def has_padding(seq_idx: Tensor) -> bool:
     """Whether any token is padding; where asking would wait for a GPU or break a trace, the answer is yes."""
-    if torch.compiler.is_compiling() or seq_idx.device.type != "cpu":
+    if watched() or seq_idx.device.type != "cpu":
         return True
     return bool((seq_idx.long() < 0).any())
 

@@ -5,15 +5,18 @@ Parameter names are those of mamba_ssm's MHA: in_proj (query, key and value head
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import UserError
 from ..linear import Linear
 from ..ops.causal_conv1d import causal_conv1d
+from ..ops.transforms import differentiated
 from ..packing import PADDING, has_padding, places, runs, skip_padding, without_padding
 from .rotary import rotate
 
@@ -66,7 +69,7 @@ class Attention(nn.Module):
         d_conv: width of a causal convolution over queries, keys and values, 0: none. conv_bias: its bias.
         mlp_dim: channels of a gated MLP beside the heads, both halves together, rounded up to a multiple of 256; 0: none.
         softmax_scale: factor of the scores; None: head_dim ** -0.5.
-        backend: backend of the convolution.
+        backend: backend of the convolution; "reference" writes the softmax out too, for derivatives of any kind.
         device, dtype: of the parameters.
     """
 
@@ -179,11 +182,12 @@ class Attention(nn.Module):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, length, heads, head_dim) of a Selection's parts."""
-        y = F.scaled_dot_product_attention(
-            *(t.transpose(1, 2) for t in (query, key, value)), mask,
-            is_causal=self.causal and mask is None and query.shape[1] > 1, scale=self.softmax_scale,
-            enable_gqa=self.num_heads_kv != self.num_heads,
-        )  # fmt: skip
+        with self._written_out(query, key, value):
+            y = F.scaled_dot_product_attention(
+                *(t.transpose(1, 2) for t in (query, key, value)), mask,
+                is_causal=self.causal and mask is None and query.shape[1] > 1, scale=self.softmax_scale,
+                enable_gqa=self.num_heads_kv != self.num_heads,
+            )  # fmt: skip
         return y.transpose(1, 2)
 
     def _attend_apart(self, query: Tensor, key: Tensor, value: Tensor, sequence: Tensor) -> Tensor:
@@ -206,6 +210,11 @@ class Attention(nn.Module):
         said = torch.cat(parts)
         y = said.new_zeros(len(sequence) * length, *said.shape[1:]).index_copy(0, torch.cat(places), said)
         return y.unflatten(0, (len(sequence), length))
+
+    def _written_out(self, *given: Tensor):
+        """Keeps PyTorch from its fused attention, which has no forward mode and no gradients of gradients, where they are asked for."""
+        written_out = self.backend == "reference" or differentiated(given)
+        return sdpa_kernel(SDPBackend.MATH) if written_out else nullcontext()
 
     def _convolve(self, qkv: Tensor, state, seq_idx) -> tuple[Tensor, Tensor | None]:
         if self.conv1d is None:

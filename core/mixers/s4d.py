@@ -17,6 +17,7 @@ from ..initialisation import init_step_bias, log_decay
 from ..linear import Linear
 from ..ops.causal_conv1d import causal_conv1d
 from ..ops.selective_scan import selective_scan
+from ..ops.transforms import watched
 from ..packing import without_padding
 from ..scans import Grid, Scan
 from .path_mixer import PathMixer
@@ -150,7 +151,7 @@ class S4D(PathMixer):
         left = exponent.clamp(min=SMALLEST).exp().masked_fill(exponent < SMALLEST, 0)
         kernel = torch.einsum("cn,cnl->cl", step * B * C, left[..., :-1])
         # Along the last axis, contiguous: torch.compile expects other strides of transforms along another one.
-        padded = 2 * length if torch.compiler.is_compiling() else _quick_length(2 * length)
+        padded = 2 * length if watched() else _quick_length(2 * length)
         spectrum = torch.fft.rfft(x.contiguous(), padded) * torch.fft.rfft(kernel, padded)
         y = torch.fft.irfft(spectrum, padded)[..., :length] + D[:, None] * x
         after = step * B * torch.einsum("bcl,cnl->bcn", x, left[..., :-1].flip(-1))
@@ -197,6 +198,6 @@ def _quick_length(least: int) -> int:
 
 def _one_sequence(seq_idx: Tensor) -> bool:
     """Whether every row is one sequence without padding; where asking would break a trace, the answer is no."""
-    if torch.compiler.is_compiling() or not seq_idx.numel():
+    if watched() or not seq_idx.numel():
         return False
     return bool((seq_idx == seq_idx[:, :1]).all() and (seq_idx[:, 0] >= 0).all())

@@ -6,18 +6,29 @@ Three backends stand behind every operator: "reference" (plain PyTorch, any devi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 import torch
+from torch import Tensor
 
 from ..errors import UserError, closest
+from .transforms import differentiated
 
 BACKENDS = ("auto", "reference", "cpu", "gpu")
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def resolve(device: torch.device | str, dtype: torch.dtype = torch.float32, backend: str = "auto") -> tuple[str, str]:
+def resolve(
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+    backend: str = "auto",
+    tensors: Iterable[Tensor | None] = (),
+) -> tuple[str, str]:
     """The backend that runs on `device` for `dtype`, and the reason in words.
+
+    Args:
+        tensors: the differentiable arguments of the call: kernels have no forward-mode derivatives, nor torch.func's.
 
     Raises:
         UserError: unknown backend name, or an explicit backend that cannot run there.
@@ -28,6 +39,14 @@ def resolve(device: torch.device | str, dtype: torch.dtype = torch.float32, back
         raise UserError(
             f"unknown backend {backend!r}", given=backend, allowed=BACKENDS, do=f"backend={near}" if near else None
         )
+    if backend != "reference" and differentiated(tensors):
+        if backend != "auto":
+            raise UserError(
+                f"backend={backend!r} has no forward-mode derivatives, nor those of torch.func (grad, vjp, jvp, ...)",
+                given="a call inside such a transform", allowed="backward and torch.autograd.grad, torch.vmap without them",
+                do="backend=auto or backend=reference, which compute them in plain PyTorch",
+            )  # fmt: skip
+        return "reference", "a derivative is taken that the kernels have no rule for: plain PyTorch"
     if backend == "auto":
         return _automatic(kind, dtype)
     if backend == "cpu" and kind != "cpu":

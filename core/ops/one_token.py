@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .transforms import watched
+
 # From more rows than this on, PyTorch's blocked matrix product is faster than reading the matrix row by row.
 MOST_ROWS = 4
 
@@ -16,9 +18,7 @@ def at_once(x: Tensor, backend: str = "auto") -> bool:
         and backend in ("auto", "cpu")
         and type(x) is Tensor
         and x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch._C._len_torch_dispatch_stack() == 0
+        and not watched()
     )
 
 

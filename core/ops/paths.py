@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .transforms import watched
 from .visits import visits
 
 
@@ -82,7 +83,7 @@ class Paths:
             self.restart = restart_of_step(seq_idx, token, visited).flatten(0, 1)
 
     def _read_order(self, order: Tensor) -> None:
-        if order.device.type == "cpu" and not torch.compiler.is_compiling():
+        if order.device.type == "cpu" and not watched():
             self.complete = bool(visits(order, self.length, self.paths).all())
         order = order.long().expand(self.batch, -1, -1)
         visited = (order >= 0) & (order < self.length)

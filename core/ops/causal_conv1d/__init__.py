@@ -58,7 +58,7 @@ def causal_conv1d(
     """
     if activation not in ACTIVATIONS:
         raise UserError(f"unknown activation {activation!r}", given=activation, allowed=ACTIVATIONS)
-    if x.dim() == 3 and x.shape[1] == 1 and x.numel() and order is None and at_once(x, backend):
+    if order is None and at_once(x, backend) and x.dim() == 3 and x.shape[1] == 1 and x.numel():
         found = _step(x, weight, bias, activation, initial_state)
         if found is not None:
             return found if return_final_state else found[0]
@@ -76,7 +76,7 @@ def causal_conv1d(
     check_shape("seq_idx", seq_idx, (batch, length), integer=True)
     check_shape("initial_state", state_, (batch, paths, channels, weight_.shape[-1] - 1))
 
-    name, _ = resolve(x.device, x.dtype, backend)
+    name, _ = resolve(x.device, x.dtype, backend, (x, weight, bias, initial_state))
     arguments = (x_, weight_, bias_, activation, order_, seq_idx, state_)
     if name == "reference":
         out, final_state = causal_conv1d_reference(*arguments)

@@ -11,16 +11,12 @@ The CPU backend lays `out` out by empty_by_path; the gradient of x is laid out b
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import torch
 from torch import Tensor
 
 from ..arguments import empty_by_path, empty_rows
-
-
-def _backend(name: str):
-    return import_module(f".{name}", __package__)
+from ..registration import backend_module, register
+from .reference import causal_conv1d_reference
 
 
 @torch.library.custom_op("polymamba::causal_conv1d", mutates_args=())
@@ -28,7 +24,7 @@ def _forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, order: Tensor | None,
     seq_idx: Tensor | None, initial_state: Tensor | None, backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return _backend(backend).forward(x, weight, bias, activation, order, seq_idx, initial_state)
+    return backend_module(backend, __package__).forward(x, weight, bias, activation, order, seq_idx, initial_state)
 
 
 @_forward.register_fake
@@ -45,7 +41,7 @@ def _backward(
     grad_out: Tensor, grad_state: Tensor | None, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None,
     order: Tensor | None, seq_idx: Tensor | None, initial_state: Tensor | None, backend: str,
 ) -> list[Tensor]:  # fmt: skip
-    gradients = _backend(backend).backward(
+    gradients = backend_module(backend, __package__).backward(
         grad_out, grad_state, x, weight, bias, activation, order, seq_idx, initial_state
     )
     return [gradient for gradient in gradients if gradient is not None]
@@ -59,23 +55,5 @@ def _(grad_out, grad_state, x, weight, bias, activation, order, seq_idx, initial
     ]
 
 
-def _setup_context(ctx, inputs, output):
-    x, weight, bias, ctx.activation, order, seq_idx, initial_state, ctx.backend = inputs
-    ctx.save_for_backward(x, weight, bias, order, seq_idx, initial_state)
-    ctx.set_materialize_grads(False)
-
-
-def _gradients(ctx, grad_out, grad_state):
-    x, weight, bias, order, seq_idx, initial_state = ctx.saved_tensors
-    if grad_out is None and grad_state is None:
-        return (None,) * 8
-    if grad_out is None:
-        grad_out = x.new_zeros(x.shape[0], weight.shape[0], *x.shape[2:])
-    found = _backward(grad_out, grad_state, x, weight, bias, ctx.activation, order, seq_idx, initial_state, ctx.backend)
-    found = iter(found)
-    gradients = [None if t is None else next(found) for t in (x, weight, bias, initial_state)]
-    return (*gradients[:3], None, None, None, gradients[3], None)
-
-
-_forward.register_autograd(_gradients, setup_context=_setup_context)
+register(_forward, _backward, causal_conv1d_reference, ("x", "weight", "bias", "initial_state"))
 causal_conv1d_op = _forward

@@ -72,7 +72,7 @@ def selective_scan(
     """
     if merge not in MERGES:
         raise UserError(f"unknown merge {merge!r}", given=merge, allowed=MERGES)
-    if x.dim() == 3 and x.shape[1] == 1 and x.numel() and order is None and at_once(x, backend):
+    if order is None and at_once(x, backend) and x.dim() == 3 and x.shape[1] == 1 and x.numel():
         found = _step(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, merge)
         if found is not None:
             return found if return_final_state else found[0]
@@ -87,7 +87,7 @@ def selective_scan(
     _check_shapes(x_, delta_, A_, B_, C_, D_, z, bias_, order_, seq_idx, state_)
 
     kind = torch.promote_types(torch.promote_types(x.dtype, A.dtype), delta.dtype)
-    name, _ = resolve(x.device, kind, backend)
+    name, _ = resolve(x.device, kind, backend, (x, delta, A, B, C, D, z, delta_bias, initial_state))
     arguments = (x_, delta_, A_, B_, C_, D_, z, bias_, delta_softplus, order_, seq_idx, state_, merge)
     if name == "reference":
         out, final_state = selective_scan_reference(*arguments)

@@ -84,7 +84,7 @@ def state_space_duality(
     _check_shapes(x_, dt_, A_, B_, C_, D_, z, bias_, order_, seq_idx, state_)
 
     kind = torch.promote_types(torch.promote_types(x.dtype, A.dtype), dt.dtype)
-    name, _ = resolve(x.device, kind, backend)
+    name, _ = resolve(x.device, kind, backend, (x, dt, A, B, C, D, z, dt_bias, initial_state))
     rest = (D_, z, bias_, dt_softplus, dt_limit, order_, seq_idx, state_, merge)
     if name == "reference":
         out, final_state = state_space_duality_reference(x_, dt_, A_, B_, C_, *rest)

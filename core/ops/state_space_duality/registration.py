@@ -27,14 +27,11 @@ empty unless `save` is asked for. y and the gradients are contiguous; one of gra
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import torch
 from torch import Tensor
 
-
-def _backend(name: str):
-    return import_module(f".{name}", __package__)
+from ..registration import backend_module, register, wants_gradient
+from .reference import dense_reference
 
 
 @torch.library.custom_op("polymamba::state_space_duality", mutates_args=())
@@ -42,14 +39,14 @@ def _forward(
     x: Tensor, log_decay: Tensor, weight: Tensor, own_weight: Tensor | None, B: Tensor, C: Tensor,
     restart: Tensor | None, initial_state: Tensor | None, rank: int, backend: str, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return _backend(backend).forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, save)
+    return backend_module(backend, __package__).forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, save)
 
 
 @_forward.register_fake
 def _(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, backend, save):
     (batch, _, heads, width), (groups, states), steps = x.shape, B.shape[2:], log_decay.shape[1]
     final_state = x.new_empty((batch, heads, width, states), dtype=torch.float32)
-    saved = _backend(backend).saved_shape(batch, steps, heads, width, groups, states, rank) if save else (0,)
+    saved = backend_module(backend, __package__).saved_shape(batch, steps, heads, width, groups, states, rank) if save else (0,)
     return x.new_empty(x.shape), final_state, x.new_empty(saved, dtype=torch.float32)
 
 
@@ -59,7 +56,7 @@ def _backward(
     x: Tensor, log_decay: Tensor, weight: Tensor, own_weight: Tensor | None, B: Tensor, C: Tensor,
     restart: Tensor | None, initial_state: Tensor | None, rank: int, backend: str, chunk_states: Tensor,
 ) -> list[Tensor]:  # fmt: skip
-    gradients = _backend(backend).backward(
+    gradients = backend_module(backend, __package__).backward(
         grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, chunk_states
     )
     return [gradient for gradient in gradients if gradient is not None]
@@ -71,33 +68,15 @@ def _(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initi
     return [t.new_empty(t.shape) for t in given if t is not None]
 
 
-def _setup_context(ctx, inputs, output):
-    *tensors, ctx.rank, ctx.backend, save = inputs
-    if not save:
-        raise RuntimeError("state space duality was run without saving what its backward needs")
-    ctx.save_for_backward(*tensors, output[2])
-    ctx.mark_non_differentiable(output[2])
-    ctx.set_materialize_grads(False)
-
-
-def _gradients(ctx, grad_y, grad_state, _):
-    *tensors, chunk_states = ctx.saved_tensors
-    if grad_y is None and grad_state is None:
-        return (None,) * 11
-    found = iter(_backward(grad_y, grad_state, *tensors, ctx.rank, ctx.backend, chunk_states))
-    *first, _, initial_state = tensors
-    *gradients, grad_initial = [None if t is None else next(found) for t in (*first, initial_state)]
-    return (*gradients, None, grad_initial, None, None, None)
-
-
-_forward.register_autograd(_gradients, setup_context=_setup_context)
+register(
+    _forward, _backward, dense_reference, ("x", "log_decay", "weight", "own_weight", "B", "C", "initial_state")
+)
 
 
 def state_space_duality_op(
     x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, backend
 ) -> tuple[Tensor, Tensor]:
     """The operator on one backend: (y, final state); saves what backward needs only where a gradient is wanted."""
-    given = (x, log_decay, weight, own_weight, B, C, initial_state)
-    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+    save = wants_gradient((x, log_decay, weight, own_weight, B, C, initial_state))
     y, final_state, _ = _forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, backend, save)
     return y, final_state

@@ -88,7 +88,7 @@ def trapezoidal_scan(
     _check_shapes(paths, x_, *steps, B_, C_, D_, order_, seq_idx, state_)
 
     kind = torch.promote_types(x.dtype, log_decay.dtype)
-    name, _ = resolve(x.device, kind, backend)
+    name, _ = resolve(x.device, kind, backend, (x, log_decay, dt, trapezoid, B, C, D, *(initial_state or ())))
     if name == "reference":
         x_ = x_.expand(-1, paths, *(-1,) * 4)
         out, state = trapezoidal_scan_reference(x_, *steps, B_, C_, D_, order_, seq_idx, state_, merge)

@@ -1,0 +1,147 @@
+"""Making operators of a forward and a backward: what autograd, gradients of gradients and torch.vmap need, once for all of them.
+
+An operator's registration.py declares two custom operators with their shape functions and ties them together here:
+
+    forward(*arguments, [save]) -> out, final state, *kept
+    backward(grad of out, grad of final state, *arguments, *kept) -> a gradient for each of its inputs, without those that are None
+
+`arguments` end with the backend's name. `kept` is what backward wants to have from forward; where there is any, forward has
+the argument `save`, which says whether to keep it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch.library import CustomOpDef
+
+from .transforms import differentiated, watched
+
+
+def backend_module(name: str, package: str) -> ModuleType:
+    """The module of a backend: imported when it is first wanted."""
+    return import_module(f".{name}", package)
+
+
+def wants_gradient(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a backward may follow a call with these arguments."""
+    if not torch.is_grad_enabled():
+        return False
+    # Under a transform a tensor does not show what is asked of the one inside it.
+    hidden = not torch.compiler.is_compiling() and watched()
+    return hidden or any(t is not None and t.requires_grad for t in tensors)
+
+
+def register(forward: CustomOpDef, backward: CustomOpDef, reference: Callable, inputs: Sequence[str]) -> None:
+    """Tie a backward to a forward.
+
+    Args:
+        reference: takes forward's arguments before the backend's name, returns out and final state; plain PyTorch.
+        inputs: names of the differentiable arguments.
+    """
+    names = list(inspect.signature(forward._init_fn).parameters)
+    _Tie(forward, backward, reference, [names.index(name) for name in inputs], names).register()
+
+
+class _Tie:
+    def __init__(self, forward, backward, reference, inputs: list[int], names: list[str]):
+        self.forward, self.backward, self.reference = forward, backward, reference
+        self.inputs, self.names, self.backend = inputs, names, names.index("backend")
+        self.saves = names[-1] == "save"
+        # Whether a backward that is only told the gradient of the final state can do without the other.
+        self.needs_grad_out = "Optional" not in str(backward._opoverload._schema.arguments[0].real_type)
+
+    def register(self) -> None:
+        self.forward.register_autograd(self._gradients, setup_context=self._keep)
+        self.backward.register_autograd(self._second_gradients, setup_context=_keep_all)
+        for operator in (self.forward, self.backward):
+            operator.register_vmap(_one_by_one(operator))
+
+    def _keep(self, ctx, inputs, output) -> None:
+        if self.saves and not inputs[-1]:
+            raise RuntimeError(f"{self.forward._qualname} was run without saving what its backward needs")
+        _keep_all(ctx, [*(inputs[:-1] if self.saves else inputs), *output[2:]], None)
+        ctx.out_shape = output[0].shape
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.set_materialize_grads(False)
+
+    def _gradients(self, ctx, *grads):
+        grad_out, grad_state, arguments = *grads[:2], _kept(ctx)
+        found = [None] * len(self.names)
+        if grad_out is None and grad_state is None:
+            return tuple(found)
+        if differentiated((grad_out, grad_state)):
+            gradients = iter(self._by_reference(arguments)(grad_out, grad_state, *self._given(arguments)))
+        else:
+            if grad_out is None and self.needs_grad_out:
+                grad_out = arguments[0].new_zeros(ctx.out_shape)
+            gradients = iter(self.backward(grad_out, grad_state, *arguments))
+        for place in self.inputs:
+            found[place] = None if arguments[place] is None else next(gradients)
+        return tuple(found)
+
+    def _second_gradients(self, ctx, grads):
+        grad_out, grad_state, *arguments = _kept(ctx)
+        given, places = self._given(arguments), [place for place in self.inputs if arguments[place] is not None]
+        present = [t for t in (grad_out, grad_state) if t is not None]
+
+        def gradients(*tensors):
+            told = iter(tensors[: len(present)])
+            outer = (None if t is None else next(told) for t in (grad_out, grad_state))
+            return self._by_reference(arguments)(*outer, *tensors[len(present) :])
+
+        values, pull = torch.func.vjp(gradients, *present, *given)
+        asked = tuple(torch.zeros_like(v) if g is None else g for v, g in zip(values, grads, strict=True))
+        answers = iter(pull(asked))
+        found = [None if t is None else next(answers) for t in (grad_out, grad_state)] + [None] * len(arguments)
+        for place, answer in zip(places, answers, strict=True):
+            found[2 + place] = answer
+        return tuple(found)
+
+    def _given(self, arguments: list) -> list[Tensor]:
+        return [arguments[place] for place in self.inputs if arguments[place] is not None]
+
+    def _by_reference(self, arguments: list) -> Callable:
+        """(grad_out, grad_state, *differentiable inputs) -> gradients, by the definition: differentiable without end."""
+        places = [place for place in self.inputs if arguments[place] is not None]
+
+        def outputs(*tensors):
+            filled = arguments[: self.backend]
+            for place, tensor in zip(places, tensors, strict=True):
+                filled[place] = tensor
+            return self.reference(*filled)
+
+        def gradients(grad_out, grad_state, *tensors):
+            values, pull = torch.func.vjp(outputs, *tensors)
+            grads = (grad_out, grad_state)
+            return pull(tuple(torch.zeros_like(v) if g is None else g.to(v.dtype) for v, g in zip(values, grads, strict=True)))
+
+        return gradients
+
+
+def _keep_all(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*(value if isinstance(value, Tensor) else None for value in inputs))
+    ctx.others = [None if isinstance(value, Tensor) else value for value in inputs]
+
+
+def _kept(ctx) -> list:
+    return [other if tensor is None else tensor for tensor, other in zip(ctx.saved_tensors, ctx.others, strict=True)]
+
+
+def _one_by_one(operator: CustomOpDef) -> Callable:
+    """The rule of torch.vmap: one call for each entry, whichever arguments have them."""
+
+    def rule(info, in_dims, *arguments):
+        calls = [
+            operator(*(a if axis is None else a.select(axis, entry) for a, axis in zip(arguments, in_dims, strict=True)))
+            for entry in range(info.batch_size)
+        ]
+        stacked = type(calls[0])(torch.stack(outputs) for outputs in zip(*calls, strict=True))
+        return stacked, type(stacked)([0] * len(stacked))
+
+    return rule
