@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..errors import UserError
 from ..linear import Linear
 from ..ops.causal_conv1d import causal_conv1d
-from ..ops.transforms import differentiated
+from ..ops.transforms import transformed, watched
 from ..packing import PADDING, has_padding, places, runs, skip_padding, without_padding
 from .rotary import rotate
 
@@ -182,10 +182,10 @@ class Attention(nn.Module):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, length, heads, head_dim) of a Selection's parts."""
-        with self._written_out(query, key, value):
+        with self._written_out():
             y = F.scaled_dot_product_attention(
                 *(t.transpose(1, 2) for t in (query, key, value)), mask,
-                is_causal=self.causal and mask is None and query.shape[1] > 1, scale=self.softmax_scale,
+                is_causal=self.causal and mask is None and bool(query.shape[1] > 1), scale=self.softmax_scale,
                 enable_gqa=self.num_heads_kv != self.num_heads,
             )  # fmt: skip
         return y.transpose(1, 2)
@@ -211,10 +211,9 @@ class Attention(nn.Module):
         y = said.new_zeros(len(sequence) * length, *said.shape[1:]).index_copy(0, torch.cat(places), said)
         return y.unflatten(0, (len(sequence), length))
 
-    def _written_out(self, *given: Tensor):
-        """Keeps PyTorch from its fused attention, which has no forward mode and no gradients of gradients, where they are asked for."""
-        written_out = self.backend == "reference" or differentiated(given)
-        return sdpa_kernel(SDPBackend.MATH) if written_out else nullcontext()
+    def _written_out(self):
+        """Keeps PyTorch from its fused attention, which has no forward mode, no vmap and no gradients of gradients."""
+        return sdpa_kernel(SDPBackend.MATH) if self.backend == "reference" or transformed() else nullcontext()
 
     def _convolve(self, qkv: Tensor, state, seq_idx) -> tuple[Tensor, Tensor | None]:
         if self.conv1d is None:
@@ -230,7 +229,7 @@ def several(sequence: Tensor | None, length: int) -> bool:
 
     Where asking would wait for a GPU or break a trace, the answer is no.
     """
-    if sequence is None or torch.compiler.is_compiling() or sequence.device.type != "cpu":
+    if sequence is None or watched() or sequence.device.type != "cpu":
         return False
     return bool((sequence > 0).any() and (sequence[:, sequence.shape[1] - length :] >= 0).any())
 

@@ -26,7 +26,7 @@ from ..scans import get as get_scan
 from . import mamba_steps
 from .grid_conv import grid_conv
 from .path_parameters import check_path_parameters
-from .walk import Shares, Walk, walk
+from .walk import Shares, Walk, Walks, sizes_of
 
 CHOICES = {
     "parameters": ("separate", "shared", "decay"),
@@ -126,8 +126,8 @@ class Mamba(nn.Module):
         self.d_conv = 0 if conv == "none" else d_conv or (4 if conv == "path" else 3)
         self.parameters_per_path, self.conv, self.gate, self.merge = parameters, conv, gate, merge
         self.norms, self.norm_eps, self.backend = norms, norm_eps, backend
-        self._raster = self.scan == get_scan("raster")
-        self.one_raster_path = self._raster and conv == "path" and merge != "none"
+        self._walks = Walks(self.scan, axes, type(self).__name__)
+        self.one_raster_path = self._walks.raster and conv == "path" and merge != "none"
         if conv == "grid" and self.d_conv % 2 == 0:
             raise UserError(
                 "a convolution on the grid needs an odd kernel", given=f"d_conv={d_conv}", allowed="3, 5, 7, ..."
@@ -182,7 +182,7 @@ class Mamba(nn.Module):
         Raises:
             UserError: a grid of another length, a state for a scan that is not causal, seq_idx with a grid convolution.
         """
-        if x.shape[1] == 1 and grid is None and seq_idx is None and self.one_raster_path:
+        if self.one_raster_path and grid is None and seq_idx is None:
             found = mamba_steps.step(self, x, state)
             if found is not None:
                 return found[0], MambaState(*found[1])
@@ -224,9 +224,9 @@ class Mamba(nn.Module):
 
     def flops(self, grid: Grid | tuple[int, ...]) -> int:
         """Floating point operations of a forward pass over one sequence; a scan counts 9 a step, channel and state."""
-        sizes, extra = _sizes(grid)
+        sizes, extra = sizes_of(grid, 0)
         length, inner = math.prod(sizes) + len(extra), self.d_inner
-        visits = self._walk(sizes, extra, torch.device("cpu")).visits
+        visits = self._walks.over(sizes, extra, torch.device("cpu")).visits
         each = self.parameters_per_path == "separate" or (self.parameters_per_path == "shared" and self.conv == "path")
         projected = visits if each else length
         convolved = projected if self.conv == "path" else length
@@ -243,7 +243,7 @@ class Mamba(nn.Module):
             return F.silu(x), None
         weight, bias = self._weight(self._conv_name), self._weight(self._conv_name, "bias")
         if self.conv == "grid":
-            return F.silu(grid_conv(x, weight, bias, *_sizes(grid, x.shape[1]))), None
+            return F.silu(grid_conv(x, weight, bias, *sizes_of(grid, x.shape[1]))), None
         before = None if state is None else state.conv
         return causal_conv1d(x, weight.squeeze(-2), bias, "silu", order, seq_idx, before, True, self.backend)
 
@@ -279,7 +279,7 @@ class Mamba(nn.Module):
         x, z = self._project_in(x)
         if self.conv != "path":
             x, _ = self._convolve(x, None, grid, None, None)
-        x = x.index_select(1, shares.tokens).unflatten(1, (self.paths, -1))
+        x = x.index_select(1, shares.tokens.flatten()).unflatten(1, shares.tokens.shape)
         if self.conv == "path":
             x, _ = self._convolve(x, None, None, None, None)
         delta, B, C = self._project(x)
@@ -303,30 +303,13 @@ class Mamba(nn.Module):
         return self.parameters_per_path == "separate" or (self.parameters_per_path == "shared" and self.conv == "path")
 
     def _way(self, x: Tensor, grid) -> Walk:
-        length = x.shape[1]
-        if grid is None and self._raster:
-            return Walk(None, length, None)
-        sizes, extra = _sizes(grid, length)
-        if math.prod(sizes) + len(extra) != length:
+        sizes, extra = self._walks.grid(x, grid)
+        if self.conv == "grid" and len(sizes) != self.axes:
             raise UserError(
-                "the grid does not fit the sequence", given=f"grid {sizes} with {len(extra)} extra tokens, {length} tokens",
-                allowed=f"{math.prod(sizes) + len(extra)} tokens",
+                f"this mixer was made for grids of {self.axes} axes", given=f"grid {sizes}",
+                allowed=f"{self.axes} axes", do=f"Mamba(..., axes={len(sizes)})",
             )  # fmt: skip
-        if self._raster and self.conv != "grid":
-            return Walk(None, length, None)
-        return self._walk(sizes, extra, x.device)
-
-    # Evaluated while tracing, not traced: the tables become constants of the graph.
-    @torch.compiler.assume_constant_result
-    def _walk(self, sizes: tuple[int, ...], extra: tuple[int, ...], device: torch.device) -> Walk:
-        way = walk(self.scan, sizes, extra, device)
-        paths = 1 if way.order is None else way.order.shape[0]
-        if paths != self.paths or (self.conv == "grid" and len(sizes) != self.axes):
-            raise UserError(
-                f"this mixer was made for grids of {self.axes} axes", given=f"grid {sizes}: {paths} paths",
-                allowed=f"{self.axes} axes: {self.paths} paths", do=f"Mamba(..., axes={len(sizes)})",
-            )  # fmt: skip
-        return way
+        return self._walks.over(sizes, extra, x.device)
 
     def _check(self, causal: bool, state: MambaState | None, seq_idx: Tensor | None) -> None:
         if state is not None and not causal:
@@ -381,15 +364,6 @@ def _linear_per_path(x: Tensor, weight: Tensor) -> Tensor:
     rows = x.transpose(0, 1)
     y = torch.bmm(rows.flatten(1, 2), weight.transpose(1, 2))
     return y.unflatten(1, rows.shape[1:3]).transpose(0, 1)
-
-
-def _sizes(grid: Grid | tuple[int, ...] | None, length: int | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sizes and extra positions of a grid, plain numbers also while tracing."""
-    if grid is None:
-        return (int(length),), ()
-    if isinstance(grid, Grid):
-        return grid.sizes, grid.extra
-    return tuple(grid), ()
 
 
 def _suffixes(paths: int) -> list[str]:

@@ -110,7 +110,7 @@ class Mamba2(PathMixer):
         dtype: torch.dtype | None = None,
     ):
         super().__init__(scan, axes, merge)
-        self.one_raster_path = self._raster and merge != "none"
+        self.one_raster_path = self._walks.raster and merge != "none"
         self.d_model, self.d_state, self.d_conv, self.headdim = d_model, d_state, d_conv, headdim
         self.d_inner = int(expand * d_model)
         self.d_ssm = self.d_inner if d_ssm is None else d_ssm
@@ -157,7 +157,7 @@ class Mamba2(PathMixer):
         Raises:
             UserError: a grid of another length, a state for a scan that is not causal.
         """
-        if x.shape[1] == 1 and grid is None and seq_idx is None and self.one_raster_path:
+        if self.one_raster_path and grid is None and seq_idx is None:
             found = mamba2_steps.step(self, x, state)
             if found is not None:
                 return found[0], Mamba2State(*found[1])

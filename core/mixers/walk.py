@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ..errors import UserError
 from ..scans import Grid, Scan
+from ..scans.grid import symbolic
+from ..scans.operator import scan_order
 
 CACHED_WALKS = 256
 
@@ -17,7 +22,7 @@ CACHED_WALKS = 256
 class Shares(NamedTuple):
     """Tables for paths that share the tokens out: path after path, each step of each path is a slot.
 
-    tokens: (slots,) int64, the token in each slot (0 in a slot past the end of a short path).
+    tokens: (paths, steps) int64, the token in each slot (0 in a slot past the end of a short path).
     slot: (length,) int64, a slot of each token.
     met: (tokens,) int64, the tokens on several paths (class tokens), or None; meeting: (tokens, paths) int64, their slots.
     """
@@ -41,6 +46,60 @@ class Walk(NamedTuple):
     shares: Shares | None
 
 
+class Walks:
+    """The walks of a mixer's scan.
+
+    Args:
+        scan: of the mixer. axes: number of grid axes that it was made for. mixer: what to call it in a message.
+    """
+
+    def __init__(self, scan: Scan, axes: int, mixer: str):
+        self.scan, self.axes, self.paths, self.mixer = scan, axes, scan.paths(axes), mixer
+        self.text, self.raster = scan.text, scan.is_raster
+        self.disjoint = self.paths > 1 and scan.disjoint(axes)
+
+    def grid(self, x: Tensor, grid: Grid | tuple[int, ...] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Sizes and extra positions of the grid of (batch, length, channels) tokens; UserError where it does not fit."""
+        sizes, extra = sizes_of(grid, x.shape[1])
+        if grid is not None and math.prod(sizes) + len(extra) != x.shape[1]:
+            raise UserError(
+                "the grid does not fit the sequence",
+                given=f"grid {sizes} with {len(extra)} extra tokens, {x.shape[1]} tokens",
+                allowed=f"{math.prod(sizes) + len(extra)} tokens",
+            )
+        return sizes, extra
+
+    def over(self, sizes: tuple[int, ...], extra: tuple[int, ...], device: torch.device) -> Walk:
+        """The walk over one grid; in a graph for any size, made when the graph runs.
+
+        Raises:
+            UserError: a grid with another number of paths than the mixer was made for.
+        """
+        if self.raster:
+            return Walk(None, math.prod(sizes) + len(extra), None)
+        if symbolic((*sizes, *extra)):
+            order = scan_order(self.text, self.paths, sizes, extra, device)
+            shares = _shares(order, math.prod(sizes) + len(extra), extra) if self.disjoint else None
+            return Walk(order, order.numel(), shares)
+        way = walk(self.scan, sizes, extra, device)
+        paths = 1 if way.order is None else way.order.shape[0]
+        if paths != self.paths:
+            raise UserError(
+                f"this mixer was made for grids of {self.axes} axes", given=f"grid {sizes}: {paths} paths",
+                allowed=f"{self.axes} axes: {self.paths} paths", do=f"{self.mixer}(..., axes={len(sizes)})",
+            )  # fmt: skip
+        return way
+
+
+def sizes_of(grid: Grid | tuple[int, ...] | None, length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes and extra positions of a grid; (length,) where there is none."""
+    if grid is None:
+        return (length,), ()
+    if isinstance(grid, Grid):
+        return grid.sizes, grid.extra
+    return tuple(grid), ()
+
+
 @functools.lru_cache(maxsize=CACHED_WALKS)
 def walk(scan: Scan, sizes: tuple[int, ...], extra: tuple[int, ...], device: torch.device) -> Walk:
     """The walk of a scan over a grid of these sizes with extra tokens at these positions; kept for the next call."""
@@ -50,20 +109,20 @@ def walk(scan: Scan, sizes: tuple[int, ...], extra: tuple[int, ...], device: tor
         order = scan.order(grid, torch.device("cpu"))
         if order.shape[0] == 1 and torch.equal(order[0].long(), torch.arange(grid.length, device="cpu")):
             return Walk(None, grid.length, None)
-        shares = _shares(order, grid.length) if order.shape[0] > 1 and scan.disjoint(len(sizes)) else None
+        shares = _shares(order, grid.length, grid.extra) if order.shape[0] > 1 and scan.disjoint(len(sizes)) else None
         if shares is not None:
             shares = Shares(*(table if table is None else table.to(device) for table in shares))
         return Walk(scan.order(grid, device), int((order >= 0).sum()), shares)
 
 
-def _shares(order: Tensor, length: int) -> Shares:
+def _shares(order: Tensor, length: int, extra: Sequence[int]) -> Shares:
+    (paths, steps), device = order.shape, order.device
     flat = order.flatten().long()
-    slots = torch.arange(flat.numel(), device="cpu")
-    used = flat >= 0
-    count = flat.new_zeros(length).index_add_(0, flat[used], torch.ones_like(flat[used]))
-    slot = flat.new_zeros(length).index_copy_(0, flat[used], slots[used])
-    met = (count > 1).nonzero().flatten()
-    meeting = None
-    if met.numel():
-        meeting = torch.stack([slots[flat == token] for token in met])
-    return Shares(flat.clamp_min(0), slot, met if met.numel() else None, meeting)
+    slots = torch.arange(paths * steps, device=device)
+    slot = torch.zeros(length + 1, dtype=torch.long, device=device)
+    slot = slot.scatter(0, torch.where(flat >= 0, flat, length), slots)[:length]
+    if not extra:
+        return Shares(order.long().clamp_min(0), slot, None, None)
+    met = torch.cat([torch.full((1,), position, dtype=torch.long, device=device) for position in extra])
+    meeting = (order == met[:, None, None]).int().argmax(2) + steps * torch.arange(paths, device=device)
+    return Shares(order.long().clamp_min(0), slot, met, meeting)

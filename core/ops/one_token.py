@@ -24,12 +24,13 @@ def at_once(x: Tensor, backend: str = "auto") -> bool:
 
 def few_rows_at_once(x: Tensor, backend: str = "auto") -> bool:
     """Whether x is one token of few sequences, (batch, 1, channels), that a kernel of whole layers may be called for."""
+    # Sizes are looked at last: a graph that is being traced would take the comparisons for limits of its sizes.
     return (
-        x.dim() == 3
+        at_once(x, backend)
+        and x.dim() == 3
         and x.shape[1] == 1
         and 0 < x.shape[0] <= MOST_ROWS
         and x.dtype in (torch.float32, torch.bfloat16)
-        and at_once(x, backend)
         and not torch.is_autocast_enabled("cpu")
     )
 

@@ -63,10 +63,8 @@ class _Tie:
             operator.register_vmap(_one_by_one(operator))
 
     def _keep(self, ctx, inputs, output) -> None:
-        if self.saves and not inputs[-1]:
-            raise RuntimeError(f"{self.forward._qualname} was run without saving what its backward needs")
         _keep_all(ctx, [*(inputs[:-1] if self.saves else inputs), *output[2:]], None)
-        ctx.out_shape = output[0].shape
+        ctx.out_shape, ctx.saved = output[0].shape, not self.saves or inputs[-1]
         ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(False)
 
@@ -80,6 +78,9 @@ class _Tie:
         else:
             if grad_out is None and self.needs_grad_out:
                 grad_out = arguments[0].new_zeros(ctx.out_shape)
+            if not ctx.saved:  # traced without gradients, run with them
+                given = arguments[: self.backend + 1]
+                arguments = [*given, *self.forward(*given, True)[2:]]
             gradients = iter(self.backward(grad_out, grad_state, *arguments))
         for place in self.inputs:
             found[place] = None if arguments[place] is None else next(gradients)

@@ -10,13 +10,19 @@ from torch._C._functorch import TransformType, get_interpreter_stack, peek_inter
 from torch.autograd import forward_ad
 
 
+def transformed() -> bool:
+    """Whether torch.func, torch.vmap or forward mode is at work."""
+    if torch.compiler.is_compiling():
+        return False
+    return peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
 def watched() -> bool:
-    """Whether something traces or transforms the calls, so that Python must not look into tensors, nor kernels be called past it."""
+    """Whether something traces or transforms the calls, so that tensors cannot be looked into, nor kernels called past it."""
     return (
         torch.compiler.is_compiling()
+        or transformed()
         or torch.jit.is_tracing()
-        or peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0
     )
 

@@ -7,6 +7,8 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from ..errors import UserError, closest
 
 CLASS_TOKENS = ("none", "front", "middle", "end", "double")
@@ -25,6 +27,8 @@ class Grid:
     extra: tuple[int, ...] = ()
 
     def __post_init__(self):
+        if symbolic((*self.sizes, *self.extra)):  # checked when the graph runs
+            return
         sizes = _integers(self.sizes, "The sizes of a grid")
         extra = _integers(self.extra, "The positions of the extra tokens")
         if not sizes or min(sizes) < 0:
@@ -80,6 +84,11 @@ def as_grid(grid: Grid | int | Sequence[int]) -> Grid:
     if isinstance(grid, Grid):
         return grid
     return Grid((grid,) if hasattr(grid, "__index__") else grid)
+
+
+def symbolic(sizes: Sequence[int]) -> bool:
+    """Whether a graph is being made in which these sizes may stand for any."""
+    return torch.compiler.is_dynamo_compiling() or any(isinstance(size, torch.SymInt) for size in sizes)
 
 
 def _integers(values: Sequence[int], what: str) -> tuple[int, ...]:

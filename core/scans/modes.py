@@ -22,6 +22,8 @@ class Mode:
         ndims: the numbers of axes it makes sense for.
         per_layer: whether a layer walks one of the paths, the next layer the next one.
         disjoint: whether each grid token is on exactly one path.
+        steps: sizes, which may be symbolic, and the mode's parameters to the grid tokens on the longest path, where that is
+            not all of them.
     """
 
     function: Callable[..., list[Path]]
@@ -29,6 +31,7 @@ class Mode:
     ndims: tuple[int, ...] = (1, 2, 3)
     per_layer: bool = False
     disjoint: bool = False
+    steps: Callable[..., int] | None = None
 
     @functools.cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -78,7 +81,7 @@ MODES: dict[str, Mode] = {
     "continuous": Mode(continuous.continuous, PLAIN_MAMBA, ndims=(2, 3)),
     "zigzag": Mode(continuous.zigzag, ZIGMA, ndims=(2, 3), per_layer=True),
     "hilbert": Mode(hilbert.hilbert, HILBERT, ndims=(2, 3)),
-    "skip": Mode(skip.skip, EFFICIENT_VMAMBA, disjoint=True),
+    "skip": Mode(skip.skip, EFFICIENT_VMAMBA, disjoint=True, steps=skip.steps),
     "local": Mode(local.local, LOCAL_MAMBA, ndims=(2, 3)),
     "local_flip": Mode(local.local_flip, LOCAL_MAMBA, ndims=(2, 3)),
     "local_vim": Mode(local.local_vim, LOCAL_MAMBA, ndims=(2, 3)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,6 +68,35 @@ class Scan:
     def layers(self) -> int:
         """Number of layers after which the paths repeat: 1 where every layer walks the same ones."""
         return math.lcm(*(part.mode.period for part in self.parts if part.layer is None))
+
+    @property
+    def is_raster(self) -> bool:
+        """Whether it walks one path in raster order, on every grid."""
+        modes = [(part.mode_name, part.layer or 0) for part in self.parts]
+        return modes == [("raster", 0)] or (modes == [("mamba_nd", 0)] and self.parts[0].layer is not None)
+
+    @property
+    def text(self) -> str:
+        """The scan in one line; `Scan.of_text` reads it."""
+        return json.dumps(self.parts)
+
+    @staticmethod
+    @functools.lru_cache(maxsize=256)
+    def of_text(text: str) -> Scan:
+        """The scan that wrote this text."""
+        parts = (
+            Part(name, tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in values), layer)
+            for name, values, layer in json.loads(text)
+        )
+        return Scan(tuple(parts))
+
+    def most_steps(self, sizes: Sequence[int], extra: Sequence[int] = ()) -> int:
+        """No path over a grid of these sizes, which may be symbolic, with such extra tokens has more steps than this."""
+        if any(part.mode.steps is None for part in self.parts):
+            return math.prod(sizes) + len(extra)
+        longest = (part.mode.steps(sizes, **dict(part.values)) for part in self.parts)
+        # One more: a size that is never 1 puts no limit on the sizes of a graph.
+        return functools.reduce(torch.sym_max, longest) + len(extra) + 1
 
     def layer(self, index: int) -> Scan:
         """The scan of layer `index` of a model: one path of zigzag or mamba_nd, the scan itself for other modes."""

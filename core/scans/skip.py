@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 from ..errors import UserError
@@ -28,3 +29,8 @@ def skip(sizes: Sequence[int], step: int = 2) -> list[Path]:
         every = tuple(slice(offset, None, step) for offset in reversed(offsets))
         paths.append(Path(numbered(sizes)[every].transpose(axes[k % len(axes)]).ravel()))
     return paths
+
+
+def steps(sizes: Sequence[int], step: int = 2) -> int:
+    """Grid tokens on the longest path, that of offset 0."""
+    return math.prod((size + step - 1) // step for size in sizes)

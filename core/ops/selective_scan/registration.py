@@ -10,11 +10,14 @@ A backend module offers three functions over tensors with every axis written out
     saved_shape(batch, paths, steps, channels, groups, states) -> shape of chunk_states, float32
 
 `chunk_states` holds the state at chunk boundaries, from which backward replays everything else: memory is linear in
-length. `ungated` is the output before the gate. Both are empty unless `save` is asked for (`ungated` also where z is
-None). The gradients of x and delta are laid out by empty_rows.
+length. The operators hand it on flat: a graph need not tell one chunk from several. `ungated` is the output before the gate.
+Both are empty unless `save` is asked for (`ungated` also where z is None). The gradients of x and delta are laid out by
+empty_rows.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -30,18 +33,24 @@ def _forward(
     delta_bias: Tensor | None, delta_softplus: bool, order: Tensor | None, seq_idx: Tensor | None,
     initial_state: Tensor | None, merge: str, backend: str, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return backend_module(backend, __package__).forward(
+    out, final_state, chunk_states, ungated = backend_module(backend, __package__).forward(
         x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx, initial_state, merge, save
     )
+    return out, final_state, chunk_states.flatten(), ungated
+
+
+def _saved_shape(x: Tensor, A: Tensor, B: Tensor, order: Tensor | None, backend: str) -> tuple[int, ...]:
+    (batch, _, length, channels), (paths, _, states), groups = x.shape, A.shape, B.shape[3]
+    steps = length if order is None else order.shape[-1]
+    return backend_module(backend, __package__).saved_shape(batch, paths, steps, channels, groups, states)
 
 
 @_forward.register_fake
 def _(x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx, initial_state, merge, backend, save):
-    (batch, _, length, channels), (paths, _, states), groups = x.shape, A.shape, B.shape[3]
-    steps = length if order is None else order.shape[-1]
+    (batch, _, length, channels), (paths, _, states) = x.shape, A.shape
     out = x.new_empty((batch, paths, length, channels) if merge == "none" else (batch, length, channels))
     final_state = x.new_empty((batch, paths, channels, states), dtype=torch.float32)
-    saved = backend_module(backend, __package__).saved_shape(batch, paths, steps, channels, groups, states) if save else (0,)
+    saved = math.prod(_saved_shape(x, A, B, order, backend)) if save else 0
     chunk_states = x.new_empty(saved, dtype=torch.float32)
     ungated = x.new_empty(out.shape if save and z is not None else (0,), dtype=torch.float32)
     return out, final_state, chunk_states, ungated
@@ -54,6 +63,7 @@ def _backward(
     delta_bias: Tensor | None, delta_softplus: bool, order: Tensor | None, seq_idx: Tensor | None,
     initial_state: Tensor | None, merge: str, backend: str, chunk_states: Tensor, ungated: Tensor,
 ) -> list[Tensor]:  # fmt: skip
+    chunk_states = chunk_states.view(_saved_shape(x, A, B, order, backend))
     gradients = backend_module(backend, __package__).backward(
         grad_out, grad_state, x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx, initial_state, merge,
         chunk_states, ungated,

@@ -22,10 +22,13 @@ A backend module offers three functions:
     saved_shape(batch, steps, heads, headdim, groups, states, rank) -> shape of chunk_states, float32
 
 `chunk_states` holds the state at chunk starts, from which backward replays everything else: memory is linear in length. It is
-empty unless `save` is asked for. y and the gradients are contiguous; one of grad_y and grad_state may be None, not both.
+empty unless `save` is asked for. The operators hand it on flat: a graph need not tell one chunk from several. y and the gradients
+are contiguous; one of grad_y and grad_state may be None, not both.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -39,14 +42,22 @@ def _forward(
     x: Tensor, log_decay: Tensor, weight: Tensor, own_weight: Tensor | None, B: Tensor, C: Tensor,
     restart: Tensor | None, initial_state: Tensor | None, rank: int, backend: str, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return backend_module(backend, __package__).forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, save)
+    y, final_state, chunk_states = backend_module(backend, __package__).forward(
+        x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, save
+    )
+    return y, final_state, chunk_states.flatten()
+
+
+def _saved_shape(x: Tensor, log_decay: Tensor, B: Tensor, rank: int, backend: str) -> tuple[int, ...]:
+    (batch, _, heads, width), (groups, states), steps = x.shape, B.shape[2:], log_decay.shape[1]
+    return backend_module(backend, __package__).saved_shape(batch, steps, heads, width, groups, states, rank)
 
 
 @_forward.register_fake
 def _(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, backend, save):
-    (batch, _, heads, width), (groups, states), steps = x.shape, B.shape[2:], log_decay.shape[1]
+    (batch, _, heads, width), states = x.shape, B.shape[3]
     final_state = x.new_empty((batch, heads, width, states), dtype=torch.float32)
-    saved = backend_module(backend, __package__).saved_shape(batch, steps, heads, width, groups, states, rank) if save else (0,)
+    saved = math.prod(_saved_shape(x, log_decay, B, rank, backend)) if save else 0
     return x.new_empty(x.shape), final_state, x.new_empty(saved, dtype=torch.float32)
 
 
@@ -56,6 +67,7 @@ def _backward(
     x: Tensor, log_decay: Tensor, weight: Tensor, own_weight: Tensor | None, B: Tensor, C: Tensor,
     restart: Tensor | None, initial_state: Tensor | None, rank: int, backend: str, chunk_states: Tensor,
 ) -> list[Tensor]:  # fmt: skip
+    chunk_states = chunk_states.view(_saved_shape(x, log_decay, B, rank, backend))
     gradients = backend_module(backend, __package__).backward(
         grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, chunk_states
     )
