@@ -3,6 +3,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+# Examples are drawn from the test's own text: a failure repeats. `--hypothesis-profile=long` tries many more.
+settings.register_profile(
+    "short", max_examples=25, stateful_step_count=8, derandomize=True, deadline=None, database=None,
+    suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
+)  # fmt: skip
+settings.register_profile("long", settings.get_profile("short"), max_examples=5000, derandomize=False, print_blob=True)
+settings.load_profile("short")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

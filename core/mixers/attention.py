@@ -18,6 +18,7 @@ from ..linear import Linear
 from ..ops.causal_conv1d import causal_conv1d
 from ..ops.transforms import transformed, watched
 from ..packing import PADDING, has_padding, places, runs, skip_padding, without_padding
+from .call import check_call
 from .rotary import rotate
 
 
@@ -134,6 +135,7 @@ class Attention(nn.Module):
         Raises:
             UserError: a state where attention is not causal.
         """
+        check_call(self, x, grid, state, seq_idx)
         given = self.select(x, grid, state, seq_idx)
         if several(given.sequence, x.shape[1]):
             y = self._attend_apart(*given[:3], given.sequence)
@@ -168,6 +170,12 @@ class Attention(nn.Module):
             )
         mask = attention_mask(x.shape[1], past, sequence, self.causal, x.device)
         return Selection(query, key, value, mask, sequence, conv, beside)
+
+    def state_shapes(self, batch: int) -> AttentionState:
+        """The shapes of a state of so many sequences, of any length."""
+        heads = (batch, None, self.num_heads_kv, self.head_dim)
+        taps = () if self.conv1d is None else (batch, self.conv1d.out_channels, self.conv1d.kernel_size[0] - 1)
+        return AttentionState(heads, heads, (batch, None), taps)
 
     def flops(self, grid) -> int:
         """Floating point operations of a forward pass over one sequence of a grid's tokens (or of so many)."""

@@ -24,6 +24,7 @@ from ..packing import has_padding, skip_padding, without_padding
 from ..scans import Grid, Scan
 from ..scans import get as get_scan
 from . import mamba_steps
+from .call import check_call
 from .grid_conv import grid_conv
 from .path_parameters import check_path_parameters
 from .walk import Shares, Walk, Walks, sizes_of
@@ -186,6 +187,7 @@ class Mamba(nn.Module):
             found = mamba_steps.step(self, x, state)
             if found is not None:
                 return found[0], MambaState(*found[1])
+        check_call(self, x, grid, state, seq_idx)
         way = self._way(x, grid)
         causal = way.order is None and self.conv != "grid"
         self._check(causal, state, seq_idx)
@@ -215,6 +217,10 @@ class Mamba(nn.Module):
         delta, B, C = self._project(x)
         tensors = (x, delta, self._decay(), B, C, self._weight("D"), z)
         return Selection(tensors, self._weight("dt_proj", "bias"), order, conv)
+
+    def state_shapes(self, batch: int) -> MambaState:
+        """The shapes of a state of so many sequences."""
+        return MambaState((batch, self.d_inner, self.d_conv - 1), (batch, self.d_inner, self.d_state))
 
     @staticmethod
     def step_through(mixers: Sequence[Mamba], hidden: Tensor, norms: Sequence, states: Sequence) -> tuple | None:

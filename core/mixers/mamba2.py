@@ -18,6 +18,7 @@ from ..ops.state_space_duality import state_space_duality
 from ..packing import without_padding
 from ..scans import Grid, Scan
 from . import mamba2_steps
+from .call import check_call
 from .gated_norm import GatedRMSNorm
 from .path_mixer import PathMixer
 
@@ -161,6 +162,7 @@ class Mamba2(PathMixer):
             found = mamba2_steps.step(self, x, state)
             if found is not None:
                 return found[0], Mamba2State(*found[1])
+        check_call(self, x, grid, state, seq_idx)
         given = self.select(x, grid, state, seq_idx)
         heads = (self.nheads, self.headdim)
         y, ssm_state = state_space_duality(
@@ -190,6 +192,10 @@ class Mamba2(PathMixer):
         B, C = (t.unflatten(-1, (self.ngroups, self.d_state)) for t in (B, C))
         inner = inner.unflatten(-1, (self.nheads, self.headdim))
         return Selection(inner, dt, self._decay(), B, C, order, conv, causal, z, (beside, beside_gate))
+
+    def state_shapes(self, batch: int) -> Mamba2State:
+        """The shapes of a state of so many sequences."""
+        return Mamba2State((batch, self.d_xbc, self.d_conv - 1), (batch, self.nheads, self.headdim, self.d_state))
 
     @staticmethod
     def step_through(mixers: Sequence[Mamba2], hidden: Tensor, norms: Sequence, states: Sequence) -> tuple | None:

@@ -19,6 +19,7 @@ from ..ops.paths import Paths
 from ..ops.trapezoidal_scan import TrapezoidalState, trapezoidal_scan
 from ..packing import without_padding
 from ..scans import Grid, Scan
+from .call import check_call
 from .gated_norm import GatedRMSNorm
 from .path_mixer import PathMixer
 from .running_angle import running_angle, turn
@@ -180,6 +181,7 @@ class Mamba3(PathMixer):
         Raises:
             UserError: a grid of another length, a state for a scan that is not causal.
         """
+        check_call(self, x, grid, state, seq_idx)
         given = self.select(x, grid, state, seq_idx)
         before = None
         if state is not None:
@@ -210,6 +212,15 @@ class Mamba3(PathMixer):
         B, C = (turn(t, cos, sin, self.rotation).to(x.dtype) for t in (B, C))
         return Selection(
             self._inputs(read.x), read.log_decay, read.dt, read.trapezoid, B, C, order, last, causal, read.z, read.x
+        )
+
+    def state_shapes(self, batch: int) -> Mamba3State:
+        """The shapes of a state of so many sequences."""
+        return Mamba3State(
+            angle=(batch, self.nheads, self.angles),
+            ssm=(batch, self.nheads, self.headdim, self.d_state),
+            k=(batch, self.rank, self.nheads, self.d_state),
+            v=(batch, self.nheads, self.headdim),
         )
 
     def flops(self, grid: Grid | tuple[int, ...]) -> int:

@@ -20,6 +20,7 @@ from ..ops.selective_scan import selective_scan
 from ..ops.transforms import watched
 from ..packing import without_padding
 from ..scans import Grid, Scan
+from .call import check_call
 from .path_mixer import PathMixer
 
 # Of a state of which less than exp of this is left, nothing is: subnormal numbers make a matrix product 25 times as slow (Xeon).
@@ -112,6 +113,7 @@ class S4D(PathMixer):
         Raises:
             UserError: a grid of another length, a state for a scan that is not causal.
         """
+        check_call(self, x, grid, state, seq_idx)
         if seq_idx is not None and _one_sequence(seq_idx):
             seq_idx = None
         order, causal = self.order(x, grid, state, seq_idx)
@@ -127,6 +129,10 @@ class S4D(PathMixer):
         else:
             y, ssm = self._scan(x, z, order, seq_idx, before)
         return self.out_proj(y), S4DState(conv, ssm) if causal else None
+
+    def state_shapes(self, batch: int) -> S4DState:
+        """The shapes of a state of so many sequences."""
+        return S4DState((batch, self.d_inner, self.d_conv - 1), (batch, self.d_inner, self.d_state))
 
     def flops(self, grid: Grid | tuple[int, ...]) -> int:
         """Floating point operations of a forward pass over one sequence; a Fourier transform counts 5 n log2 n."""

@@ -45,12 +45,19 @@ def per_path(parameter: Tensor | None, paths: int, axes: int) -> Tensor | None:
     return parameter.expand(paths, *parameter.shape[1:]) if repeat else parameter
 
 
-def check_shape(name: str, tensor: Tensor | None, shape: tuple, integer: bool = False) -> None:
+def check_shape(
+    name: str,
+    tensor: Tensor | None,
+    shape: tuple,
+    integer: bool = False,
+    note: str = " (with the paths axis written out)",
+) -> None:
     """Raise a UserError unless the tensor is None or fits.
 
     Args:
         shape: a size an axis; a tuple of sizes where several are allowed, None where any is.
         integer: the tensor holds token or sequence numbers.
+        note: what the message says behind "wrong shape".
     """
     if tensor is None:
         return
@@ -61,7 +68,7 @@ def check_shape(name: str, tensor: Tensor | None, shape: tuple, integer: bool = 
     if not fits:
         sizes = ["any" if w is None else " or ".join(map(str, w)) if isinstance(w, tuple) else str(w) for w in shape]
         raise UserError(
-            f"{name} has the wrong shape (with the paths axis written out)", given=tuple(tensor.shape),
+            f"{name} has the wrong shape{note}", given=tuple(tensor.shape),
             allowed=f"({', '.join(sizes)})",
         )  # fmt: skip
     if integer and (tensor.is_floating_point() or tensor.is_complex()):
