@@ -36,7 +36,7 @@ class MHA(Attention):
             embed_dim, num_heads, num_heads_kv, head_dim, causal, rotary_emb_dim / size, rotary_emb_base, rotary_emb_interleaved,
             qkv_proj_bias, out_proj_bias, d_conv, mlp_dim=mlp_dim, softmax_scale=softmax_scale, device=device, dtype=dtype,
         )  # fmt: skip
-        self.layer_idx, self.d_conv = layer_idx, d_conv
+        self.layer_idx = layer_idx
 
     def forward(self, x: Tensor, inference_params=None) -> Tensor:
         """(batch, length, embed_dim) to the same; with inference_params it goes on from the cache, or begins one."""
@@ -62,9 +62,9 @@ class MHA(Attention):
 
     def allocate_inference_cache(self, batch_size: int, max_seqlen: int, dtype=None):
         """An empty cache for so many tokens."""
-        like = self.out_proj.weight
+        like = next(self.parameters(), torch.empty(0))
         kind = {"device": like.device, "dtype": dtype or like.dtype}
-        conv = None if self.conv1d is None else torch.zeros(batch_size, self.conv1d.out_channels, self.d_conv, **kind)
+        conv = None if self.conv1d is None else torch.zeros(batch_size, self._wide, self.d_conv, **kind)
         return torch.zeros(batch_size, max_seqlen, 2, self.num_heads_kv, self.head_dim, **kind), conv
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -10,7 +12,7 @@ from importlib.util import find_spec
 from types import ModuleType
 
 from .hf_models import MODELS, give_back, take, take_over
-from .loaded import rewire
+from .loaded import is_model, rewire, rewire_module
 from .names import MODULES, VERSIONS
 
 PACKAGES = tuple(VERSIONS)
@@ -61,8 +63,8 @@ class Finder(MetaPathFinder, Loader):
         self.packages: set[str] = set()
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
-        if fullname in MODELS and "mamba_ssm" in self.packages:
-            return _taken_after(PathFinder.find_spec(fullname, path, target))
+        if is_model(fullname) and self.packages:
+            return _taken_after(PathFinder.find_spec(fullname, path, target), self.packages)
         if fullname.split(".")[0] not in self.packages or fullname not in MODULES:
             return None
         inner = any(name.startswith(f"{fullname}.") for name in MODULES)
@@ -77,10 +79,10 @@ class Finder(MetaPathFinder, Loader):
 
 
 class Taking(Loader):
-    """Loads a model's module of transformers as its own loader does, then gives it this core's forwards."""
+    """Loads a model's module of transformers as its own loader does, then gives it this core's functions and forwards."""
 
-    def __init__(self, loader: Loader):
-        self.loader = loader
+    def __init__(self, loader: Loader, packages: Iterable[str]):
+        self.loader, self.packages = loader, packages
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
@@ -89,12 +91,17 @@ class Taking(Loader):
         # The module is to look as if its own loader had loaded it.
         module.__spec__.loader = module.__loader__ = self.loader
         self.loader.exec_module(module)
-        take(module)
+        if module.__name__ in MODELS and "mamba_ssm" in self.packages:
+            take(module)
+        with warnings.catch_warnings():
+            # A module of another release resolved the packages itself, just now.
+            warnings.simplefilter("ignore")
+            rewire_module(module, self.packages)
 
 
-def _taken_after(spec: ModuleSpec | None) -> ModuleSpec | None:
+def _taken_after(spec: ModuleSpec | None, packages: Iterable[str]) -> ModuleSpec | None:
     if spec is not None and spec.loader is not None:
-        spec.loader = Taking(spec.loader)
+        spec.loader = Taking(spec.loader, packages)
     return spec
 
 

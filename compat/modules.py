@@ -71,7 +71,7 @@ class Cached:
 
     def allocate_inference_cache(self, batch_size: int, max_seqlen: int | None = None, dtype=None, **_):
         """A layer's empty cache; its size does not depend on max_seqlen. float32, whatever dtype says: states drift in less."""
-        device = self.out_proj.weight.device
+        device = self.D.device
         return tuple(torch.zeros(batch_size, *shape, device=device) for shape in self.cache_shapes())
 
 
@@ -94,8 +94,7 @@ class ConvolvedCache(Cached):
             ssm.copy_(state.ssm)
 
     def cache_shapes(self) -> tuple[tuple[int, ...], ...]:
-        convolution = self.conv1d
-        return (convolution.out_channels, convolution.kernel_size[0]), self.state_shape()
+        return (self.convolved_channels(), self.d_conv), self.state_shape()
 
 
 class Mamba(ConvolvedCache, core_mamba.Mamba):
@@ -158,6 +157,9 @@ class Mamba(ConvolvedCache, core_mamba.Mamba):
         """What the convolution reads of one token, (batch, channels) of (batch, d_model)."""
         return self.in_proj(token)[..., : self.d_inner]
 
+    def convolved_channels(self) -> int:
+        return self.d_inner
+
     def state_shape(self) -> tuple[int, ...]:
         return self.d_inner, self.d_state
 
@@ -200,6 +202,9 @@ class Mamba2(ConvolvedCache, core_mamba2.Mamba2):
 
     def convolved(self, token: Tensor) -> Tensor:
         return self.in_proj(token)[..., 2 * self.d_mlp + self.d_ssm :][..., : self.d_xbc]
+
+    def convolved_channels(self) -> int:
+        return self.d_xbc
 
     def state_shape(self) -> tuple[int, ...]:
         return self.nheads, self.headdim, self.d_state

@@ -1,10 +1,12 @@
-"""The linear layer of mixers and heads: torch's, with a quicker way for the one row of decoding on a CPU."""
+"""The linear layer of mixers and heads: torch's, with a quicker way for the one row of decoding on a CPU; and which layers'
+weights may be read without calling them."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
-from .ops.linear import linear
+from .ops.linear import linear, stored_plainly
 
 
 class Linear(nn.Linear):
@@ -14,7 +16,26 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-def is_plain(layer: nn.Module) -> bool:
-    """Whether calling the layer is its product and nothing more, so that its weights may be used without calling it."""
-    hooked = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
-    return type(layer) in (Linear, nn.Linear) and not hooked
+LINEAR = (Linear, nn.Linear)
+CONVOLUTION = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def is_plain(layer: nn.Module, kinds: tuple[type[nn.Module], ...] = LINEAR) -> bool:
+    """Whether calling the layer is what its kind computes from its weights and nothing more, so that they may be read instead.
+
+    Not where something stands in its place (a LoRA wrapper, a quantised or parametrised layer, any subclass), where hooks of
+    any kind listen, or where its weight is another kind of tensor (sharded, quantised).
+    """
+    return type(layer) in kinds and stored_plainly(layer.weight) and is_bare(layer)
+
+
+def is_bare(module: nn.Module) -> bool:
+    """Whether calling the module is its class's forward and nothing more: no hook of its own or of all modules, no other forward."""
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+        or _has_any_global_hook()
+    )

@@ -38,7 +38,7 @@ class GatedMLP(nn.Module):
         check_activation(activation)
         wanted = 8 * d_model // 3 if d_hidden is None else d_hidden
         self.d_hidden = -(-wanted // multiple_of) * multiple_of
-        self.activation = activation
+        self.d_model, self.activation = d_model, activation
         self.fc1 = Linear(d_model, 2 * self.d_hidden, bias=bias, device=device, dtype=dtype)
         self.fc2 = Linear(self.d_hidden, d_model, bias=bias, device=device, dtype=dtype)
 
@@ -49,7 +49,7 @@ class GatedMLP(nn.Module):
 
     def flops(self, length: int) -> int:
         """Floating point operations of a forward pass over so many tokens."""
-        return 2 * length * (self.fc1.weight.numel() + self.fc2.weight.numel())
+        return 2 * length * 3 * self.d_model * self.d_hidden
 
 
 def check_activation(name: str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import UserError
+from .linear import is_plain
 from .mlp import ACTIVATIONS, check_activation
 
 SCORES = ("softmax", "sigmoid")
@@ -90,7 +91,7 @@ class MixtureOfExperts(nn.Module):
         tokens = x.transpose(0, 1).flatten(0, 1)  # by position, then by sample: earlier positions choose first
         kind = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
-            logits = F.linear(tokens.to(kind), self.router.weight.to(kind))
+            logits = self._logits(tokens, kind)
         scores = logits.softmax(-1) if self.scores == "softmax" else logits.sigmoid()
         weight, expert = scores.topk(self.top_k, -1)
         if self.normalise:
@@ -110,10 +111,16 @@ class MixtureOfExperts(nn.Module):
     def flops(self, length: int) -> int:
         """Floating point operations of a forward pass over so many tokens, none of them dropped."""
         expert = self.fc1[0].numel() + self.fc2[0].numel()
-        return 2 * length * (self.router.weight.numel() + self.top_k * expert)
+        return 2 * length * (self.num_experts * self.fc1.shape[-1] + self.top_k * expert)
 
     def extra_repr(self) -> str:
         return f"experts={self.num_experts}, top_k={self.top_k}, capacity_factor={self.capacity_factor}, gated={self.gated}"
+
+    def _logits(self, tokens: Tensor, kind: torch.dtype) -> Tensor:
+        if is_plain(self.router) and self.router.bias is None:
+            return F.linear(tokens.to(kind), self.router.weight.to(kind))
+        kept = next(self.router.parameters(), None)
+        return self.router(tokens.to(kind if kept is None else kept.dtype)).to(kind)
 
     def _balance(self, scores: Tensor, expert: Tensor, real: Tensor | None) -> Tensor:
         chosen = F.one_hot(expert, self.num_experts).sum(1).to(scores.dtype) / self.top_k

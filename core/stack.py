@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .errors import UserError, closest
+from .linear import is_bare, is_plain
 from .ops.one_token import few_rows_at_once
 from .packing import without_padding
 
@@ -141,12 +142,13 @@ def _only_mixes(layer: nn.Module, kind: type, dtype: torch.dtype) -> bool:
         return False
     norm, mixer = layer.norm, layer.mixer
     return (
-        type(norm) is nn.RMSNorm
+        is_plain(norm, (nn.RMSNorm,))
         and type(mixer) is kind
-        and norm.weight is not None
         and norm.eps is not None
         and (layer.residual_in_fp32 or dtype == torch.float32)
-        and not any(m._forward_hooks or m._forward_pre_hooks for m in (layer, norm, mixer))
+        and is_bare(layer)
+        and is_bare(mixer)
+        and is_bare(layer.drop_path)
     )
 
 
@@ -159,4 +161,6 @@ def final_norm(result: StackResult, norm: nn.Module, drop_path: nn.Module | None
 def normalised(norm: nn.Module, x: Tensor) -> Tensor:
     """norm(x), computed in the norm's own dtype; an Identity in a norm's place changes nothing."""
     weight = getattr(norm, "weight", None)
+    if not isinstance(weight, Tensor):
+        weight = next(norm.parameters(), None)  # of what something stands around
     return norm(x if weight is None else x.to(weight.dtype))

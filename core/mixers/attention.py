@@ -15,10 +15,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import UserError
 from ..linear import Linear
-from ..ops.causal_conv1d import causal_conv1d
 from ..ops.transforms import transformed, watched
 from ..packing import PADDING, has_padding, places, runs, skip_padding, without_padding
 from .call import check_call
+from .path_layers import convolved
 from .rotary import rotate
 
 
@@ -112,7 +112,8 @@ class Attention(nn.Module):
         if d_conv and not causal:
             raise UserError("the convolution is causal", given=f"causal=False, d_conv={d_conv}", allowed="d_conv=0")
         factory = {"device": device, "dtype": dtype}
-        wide, self.mlp_dim = (num_heads + 2 * self.num_heads_kv) * self.head_dim, -(-mlp_dim // 256) * 256
+        self.mlp_dim, self.d_conv = -(-mlp_dim // 256) * 256, d_conv
+        self._wide = wide = (num_heads + 2 * self.num_heads_kv) * self.head_dim
         self.in_proj = Linear(d_model, wide + self.mlp_dim, bias=qkv_bias, **factory)
         self.conv1d = nn.Conv1d(wide, wide, d_conv, groups=wide, bias=conv_bias, **factory) if d_conv else None
         self.out_proj = Linear(num_heads * self.head_dim + self.mlp_dim // 2, d_model, bias=out_bias, **factory)
@@ -154,7 +155,7 @@ class Attention(nn.Module):
         """What the softmax is taken of for these tokens; arguments as of forward."""
         if state is not None and not self.causal:
             raise UserError("only causal attention can go on from a state", given="causal=False", allowed="causal=True")
-        qkv, beside = self.in_proj(without_padding(x, seq_idx)).split([self.in_proj.out_features - self.mlp_dim, self.mlp_dim], -1)
+        qkv, beside = self.in_proj(without_padding(x, seq_idx)).split([self._wide, self.mlp_dim], -1)
         qkv, conv = self._convolve(qkv, state, seq_idx)
         sizes = [self.num_heads, self.num_heads_kv, self.num_heads_kv]
         query, key, value = qkv.unflatten(-1, (-1, self.head_dim)).split(sizes, 2)
@@ -174,16 +175,16 @@ class Attention(nn.Module):
     def state_shapes(self, batch: int) -> AttentionState:
         """The shapes of a state of so many sequences, of any length."""
         heads = (batch, None, self.num_heads_kv, self.head_dim)
-        taps = () if self.conv1d is None else (batch, self.conv1d.out_channels, self.conv1d.kernel_size[0] - 1)
+        taps = (batch, self._wide, self.d_conv - 1) if self.d_conv else ()
         return AttentionState(heads, heads, (batch, None), taps)
 
     def flops(self, grid) -> int:
         """Floating point operations of a forward pass over one sequence of a grid's tokens (or of so many)."""
         length = grid if isinstance(grid, int) else getattr(grid, "length", None) or torch.Size(grid).numel()
-        projected = length * self.d_model * (self.in_proj.out_features + self.out_proj.in_features)
+        outer = self._wide + self.mlp_dim + self.num_heads * self.head_dim + self.mlp_dim // 2
         pairs = length * (length + 1) // 2 if self.causal else length * length
-        taps = 0 if self.conv1d is None else length * self.conv1d.out_channels * self.conv1d.kernel_size[0]
-        return 2 * (projected + taps + 2 * pairs * self.num_heads * self.head_dim)
+        taps = length * self._wide * self.d_conv
+        return 2 * (length * self.d_model * outer + taps + 2 * pairs * self.num_heads * self.head_dim)
 
     def extra_repr(self) -> str:
         return f"heads={self.num_heads}, kv={self.num_heads_kv}, causal={self.causal}, rotary={self.rotary_size}"
@@ -228,8 +229,7 @@ class Attention(nn.Module):
             return qkv, None
         order = skip_padding(None, seq_idx) if seq_idx is not None and has_padding(seq_idx) else None
         before = None if state is None else state.conv
-        weight = self.conv1d.weight.squeeze(1)
-        return causal_conv1d(qkv, weight, self.conv1d.bias, None, order, seq_idx, before, True, self.backend)
+        return convolved([self.conv1d], qkv, self.d_conv, None, order, seq_idx, before, self.backend)
 
 
 def several(sequence: Tensor | None, length: int) -> bool:

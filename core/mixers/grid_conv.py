@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .extra_tokens import with_extra, without_extra
@@ -30,4 +30,20 @@ def grid_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sizes: tuple[int, 
     centre = weight.flatten(1)[:, weight[0].numel() // 2]
     others = x[:, list(extra)] * centre
     others = others if bias is None else others + bias
+    return with_extra(tokens, others.to(tokens.dtype), extra)
+
+
+def grid_conv_called(x: Tensor, layer: nn.Module, width: int, sizes: tuple[int, ...], extra: tuple[int, ...]) -> Tensor:
+    """grid_conv by calling a convolution without padding of its own: on the padded grid, and on each token outside alone.
+
+    Args:
+        width: of the kernel along each axis.
+    """
+    around = [width // 2] * (2 * len(sizes))
+    image = without_extra(x, extra).unflatten(1, sizes).movedim(-1, 1)
+    tokens = layer(F.pad(image, around)).movedim(1, -1).flatten(1, -2).to(x.dtype)
+    if not extra:
+        return tokens
+    alone = x[:, list(extra)].flatten(0, 1)[(..., *[None] * len(sizes))]
+    others = layer(F.pad(alone, around)).flatten(1).unflatten(0, (x.shape[0], -1))
     return with_extra(tokens, others.to(tokens.dtype), extra)

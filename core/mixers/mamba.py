@@ -17,15 +17,13 @@ from torch.nn import functional as F
 from ..errors import UserError, closest
 from ..initialisation import init_step_bias, init_step_projection, log_decay
 from ..linear import Linear
-from ..ops.causal_conv1d import causal_conv1d
-from ..ops.linear import linear
 from ..ops.selective_scan import selective_scan
 from ..packing import has_padding, skip_padding, without_padding
 from ..scans import Grid, Scan
 from ..scans import get as get_scan
 from . import mamba_steps
 from .call import check_call
-from .grid_conv import grid_conv
+from .path_layers import convolved, convolved_on_grid, normed, product
 from .path_parameters import check_path_parameters
 from .walk import Shares, Walk, Walks, sizes_of
 
@@ -52,12 +50,12 @@ class MambaState(NamedTuple):
 class Selection(NamedTuple):
     """What a mixer gives to selective_scan.
 
-    tensors: x, delta (before bias and softplus), A, B, C, D, z, shaped as there. delta_bias: ([paths,] channels).
-    order: as there. conv: the convolution's part of the state to continue from.
+    tensors: x, delta (before bias and softplus), A, B, C, D, z, shaped as there. delta_bias: ([paths,] channels); None: delta
+    has it already. order: as there. conv: the convolution's part of the state to continue from.
     """
 
     tensors: tuple[Tensor | None, ...]
-    delta_bias: Tensor
+    delta_bias: Tensor | None
     order: Tensor | None
     conv: Tensor | None
 
@@ -214,9 +212,8 @@ class Mamba(nn.Module):
             order, raster = skip_padding(order, seq_idx), skip_padding(None, seq_idx)
         x, z = self._project_in(without_padding(x, seq_idx))
         x, conv = self._convolve(x, raster if self.parameters_per_path == "decay" else order, grid, state, seq_idx)
-        delta, B, C = self._project(x)
-        tensors = (x, delta, self._decay(), B, C, self._weight("D"), z)
-        return Selection(tensors, self._weight("dt_proj", "bias"), order, conv)
+        delta, B, C, bias = self._project(x)
+        return Selection((x, delta, self._decay(), B, C, self._skip(), z), bias, order, conv)
 
     def state_shapes(self, batch: int) -> MambaState:
         """The shapes of a state of so many sequences."""
@@ -237,7 +234,7 @@ class Mamba(nn.Module):
         projected = visits if each else length
         convolved = projected if self.conv == "path" else length
         taps = self.d_conv ** (self.axes if self.conv == "grid" else 1)
-        outer = length * self.d_model * (self.in_proj.out_features + inner)
+        outer = length * self.d_model * inner * (3 if self.gate else 2)
         step = projected * inner * (self.dt_rank + 2 * self.d_state + self.dt_rank)
         return 2 * (outer + step + convolved * inner * taps) + 9 * visits * inner * self.d_state
 
@@ -247,34 +244,30 @@ class Mamba(nn.Module):
     def _convolve(self, x, order, grid, state, seq_idx) -> tuple[Tensor, Tensor | None]:
         if self.conv == "none":
             return F.silu(x), None
-        weight, bias = self._weight(self._conv_name), self._weight(self._conv_name, "bias")
+        layers = self._layers(self._conv_name, self._conv_ends)
         if self.conv == "grid":
-            return F.silu(grid_conv(x, weight, bias, *sizes_of(grid, x.shape[1]))), None
+            return F.silu(convolved_on_grid(layers[0], x, self.d_conv, *sizes_of(grid, x.shape[1]))), None
         before = None if state is None else state.conv
-        return causal_conv1d(x, weight.squeeze(-2), bias, "silu", order, seq_idx, before, True, self.backend)
+        return convolved(layers, x, self.d_conv, "silu", order, seq_idx, before, self.backend)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """delta before its bias, B and C of every path from (batch, [paths,] length, channels); B and C are views."""
-        weight, step_weight = self._weight("x_proj"), self._weight("dt_proj")
-        if weight.dim() == 2:
-            both = linear(x, weight)
-        elif x.dim() == 3:
-            both = F.linear(x, weight.flatten(0, 1)).unflatten(-1, weight.shape[:2]).transpose(1, 2)
-        else:
-            both = _linear_per_path(x, weight)
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """delta, B and C of every path from (batch, [paths,] length, channels), and the bias that delta still lacks.
+
+        B and C are views.
+        """
+        both, bias = product(self._layers("x_proj"), x)
+        if bias is not None:
+            both = both + (bias if bias.dim() == 1 else bias[:, None])
         step, B, C = both.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         if self.norms != "none":
             step, B, C = (self._normed(t, name) for t, name in zip((step, B, C), NORMED, strict=True))
-        if step_weight.dim() == 2:
-            return linear(step, step_weight), B, C
-        return _linear_per_path(step, step_weight), B, C
+        delta, bias = product(self._layers("dt_proj"), step)
+        return delta, B, C, bias
 
     def _normed(self, t: Tensor, name: str) -> Tensor:
-        t = F.rms_norm(t, t.shape[-1:], eps=self.norm_eps)
         if self.norms == "weightless":
-            return t
-        weight = self._weight(f"{name}_layernorm")
-        return t * (weight if weight.dim() == 1 else weight[:, None])
+            return F.rms_norm(t, t.shape[-1:], eps=self.norm_eps)
+        return normed(self._layers(f"{name}_layernorm"), t, self.norm_eps)
 
     def _project_in(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         x = self.in_proj(x)
@@ -288,11 +281,10 @@ class Mamba(nn.Module):
         x = x.index_select(1, shares.tokens.flatten()).unflatten(1, shares.tokens.shape)
         if self.conv == "path":
             x, _ = self._convolve(x, None, None, None, None)
-        delta, B, C = self._project(x)
+        delta, B, C, bias = self._project(x)
         y = selective_scan(
-            x, delta, self._decay(), B, C, self._weight("D"), None, self._weight("dt_proj", "bias"), True,
-            merge="none", backend=self.backend,
-        )  # fmt: skip
+            x, delta, self._decay(), B, C, self._skip(), None, bias, True, merge="none", backend=self.backend
+        )
         y = y.flatten(1, 2)
         tokens = y.index_select(1, shares.slot)
         if shares.met is not None:
@@ -334,14 +326,13 @@ class Mamba(nn.Module):
         log = logs[0] if len(logs) == 1 else torch.stack(logs)
         return -torch.exp(log if log.dtype == torch.float64 else log.float())
 
-    def _weight(self, name: str, kind: str = "weight") -> Tensor | None:
-        """A parameter of the one set there is, or those of the paths stacked: ([paths,] ...)."""
-        if name == "D":
-            parts = [getattr(self, name + end) for end in self._ends]
-        else:
-            ends = self._conv_ends if name == self._conv_name else self._ends
-            parts = [getattr(getattr(self, name + end), kind) for end in ends]
-        return parts[0] if len(parts) == 1 or parts[0] is None else torch.stack(parts)
+    def _skip(self) -> Tensor:
+        parts = [getattr(self, f"D{end}") for end in self._ends]
+        return parts[0] if len(parts) == 1 else torch.stack(parts)
+
+    def _layers(self, name: str, ends: Sequence[str] | None = None) -> list[nn.Module]:
+        """The one layer of that name, or those of the paths."""
+        return [getattr(self, name + end) for end in (self._ends if ends is None else ends)]
 
     def _add_decays_and_skips(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
         kept = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
@@ -363,13 +354,6 @@ class Mamba(nn.Module):
         if strict:
             check_path_parameters(self, state_dict)
         return super().load_state_dict(state_dict, strict, assign)
-
-
-def _linear_per_path(x: Tensor, weight: Tensor) -> Tensor:
-    """(batch, paths, length, inputs) times (paths, outputs, inputs): no copy where the paths lie outermost in memory."""
-    rows = x.transpose(0, 1)
-    y = torch.bmm(rows.flatten(1, 2), weight.transpose(1, 2))
-    return y.unflatten(1, rows.shape[1:3]).transpose(0, 1)
 
 
 def _suffixes(paths: int) -> list[str]:

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from ..errors import UserError
 from ..initialisation import init_step_bias
 from ..linear import Linear
-from ..ops.causal_conv1d import causal_conv1d
 from ..ops.state_space_duality import state_space_duality
 from ..packing import without_padding
 from ..scans import Grid, Scan
 from . import mamba2_steps
 from .call import check_call
 from .gated_norm import GatedRMSNorm
+from .path_layers import convolved
 from .path_mixer import PathMixer
 
 
@@ -122,7 +122,8 @@ class Mamba2(PathMixer):
         self.d_xbc = self.d_ssm + 2 * ngroups * d_state
 
         factory = {"device": device, "dtype": dtype}
-        self.in_proj = Linear(d_model, 2 * self.d_mlp + self.d_ssm + self.d_xbc + self.nheads, bias=bias, **factory)
+        self._sizes = [self.d_mlp, self.d_mlp, self.d_ssm, self.d_xbc, self.nheads]
+        self.in_proj = Linear(d_model, sum(self._sizes), bias=bias, **factory)
         self.conv1d = nn.Conv1d(self.d_xbc, self.d_xbc, d_conv, groups=self.d_xbc, bias=conv_bias, **factory)
         if conv_init is not None:
             nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
@@ -182,12 +183,9 @@ class Mamba2(PathMixer):
     ) -> Selection:
         """What the scan is given for these tokens; arguments as of forward."""
         order, causal = self.order(x, grid, state, seq_idx)
-        sizes = [self.d_mlp, self.d_mlp, self.d_ssm, self.d_xbc, self.nheads]
-        beside_gate, beside, z, xbc, dt = self.in_proj(without_padding(x, seq_idx)).split(sizes, -1)
-        xbc, conv = causal_conv1d(
-            xbc, self.conv1d.weight.squeeze(1), self.conv1d.bias, "silu", order, seq_idx,
-            None if state is None else state.conv, True, self.backend,
-        )  # fmt: skip
+        beside_gate, beside, z, xbc, dt = self.in_proj(without_padding(x, seq_idx)).split(self._sizes, -1)
+        before = None if state is None else state.conv
+        xbc, conv = convolved([self.conv1d], xbc, self.d_conv, "silu", order, seq_idx, before, self.backend)
         inner, B, C = xbc.split([self.d_ssm, *[self.ngroups * self.d_state] * 2], -1)
         B, C = (t.unflatten(-1, (self.ngroups, self.d_state)) for t in (B, C))
         inner = inner.unflatten(-1, (self.nheads, self.headdim))
@@ -206,7 +204,7 @@ class Mamba2(PathMixer):
     def flops(self, grid: Grid | tuple[int, ...]) -> int:
         """Floating point operations of a forward pass over one sequence; a scan counts 7 a step, channel and state."""
         length, visits = self._visits(grid)
-        outer = length * self.d_model * (self.in_proj.out_features + self.d_inner)
+        outer = length * self.d_model * (sum(self._sizes) + self.d_inner)
         return 2 * outer + 2 * visits * self.d_xbc * self.d_conv + 7 * visits * self.d_ssm * self.d_state
 
     def _finish(self, y: Tensor, z: Tensor, beside: Tensor, beside_gate: Tensor) -> Tensor:

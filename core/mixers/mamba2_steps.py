@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..linear import is_plain
+from ..linear import CONVOLUTION, is_plain
 from ..ops.mamba2_step import Mamba2Weights, mamba2_step, mamba2_steps
 from ..ops.one_token import few_rows_at_once
+from .gated_norm import GatedRMSNorm
 
 if TYPE_CHECKING:
     from .mamba2 import Mamba2, Mamba2State
@@ -36,9 +37,9 @@ def step_through(mixers: Sequence[Mamba2], hidden: Tensor, norms: Sequence[tuple
 def _weights(mixer: Mamba2) -> Mamba2Weights | None:
     """The parameters of a mixer of one path in raster order; None where it is another, or its parts do more than compute."""
     m, in_proj, out_proj, conv, norm = mixer, mixer.in_proj, mixer.out_proj, mixer.conv1d, mixer.norm
-    if not (m.one_raster_path and is_plain(in_proj) and is_plain(out_proj)) or m.d_mlp:
+    if not (m.one_raster_path and is_plain(in_proj) and is_plain(out_proj) and is_plain(conv, CONVOLUTION)) or m.d_mlp:
         return None
-    if norm is not None and (norm._forward_hooks or norm._forward_pre_hooks):
+    if norm is not None and not is_plain(norm, (GatedRMSNorm,)):
         return None
     normed = (1, False, 1e-5) if norm is None else (norm.groups, norm.norm_before_gate, norm.eps)
     return Mamba2Weights(

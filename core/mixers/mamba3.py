@@ -226,7 +226,7 @@ class Mamba3(PathMixer):
     def flops(self, grid: Grid | tuple[int, ...]) -> int:
         """Floating point operations of a forward pass over one sequence; a scan counts 7 a step, row, channel and state."""
         length, visits = self._visits(grid)
-        outer = length * self.d_model * (self.in_proj.out_features + self.d_inner)
+        outer = length * self.d_model * (sum(self._sizes) + self.d_inner)
         return 2 * outer + 7 * visits * self.rank * self.d_inner * self.d_state
 
     def _read(self, x: Tensor) -> Reading:
@@ -265,7 +265,7 @@ class Mamba3(PathMixer):
 
     def _finish(self, y: Tensor, z: Tensor) -> Tensor:
         """Gate and, in MIMO, merge the rows of (batch, [paths,] length, rank, heads, headdim): (..., d_inner)."""
-        z = z[:, :, None]
+        kind, z = z.dtype, z[:, :, None]
         if self.is_mimo:
             z = z * self.mimo_z.transpose(0, 1)
         if self.merge == "none":
@@ -278,7 +278,7 @@ class Mamba3(PathMixer):
             y = (y * self.mimo_o.transpose(0, 1)).sum(-3)
         else:
             y = y.squeeze(-3)
-        return y.flatten(-2).to(self.out_proj.weight.dtype)
+        return y.flatten(-2).to(kind)
 
     def _check_options(self, rope_fraction: float) -> None:
         for option, value in (("A_activation", self.A_activation), ("rotation", self.rotation)):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..linear import is_plain
+from ..linear import CONVOLUTION, is_plain
 from ..ops.mamba_step import MambaWeights, mamba_step, mamba_steps
 from ..ops.one_token import few_rows_at_once
 
@@ -40,10 +40,16 @@ def _weights(mixer: Mamba) -> MambaWeights | None:
         return None
     end = m._ends[0]
     conv, x_proj, dt_proj = (getattr(m, name + end) for name in ("conv1d", "x_proj", "dt_proj"))
+    if not (is_plain(conv, CONVOLUTION) and is_plain(x_proj) and is_plain(dt_proj) and x_proj.bias is None):
+        return None
     norms = None
     if m.norms != "none":
-        named = [f"{name}_layernorm{end}" for name in ("dt", "b", "c")]
-        norms = (None,) * 3 if m.norms == "weightless" else tuple(getattr(m, name).weight for name in named)
+        norms = (None,) * 3
+    if m.norms == "learned":
+        layers = [getattr(m, f"{name}_layernorm{end}") for name in ("dt", "b", "c")]
+        if not all(is_plain(layer, (nn.RMSNorm,)) for layer in layers):
+            return None
+        norms = tuple(layer.weight for layer in layers)
     return MambaWeights(
         in_proj.weight, in_proj.bias, conv.weight, conv.bias, x_proj.weight, dt_proj.weight, dt_proj.bias,
         getattr(m, f"A{m._decay_ends[0]}_log"), getattr(m, f"D{end}"), out_proj.weight, out_proj.bias, norms, m.norm_eps,

@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from ..initialisation import init_step_bias, log_decay
 from ..linear import Linear
-from ..ops.causal_conv1d import causal_conv1d
 from ..ops.selective_scan import selective_scan
 from ..ops.transforms import watched
 from ..packing import without_padding
 from ..scans import Grid, Scan
 from .call import check_call
+from .path_layers import convolved
 from .path_mixer import PathMixer
 
 # Of a state of which less than exp of this is left, nothing is: subnormal numbers make a matrix product 25 times as slow (Xeon).
@@ -118,11 +118,8 @@ class S4D(PathMixer):
             seq_idx = None
         order, causal = self.order(x, grid, state, seq_idx)
         x, z = self.in_proj(without_padding(x, seq_idx)).chunk(2, -1)
-        x, conv = causal_conv1d(
-            x, self.conv1d.weight.squeeze(1), self.conv1d.bias, "silu", order, seq_idx,
-            None if state is None else state.conv, True, self.backend,
-        )  # fmt: skip
-        before = None if state is None else state.ssm
+        conv, before = (None, None) if state is None else state
+        x, conv = convolved([self.conv1d], x, self.d_conv, "silu", order, seq_idx, conv, self.backend)
         if order is None and seq_idx is None and x.shape[1] > 1 and x.numel():
             y, ssm = self._convolve(x, before)
             y = y * F.silu(z)
@@ -137,7 +134,7 @@ class S4D(PathMixer):
     def flops(self, grid: Grid | tuple[int, ...]) -> int:
         """Floating point operations of a forward pass over one sequence; a Fourier transform counts 5 n log2 n."""
         length, visits = self._visits(grid)
-        outer = 2 * length * self.d_model * (self.in_proj.out_features + self.d_inner)
+        outer = 2 * length * self.d_model * 3 * self.d_inner
         if self.paths > 1:
             return outer + visits * self.d_inner * (2 * self.d_conv + 9 * self.d_state)
         transform = 5 * 2 * length * math.log2(2 * length)

@@ -10,6 +10,7 @@ from importlib import import_module
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn import functional as F
 
 from ..one_token import MOST_ROWS, at_once
@@ -42,8 +43,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
+def stored_plainly(weight: Tensor) -> bool:
+    """Whether its data is its numbers: not sharded, not quantised, no other subclass of a tensor."""
+    return type(weight) is Parameter or type(weight) is Tensor or torch.compiler.is_compiling()
+
+
 def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    fits = weight.dim() == 2 and x.shape[-1] == weight.shape[1] and weight.is_contiguous()
+    fits = stored_plainly(weight) and weight.dim() == 2 and x.shape[-1] == weight.shape[1] and weight.is_contiguous()
     return fits and (bias is None or (bias.dtype == x.dtype and bias.is_contiguous()))
 
 
