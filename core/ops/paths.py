@@ -52,7 +52,7 @@ def onto_tokens(values: Tensor, token: Tensor, visited: Tensor, length: int) -> 
 
 
 class Paths:
-    """The paths of one call, folded into the batch, for operators that are told dense sequences.
+    """The paths of one call, folded into the batch (path after path), for operators that are told dense sequences.
 
     Gradients are summed path by path in a fixed order, so that they repeat bit for bit on every device.
 
@@ -62,8 +62,8 @@ class Paths:
 
     Attributes:
         steps: steps of each path.
-        visited: (batch * paths, steps) bool, False after the end of a short path; None: everywhere.
-        restart: (batch * paths, steps) bool, where a new sequence begins; None: nowhere.
+        visited: (paths * batch, steps) bool, False after the end of a short path; None: everywhere.
+        restart: (paths * batch, steps) bool, where a new sequence begins; None: nowhere.
 
     Raises:
         UserError: an order on the CPU that leaves the tokens or visits one twice.
@@ -80,51 +80,65 @@ class Paths:
         self.restart = None
         if seq_idx is not None:
             token, visited = token_of_step(order, batch, paths, length, device)
-            self.restart = restart_of_step(seq_idx, token, visited).flatten(0, 1)
+            self.restart = fold(restart_of_step(seq_idx, token, visited))
 
     def _read_order(self, order: Tensor) -> None:
         if order.device.type == "cpu" and not watched():
             self.complete = bool(visits(order, self.length, self.paths).all())
         order = order.long().expand(self.batch, -1, -1)
         visited = (order >= 0) & (order < self.length)
-        self.visited = visited.flatten(0, 1)
+        self.visited = fold(visited)
         self.token = order.where(visited, 0)
         step = torch.arange(self.steps, device=order.device).expand_as(order)
         of_token = step.new_full((self.batch, self.paths, self.length + 1), -1)
-        self.step_of_token = of_token.scatter(2, order.where(visited, self.length), step)[..., : self.length]
+        self.step_of_token = fold(of_token.scatter(2, order.where(visited, self.length), step)[..., : self.length])
 
     def visit(self, values: Tensor) -> Tensor:
-        """(batch, paths or 1, length, ...) in visiting order: (batch * paths, steps, ...); zero after a path's end."""
+        """(batch, paths or 1, length, ...) in visiting order: (paths * batch, steps, ...); zero after a path's end."""
         if self.order is None:
-            return values.expand(-1, self.paths, *(-1,) * (values.dim() - 2)).flatten(0, 1)
+            return fold(values.expand(-1, self.paths, *(-1,) * (values.dim() - 2)))
         sample = self.length * torch.arange(self.batch, device=values.device)[:, None]
         taken = []
         for path in range(self.paths):
             rows = values[:, min(path, values.shape[1] - 1)].flatten(0, 1)
             taken.append(rows.index_select(0, (self.token[:, path] + sample).flatten()))
         taken = [rows.unflatten(0, (self.batch, self.steps)) for rows in taken]
-        taken = taken[0] if self.paths == 1 else torch.stack(taken, 1).flatten(0, 1)
+        taken = taken[0] if self.paths == 1 else torch.cat(taken)
         if self.complete:
             return taken
         return taken.masked_fill(~self.visited.reshape(*self.visited.shape, *(1,) * (taken.dim() - 2)), 0)
 
     def merge(self, values: Tensor, how: str) -> Tensor:
-        """(batch * paths, steps, ...) put back at the tokens and merged: (batch, [paths,] length, ...).
+        """(paths * batch, steps, ...) put back at the tokens and merged: (batch, [paths,] length, ...).
 
         Args:
             how: "sum", "mean" or "none".
         """
         inner = values.shape[2:]
         if self.order is not None:
-            start = self.steps * torch.arange(self.batch * self.paths, device=values.device)[:, None]
-            step = self.step_of_token.flatten(0, 1)
+            start = self.steps * torch.arange(self.paths * self.batch, device=values.device)[:, None]
+            step = self.step_of_token
             values = values.flatten(0, 1).index_select(0, (step.clamp_min(0) + start).flatten())
-            values = values.unflatten(0, (self.batch * self.paths, self.length))
+            values = values.unflatten(0, (self.paths * self.batch, self.length))
             if not self.complete:
                 values = values.masked_fill((step < 0).reshape(*step.shape, *(1,) * len(inner)), 0)
-        values = values.unflatten(0, (self.batch, self.paths))
+        values = values.unflatten(0, (self.paths, self.batch))
         if how == "none":
-            return values
+            return values.transpose(0, 1)
         if self.paths == 1:
-            return values[:, 0]
-        return values.sum(1) if how == "sum" else values.mean(1)
+            return values[0]
+        return values.sum(0) if how == "sum" else values.mean(0)
+
+
+def fold(values: Tensor) -> Tensor:
+    """(batch, paths, ...) as (paths * batch, ...), path after path.
+
+    Path after path is what cat makes. Of (batch, paths) joined, PyTorch compares the strides, which a graph for any size takes
+    for a limit of its sizes.
+    """
+    return values.squeeze(1) if values.shape[1] == 1 else torch.cat(values.unbind(1))
+
+
+def unfold(values: Tensor, paths: int) -> Tensor:
+    """(paths * batch, ...) as (batch, paths, ...)."""
+    return values.unflatten(0, (paths, values.shape[0] // paths)).transpose(0, 1)

@@ -120,7 +120,9 @@ class _Tie:
         def gradients(grad_out, grad_state, *tensors):
             values, pull = torch.func.vjp(outputs, *tensors)
             grads = (grad_out, grad_state)
-            return pull(tuple(torch.zeros_like(v) if g is None else g.to(v.dtype) for v, g in zip(values, grads, strict=True)))
+            return pull(
+                tuple(torch.zeros_like(v) if g is None else g.to(v.dtype) for v, g in zip(values, grads, strict=True))
+            )
 
         return gradients
 
@@ -139,7 +141,9 @@ def _one_by_one(operator: CustomOpDef) -> Callable:
 
     def rule(info, in_dims, *arguments):
         calls = [
-            operator(*(a if axis is None else a.select(axis, entry) for a, axis in zip(arguments, in_dims, strict=True)))
+            operator(
+                *(a if axis is None else a.select(axis, entry) for a, axis in zip(arguments, in_dims, strict=True))
+            )
             for entry in range(info.batch_size)
         ]
         stacked = type(calls[0])(torch.stack(outputs) for outputs in zip(*calls, strict=True))

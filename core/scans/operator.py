@@ -14,9 +14,7 @@ from .scan import Scan
 
 
 @torch.library.custom_op("polymamba::scan_order", mutates_args=())
-def scan_order(
-    scan: str, paths: int, sizes: Sequence[int], extra: Sequence[int], device: torch.device
-) -> Tensor:
+def scan_order(scan: str, paths: int, sizes: Sequence[int], extra: Sequence[int], device: torch.device) -> Tensor:
     """The token visited at each step, (paths, most steps) int32, -1 behind the end of a path.
 
     Args:

@@ -81,7 +81,10 @@ def _(
 
 
 register(
-    _forward, _backward, selective_scan_reference, ("x", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
+    _forward,
+    _backward,
+    selective_scan_reference,
+    ("x", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state"),
 )
 
 

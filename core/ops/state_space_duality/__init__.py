@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ...errors import UserError
 from ..arguments import check_shape, count_paths, per_path, with_paths
 from ..backends import resolve
-from ..paths import Paths
+from ..paths import Paths, fold, unfold
 from .reference import state_space_duality_reference
 from .registration import state_space_duality_op
 
@@ -105,20 +105,20 @@ def _scan(
     if not dt_softplus or tuple(dt_limit) != (0.0, math.inf):
         step = step.clamp(*dt_limit)
     step = way.visit(step)
-    log_decay = (step.unflatten(0, (batch, paths)) * A.float()[None, :, None]).flatten(0, 1)
-    state = None if initial_state is None else initial_state.flatten(0, 1)
+    log_decay = step * A.float().repeat_interleave(batch, 0)[:, None]
+    state = None if initial_state is None else fold(initial_state)
     u = way.visit(x)
     y, final_state = state_space_duality_op(
         u, log_decay, step, None, way.visit(B), way.visit(C), way.restart, state, 1, backend
     )
     if D is not None:
-        skip = D[0] if paths == 1 else D.expand(batch, -1, -1, -1).flatten(0, 1)[:, None]
+        skip = D[0] if paths == 1 else D.repeat_interleave(batch, 0)[:, None]
         y = torch.addcmul(y, u, skip.to(y.dtype))
     out = way.merge(y, merge)
     if z is not None:
         gate = F.silu(z)
         out = (out * (gate[:, None] if merge == "none" else gate)).to(x.dtype)
-    return out, final_state.unflatten(0, (batch, paths))
+    return out, unfold(final_state, paths)
 
 
 def _skip(D: Tensor | None, paths: int, x: Tensor) -> Tensor | None:

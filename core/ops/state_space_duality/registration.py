@@ -80,9 +80,7 @@ def _(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initi
     return [t.new_empty(t.shape) for t in given if t is not None]
 
 
-register(
-    _forward, _backward, dense_reference, ("x", "log_decay", "weight", "own_weight", "B", "C", "initial_state")
-)
+register(_forward, _backward, dense_reference, ("x", "log_decay", "weight", "own_weight", "B", "C", "initial_state"))
 
 
 def state_space_duality_op(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ...errors import UserError
 from ..arguments import check_shape, count_paths, per_path, with_paths
 from ..backends import resolve
-from ..paths import Paths
+from ..paths import Paths, fold, unfold
 from ..state_space_duality.registration import state_space_duality_op
 from .reference import trapezoidal_scan_reference
 
@@ -107,8 +107,8 @@ def _scan(paths, x, log_decay, dt, trapezoid, B, C, D, order, seq_idx, state, me
     own, before = trapezoid * dt, (1 - trapezoid) * dt
     if way.restart is not None:
         before = before.masked_fill(way.restart[..., None], 0)
-    weight = own + F.pad(before[:, 1:], (0, 0, 0, min(1, before.shape[1])))
-    h, k, v = (None,) * 3 if state is None else (t.flatten(0, 1).float() for t in state)
+    weight = own + F.pad(before, (0, 0, 0, 1))[:, 1:]
+    h, k, v = (None,) * 3 if state is None else (fold(t).float() for t in state)
     if state is not None and way.steps:
         h = h + before[:, 0, :, None, None] * _outer(v, k)
     y, h = state_space_duality_op(
@@ -116,10 +116,10 @@ def _scan(paths, x, log_decay, dt, trapezoid, B, C, D, order, seq_idx, state, me
     )
     y = y.unflatten(1, (-1, rank))
     if D is not None:
-        skip = D[0] if paths == 1 else D.expand(batch, -1, -1).flatten(0, 1)[:, None, None]
+        skip = D[0] if paths == 1 else D.repeat_interleave(batch, 0)[:, None, None]
         y = torch.addcmul(y, u, skip[..., None].to(y.dtype))
     state = (h, _last(b, k, way), _last(u, v, way))
-    return way.merge(y, merge), tuple(t.unflatten(0, (batch, paths)) for t in state)
+    return way.merge(y, merge), tuple(unfold(t, paths) for t in state)
 
 
 def _outer(x: Tensor, B: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def _outer(x: Tensor, B: Tensor) -> Tensor:
 
 
 def _last(values: Tensor, before: Tensor | None, way: Paths) -> Tensor:
-    """What the last visited step of (batch * paths, steps, ...) holds, else what came before, else zeros; float32."""
+    """What the last visited step of (paths * batch, steps, ...) holds, else what came before, else zeros; float32."""
     if before is None:
         before = values.new_zeros(values.shape[0], *values.shape[2:], dtype=torch.float32)
     if not way.steps:
