@@ -34,7 +34,9 @@ def running_angle(increment: Tensor, restart: Tensor | None = None, initial: Ten
     if torch.compiler.is_compiling():
         # A graph for every length; but what is not finite goes on behind a restart.
         total = increment.cumsum(1)
-        total = total - torch.where(start >= 0, (total - increment).gather(1, start.clamp_min(0).expand_as(increment)), 0)
+        total = total - torch.where(
+            start >= 0, (total - increment).gather(1, start.clamp_min(0).expand_as(increment)), 0
+        )
     else:
         total = _sum_since(increment, start.clamp_min(0))
     return (total + torch.where(start >= 0, 0, before)).remainder(FULL_TURN).to(kind)

@@ -25,9 +25,7 @@ DTYPES = {"order": torch.int32, "covers": torch.int32, "seq": torch.int64, "tick
 COUNTERS = ("tickets", "begun", "done")
 
 
-def address(
-    name: str, tensor: Tensor | None, shape: tuple, dtype: torch.dtype = torch.float32, walked: int = 0
-) -> int:
+def address(name: str, tensor: Tensor | None, shape: tuple, dtype: torch.dtype = torch.float32, walked: int = 0) -> int:
     """Where a CPU tensor's data lies; 0 for none.
 
     Args:

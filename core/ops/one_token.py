@@ -37,4 +37,10 @@ def few_rows_at_once(x: Tensor, backend: str = "auto") -> bool:
 
 def contiguous_as(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
     """Whether a kernel that is told only the address may read the tensor as one of that shape and dtype."""
-    return tensor.shape == shape and tensor.dtype == dtype and tensor.is_contiguous() and tensor.is_cpu and not tensor.is_neg()
+    return (
+        tensor.shape == shape
+        and tensor.dtype == dtype
+        and tensor.is_contiguous()
+        and tensor.is_cpu
+        and not tensor.is_neg()
+    )

@@ -29,16 +29,18 @@ def restart_of_step(seq_idx: Tensor | None, token: Tensor, visited: Tensor) -> T
     return restart
 
 
-def along_paths(values: Tensor, token: Tensor, visited: Tensor) -> Tensor:
-    """Rows of (batch, paths or 1, length, ...) in visiting order: (batch, paths, steps, ...); zero after a path's end.
+def along_paths(values: Tensor, token: Tensor, visited: Tensor | None = None) -> Tensor:
+    """Rows of (batch, paths or 1, length, ...) in visiting order: (batch, paths, steps, ...).
 
     Args:
         token: (batch, paths, steps), int64.
-        visited: (batch, paths, steps), bool.
+        visited: (batch, paths, steps), bool: the rows of other steps are zero, and take no gradient. None: of no step.
     """
     paths, inner = token.shape[1], values.shape[3:]
     index = token.reshape(*token.shape, *(1,) * len(inner)).expand(-1, -1, -1, *inner)
     rows = values.expand(-1, paths, *(-1,) * (values.dim() - 2)).gather(2, index)
+    if visited is None:
+        return rows
     return rows.masked_fill(~visited.reshape(*visited.shape, *(1,) * len(inner)), 0)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..arguments import empty_by_path, empty_rows
-from ..lanes import WIDTH
 from ..calls import KernelCall, rows, whole
+from ..lanes import WIDTH
 from ..memory import empty
 from ..visits import visits
 from .cpu_kernels import RECORD, K, backward_conv, forward_conv
@@ -69,6 +69,8 @@ class _Call(KernelCall):
             batch=batch, paths=paths, length=length, steps=steps, channels=channels, W=width, splits=splits, blocks=blocks,
             silu=activation == "silu", items=sequences * splits if batch else 0,
         )  # fmt: skip
-        self.point(weight=whole(weight), bias=whole(bias), initial=whole(initial_state), seq=whole(seq_idx, torch.int64))
+        self.point(
+            weight=whole(weight), bias=whole(bias), initial=whole(initial_state), seq=whole(seq_idx, torch.int64)
+        )
         self.walk("x", rows(x), "batch", "path", "token")
         self.walk("order", whole(order, torch.int32), "batch", "path")

@@ -71,7 +71,7 @@ def _last_rows(history: Tensor, visited: Tensor, restart: Tensor | None, width: 
     steps = visited.sum(-1)
     rows = steps[..., None] + torch.arange(width - 1, device=steps.device)
     last = history.gather(2, rows[..., None].expand(-1, -1, -1, history.shape[-1]))
-    if restart is not None:
+    if restart is not None and restart.shape[-1]:
         begin = torch.where(restart, torch.arange(restart.shape[-1], device=steps.device), 0).amax(-1, keepdim=True)
         begin = torch.where(restart.any(-1, keepdim=True), begin + width - 1, 0)
         last = last.masked_fill((rows < begin)[..., None], 0)

@@ -55,7 +55,10 @@ def backward(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart
     given = (x, log_decay, weight, own_weight, B, C)
     found, dstate = _backward(grad_y, grad_state, *given, restart, initial_state, rank, chunk_states)
     for piece in pieces(restart, rank, *given, initial_state, grad_y, grad_state):
-        cut, before = _cut(given, piece), initial_state[piece.at] if piece.carries and initial_state is not None else None
+        cut, before = (
+            _cut(given, piece),
+            initial_state[piece.at] if piece.carries and initial_state is not None else None,
+        )
         _, _, kept = _forward(*cut, None, before, rank, True)
         dy, dh = grad_y[piece.at, piece.rows], grad_state[piece.at] if piece.last and grad_state is not None else None
         own, before = _backward(dy, dh, *cut, None, before, rank, kept)
@@ -64,7 +67,15 @@ def backward(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart
         if piece.steps.start == 0:
             dstate[piece.at] = before if piece.carries else 0
     dx, dlog_decay, dweight, down, dB, dC = found
-    found = (dx, dlog_decay, dweight, None if own_weight is None else down, dB, dC, None if initial_state is None else dstate)
+    found = (
+        dx,
+        dlog_decay,
+        dweight,
+        None if own_weight is None else down,
+        dB,
+        dC,
+        None if initial_state is None else dstate,
+    )
     return tuple(None if kind is None else g.to(kind) for kind, g in zip(types, found, strict=True))
 
 

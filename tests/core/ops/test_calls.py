@@ -40,7 +40,10 @@ def test_what_fits_is_told():
     assert address("x", tensor, (2, 3)) == tensor.data_ptr()
     assert address("x", None, (2, 3)) == 0
     if calls.memory.guard is None:
-        assert addresses(x=(tensor, (2, 3), torch.float32), y=(None, (), torch.float32)) == {"x": tensor.data_ptr(), "y": 0}
+        assert addresses(x=(tensor, (2, 3), torch.float32), y=(None, (), torch.float32)) == {
+            "x": tensor.data_ptr(),
+            "y": 0,
+        }
 
 
 def test_only_axes_with_a_stride_of_their_own_may_lie_apart():
@@ -83,7 +86,7 @@ def test_records_are_written_by_name(kernel):
     for name in set(kernel.kind.names) - set(names):
         assert written[name][0] == 0
     with pytest.raises(TypeError, match=names[0]):
-        record(kernel, **{name: 0 for name in names[1:]})
+        record(kernel, **dict.fromkeys(names[1:], 0))
     with pytest.raises(TypeError, match="unheard_of"):
         record(kernel, **values, unheard_of=1)
 

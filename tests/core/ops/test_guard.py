@@ -15,10 +15,10 @@ from polymamba.core.ops.causal_conv1d import causal_conv1d
 from polymamba.core.ops.guard import MARGIN, Guard, OverrunError
 from polymamba.core.ops.selective_scan import selective_scan
 
-KIND = np.dtype([(name, np.int64) for name in "items out x scratch scratch_bytes tickets slots".split()])
+KIND = np.dtype([(name, np.int64) for name in ("items", "out", "x", "scratch", "scratch_bytes", "tickets", "slots")])
 
 
-class Stand_in:
+class StandIn:
     """In a kernel's place: writes one number at a distance in bytes from a field's tensor."""
 
     kind = KIND
@@ -32,7 +32,7 @@ class Stand_in:
         ctypes.c_float.from_address(target).value = 1.0
 
 
-@pytest.fixture()
+@pytest.fixture
 def guard(monkeypatch):
     monkeypatch.setattr(memory, "guard", Guard())
     return memory.guard
@@ -53,12 +53,12 @@ def test_an_overrun_is_found_and_named(guard, field, distance):
     size = {"out": 60, "x": 60, "scratch": 256, "tickets": 16}[field]
     distance = {"end": size, "far": size + MARGIN - 4}.get(distance, distance)
     with pytest.raises(OverrunError, match=rf"(before its beginning|past its end): .*\b{field}\b"):
-        made.run(Stand_in(field, distance), 8)
+        made.run(StandIn(field, distance), 8)
 
 
 def test_what_stays_inside_passes(guard):
     made, out = call()
-    made.run(Stand_in("out", 56), 8)
+    made.run(StandIn("out", 56), 8)
     assert out[2, 4] == 1
     assert out.isnan().sum() == 14
 
@@ -68,10 +68,12 @@ def test_memory_that_another_call_still_shows_is_looked_at_too(guard):
     made, _ = call()
     beyond = kept.data_ptr() + 16 - address("out", made.alive[0], (3, 5))
     with pytest.raises(OverrunError, match="a tensor of another call"):
-        made.run(Stand_in("out", beyond), 8)
+        made.run(StandIn("out", beyond), 8)
 
 
-@pytest.mark.parametrize("make", [lambda t: t[:, 1:, ::2], lambda t: t[:1].expand(3, -1, -1), lambda t: t[:0], lambda t: t])
+@pytest.mark.parametrize(
+    "make", [lambda t: t[:, 1:, ::2], lambda t: t[:1].expand(3, -1, -1), lambda t: t[:0], lambda t: t]
+)
 def test_inputs_are_copied_with_their_strides(guard, make):
     tensor = make(torch.randn(2, 5, 6).transpose(1, 2).contiguous().transpose(1, 2))
     made = guard.copy(tensor)
