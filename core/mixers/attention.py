@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..linear import Linear
 from ..ops.transforms import transformed, watched
 from ..packing import PADDING, has_padding, places, runs, skip_padding, without_padding
-from .call import check_call
+from .call import check_state, check_tokens
 from .path_layers import convolved
 from .rotary import rotate
 
@@ -136,7 +136,8 @@ class Attention(nn.Module):
         Raises:
             UserError: a state where attention is not causal.
         """
-        check_call(self, x, grid, state, seq_idx)
+        check_tokens(self, x, grid, seq_idx)
+        check_state(self, state, x.shape[0])
         given = self.select(x, grid, state, seq_idx)
         if several(given.sequence, x.shape[1]):
             y = self._attend_apart(*given[:3], given.sequence)

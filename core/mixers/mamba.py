@@ -22,7 +22,7 @@ from ..packing import has_padding, skip_padding, without_padding
 from ..scans import Grid, Scan
 from ..scans import get as get_scan
 from . import mamba_steps
-from .call import check_call
+from .call import check_state, check_tokens
 from .path_layers import convolved, convolved_on_grid, normed, product
 from .path_parameters import check_path_parameters
 from .walk import Shares, Walk, Walks, sizes_of
@@ -185,10 +185,11 @@ class Mamba(nn.Module):
             found = mamba_steps.step(self, x, state)
             if found is not None:
                 return found[0], MambaState(*found[1])
-        check_call(self, x, grid, state, seq_idx)
+        check_tokens(self, x, grid, seq_idx)
         way = self._way(x, grid)
         causal = way.order is None and self.conv != "grid"
         self._check(causal, state, seq_idx)
+        check_state(self, state, x.shape[0])
         if self._shares_tokens(way) and seq_idx is None:
             return self.out_proj(self._mix_shares(x, way.shares, grid)), None
         given = self.select(x, grid, state, seq_idx)

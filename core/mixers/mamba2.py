@@ -17,7 +17,7 @@ from ..ops.state_space_duality import state_space_duality
 from ..packing import without_padding
 from ..scans import Grid, Scan
 from . import mamba2_steps
-from .call import check_call
+from .call import check_state, check_tokens
 from .gated_norm import GatedRMSNorm
 from .path_layers import convolved
 from .path_mixer import PathMixer
@@ -163,7 +163,8 @@ class Mamba2(PathMixer):
             found = mamba2_steps.step(self, x, state)
             if found is not None:
                 return found[0], Mamba2State(*found[1])
-        check_call(self, x, grid, state, seq_idx)
+        check_tokens(self, x, grid, seq_idx)
+        check_state(self, state, x.shape[0])
         given = self.select(x, grid, state, seq_idx)
         heads = (self.nheads, self.headdim)
         y, ssm_state = state_space_duality(

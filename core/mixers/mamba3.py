@@ -19,7 +19,7 @@ from ..ops.paths import Paths
 from ..ops.trapezoidal_scan import TrapezoidalState, trapezoidal_scan
 from ..packing import without_padding
 from ..scans import Grid, Scan
-from .call import check_call
+from .call import check_state, check_tokens
 from .gated_norm import GatedRMSNorm
 from .path_mixer import PathMixer
 from .running_angle import running_angle, turn
@@ -181,7 +181,8 @@ class Mamba3(PathMixer):
         Raises:
             UserError: a grid of another length, a state for a scan that is not causal.
         """
-        check_call(self, x, grid, state, seq_idx)
+        check_tokens(self, x, grid, seq_idx)
+        check_state(self, state, x.shape[0])
         given = self.select(x, grid, state, seq_idx)
         before = None
         if state is not None:

@@ -19,7 +19,7 @@ from ..ops.selective_scan import selective_scan
 from ..ops.transforms import watched
 from ..packing import without_padding
 from ..scans import Grid, Scan
-from .call import check_call
+from .call import check_state, check_tokens
 from .path_layers import convolved
 from .path_mixer import PathMixer
 
@@ -113,7 +113,8 @@ class S4D(PathMixer):
         Raises:
             UserError: a grid of another length, a state for a scan that is not causal.
         """
-        check_call(self, x, grid, state, seq_idx)
+        check_tokens(self, x, grid, seq_idx)
+        check_state(self, state, x.shape[0])
         if seq_idx is not None and _one_sequence(seq_idx):
             seq_idx = None
         order, causal = self.order(x, grid, state, seq_idx)
