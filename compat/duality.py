@@ -13,6 +13,7 @@ from ..core.errors import UserError
 from ..core.ops.causal_conv1d import causal_conv1d
 from ..core.ops.state_space_duality import state_space_duality
 from ..core.packing import seq_idx_from_cu_seqlens
+from .convolution import without_padding
 from .norms import rmsnorm_fn
 
 
@@ -73,7 +74,7 @@ def mamba_chunk_scan_combined(
             for begin, end in itertools.pairwise(ends)
         ]
         out, varlen = torch.cat([y for y, _ in pieces], 1), torch.cat([state for _, state in pieces])
-        final = varlen[-1:]
+        final = varlen[-1:].clone()
     else:
         seq_idx = (
             seq_idx_from_cu_seqlens(cu_seqlens, x.shape[1]) if seq_idx is None and cu_seqlens is not None else seq_idx
@@ -126,7 +127,15 @@ def mamba_split_conv1d_scan_combined(
     convolved = conv1d_weight.shape[0]
     extra = zxbcdt.shape[-1] - channels - convolved - heads
     mlp, z, xBC, dt = zxbcdt.split([extra, channels, convolved, heads], dim=-1)
-    xBC = causal_conv1d(xBC, conv1d_weight, conv1d_bias, "silu" if activation == "swish" else activation, None, seq_idx)
+    xBC = causal_conv1d(
+        without_padding(xBC, seq_idx),
+        conv1d_weight,
+        conv1d_bias,
+        "silu" if activation == "swish" else activation,
+        None,
+        seq_idx,
+    )
+    xBC = without_padding(xBC, seq_idx)
     x, B, C = xBC.split([channels, (convolved - channels) // 2, (convolved - channels) // 2], dim=-1)
     y, state = mamba_chunk_scan_combined(
         x.unflatten(-1, (heads, -1)), dt, A, B.unflatten(-1, (ngroups, -1)), C.unflatten(-1, (ngroups, -1)), chunk_size, D,
@@ -142,3 +151,15 @@ def mamba_split_conv1d_scan_combined(
     if outproj_weight is not None:
         y = F.linear(y, outproj_weight.to(y.dtype), None if outproj_bias is None else outproj_bias.to(y.dtype))
     return (y, state) if return_final_states else y
+
+
+class MambaChunkScanCombinedFn:
+    """mamba_chunk_scan_combined as upstream's own class is called."""
+
+    apply = staticmethod(mamba_chunk_scan_combined)
+
+
+class MambaSplitConv1dScanCombinedFn:
+    """mamba_split_conv1d_scan_combined as upstream's own class is called."""
+
+    apply = staticmethod(mamba_split_conv1d_scan_combined)

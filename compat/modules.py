@@ -36,7 +36,8 @@ class Cached:
     def with_cache(self, x: Tensor, inference_params, seq_idx=None, cu_seqlens=None) -> Tensor:
         """The mixer's output; with inference_params it goes on from this layer's cache, or begins one.
 
-        cu_seqlens: ends of sequences packed in one row; each of them begins a row of the cache.
+        cu_seqlens: ends of sequences packed in one row; each of them begins a row of the cache. Tokens after the last are
+            padding, their result is zero.
         """
         if inference_params is None:
             return self.mix(x, **_packed(x, seq_idx, cu_seqlens))[0]
@@ -44,19 +45,26 @@ class Cached:
             raise UserError(
                 "a layer with a cache needs its number", do="layer_idx=0 (1, 2, ...) where the layer is made"
             )
-        begun, pieces = inference_params.seqlen_offset > 0, [x]
+        begun, parts = inference_params.seqlen_offset > 0, [(0, x.shape[1])]
         if cu_seqlens is not None and not begun:
-            pieces = [x[:, begin:end] for begin, end in itertools.pairwise(cu_seqlens.tolist())]
-        rows = x.shape[0] * len(pieces)
+            parts = list(itertools.pairwise(cu_seqlens.tolist()))
+        rows = x.shape[0] * len(parts)
         caches = inference_params.key_value_memory_dict
         if self.layer_idx not in caches:
             caches[self.layer_idx] = self.allocate_inference_cache(rows, inference_params.max_seqlen)
         found = []
-        for piece, row in zip(pieces, range(0, rows, x.shape[0]), strict=True):
+        for (begin, end), row in zip(parts, range(0, rows, x.shape[0]), strict=True):
+            piece, numbers = x[:, begin:end], None if seq_idx is None else seq_idx[:, begin:end]
             cache = tuple(t[row : row + x.shape[0]] for t in caches[self.layer_idx])
-            y, state = self.mix(piece, state=self.read(cache) if begun else None, **_packed(piece, seq_idx, None))
+            if begin == end and not begun:
+                for t in cache:
+                    t.zero_()
+                continue
+            y, state = self.mix(piece, state=self.read(cache) if begun else None, **_packed(piece, numbers, None))
             self.write(state, cache, piece, begun)
             found.append(y)
+        if parts[-1][1] < x.shape[1]:
+            found.append(torch.zeros_like(x[:, parts[-1][1] :]))
         return found[0] if len(found) == 1 else torch.cat(found, 1)
 
     def read(self, cache: tuple[Tensor, ...]):

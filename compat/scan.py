@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..core.ops.causal_conv1d import causal_conv1d
 from ..core.ops.selective_scan import selective_scan
+from .convolution import causal_conv1d_fn
 
 
 def selective_scan_fn(
@@ -38,15 +39,14 @@ def selective_scan_fn(
         return_last_state: also return the state after the last token, (batch, channels, states) float32, differentiable.
 
     Returns:
-        (batch, channels, length) in u's dtype.
+        (batch, channels, length) in u's dtype, contiguous.
     """
-    batch, _, length = u.shape
+    B, C = _by_token(B, C, A, u.shape[0], u.shape[2])
     out, state = selective_scan(
-        u.transpose(1, 2), delta.transpose(1, 2), _single(A), _by_token(B, A, batch, length),
-        _by_token(C, A, batch, length), D, None if z is None else z.transpose(1, 2), delta_bias, delta_softplus,
-        return_final_state=True, backend=backend,
+        u.transpose(1, 2), delta.transpose(1, 2), _single(A), B, C, D, None if z is None else z.transpose(1, 2), delta_bias,
+        delta_softplus, return_final_state=True, backend=backend,
     )  # fmt: skip
-    out = out.transpose(1, 2)
+    out = out.transpose(1, 2).contiguous()
     return (out, state) if return_last_state else out
 
 
@@ -55,6 +55,12 @@ def selective_scan_ref(
 ):
     """selective_scan_fn as a plain loop in PyTorch."""
     return selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, "reference")
+
+
+class SelectiveScanFn:
+    """selective_scan_fn as upstream's own class is called."""
+
+    apply = staticmethod(selective_scan_fn)
 
 
 def mamba_inner_fn(
@@ -100,6 +106,30 @@ def mamba_inner_fn(
     return F.linear(y, out_proj_weight.to(y.dtype), None if out_proj_bias is None else out_proj_bias.to(y.dtype))
 
 
+class MambaInnerFn:
+    """mamba_inner_fn as upstream's own class is called."""
+
+    apply = staticmethod(mamba_inner_fn)
+
+
+def mamba_inner_ref(
+    xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, out_proj_bias, A, B=None, C=None, D=None,
+    delta_bias=None, B_proj_bias=None, C_proj_bias=None, delta_softplus=True,
+) -> Tensor:  # fmt: skip
+    """mamba_inner_fn, one public function after the other."""
+    x, z = xz.chunk(2, dim=1)
+    x = causal_conv1d_fn(x, conv1d_weight.squeeze(1), conv1d_bias, activation="silu")
+    rank, parts = delta_proj_weight.shape[1], 2 if A.is_complex() else 1
+    projected, states = F.linear(x.transpose(1, 2), x_proj_weight), parts * A.shape[1]
+    delta = F.linear(projected[..., :rank], delta_proj_weight).transpose(1, 2)
+    if B is None:
+        B = _projected(projected[..., rank : rank + states], B_proj_bias, None, 0, parts)
+    if C is None:
+        C = _projected(projected[..., -states:], C_proj_bias, None, 0, parts)
+    y = selective_scan_fn(x, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    return F.linear(y.transpose(1, 2), out_proj_weight, out_proj_bias)
+
+
 def mamba_inner_fn_no_out_proj(
     xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B=None, C=None, D=None, delta_bias=None,
     B_proj_bias=None, C_proj_bias=None, delta_softplus=True, checkpoint_lvl=1,
@@ -108,7 +138,7 @@ def mamba_inner_fn_no_out_proj(
     return _scanned(
         xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, D, delta_bias, B_proj_bias, C_proj_bias,
         delta_softplus,
-    ).transpose(1, 2)  # fmt: skip
+    ).transpose(1, 2).contiguous()  # fmt: skip
 
 
 def bimamba_inner_fn(
@@ -140,15 +170,17 @@ def _scanned(
     widths = [rank, *(states if given is None else 0 for given in (B, C))]
     step, b, c = projected.split(widths, dim=-1)
     step = _normalised(step, dt_rms_weight, eps)
-    B = _projected(b, B_proj_bias, b_rms_weight, eps, parts) if B is None else _by_token(B, A, batch, length)
-    C = _projected(c, C_proj_bias, c_rms_weight, eps, parts) if C is None else _by_token(C, A, batch, length)
+    B = _projected(b, B_proj_bias, b_rms_weight, eps, parts) if B is None else B
+    C = _projected(c, C_proj_bias, c_rms_weight, eps, parts) if C is None else C
+    B, C = _by_token(B, C, A, batch, length)
     delta = F.linear(step, delta_proj_weight.to(step.dtype))
     return selective_scan(x, delta, _single(A), B, C, D, z, delta_bias, delta_softplus, order)
 
 
 def _projected(t: Tensor, bias: Tensor | None, weight: Tensor | None, eps: float, parts: int) -> Tensor:
+    """B or C of every token, (batch, states, length), of its projection; a complex one's parts in turn along the length."""
     t = _normalised(t if bias is None else t + bias.to(t.dtype), weight, eps)
-    return t if parts == 1 else torch.view_as_complex(_single(t).unflatten(-1, (-1, 2)).contiguous())
+    return t.unflatten(-1, (-1, parts)).transpose(1, 2).flatten(2)
 
 
 def _normalised(t: Tensor, weight: Tensor | None, eps: float) -> Tensor:
@@ -156,15 +188,20 @@ def _normalised(t: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     return t if weight is None else F.rms_norm(t, t.shape[-1:], weight[: t.shape[-1]].to(t.dtype), eps)
 
 
-def _by_token(t: Tensor, A: Tensor, batch: int, length: int) -> Tensor:
-    """B or C as selective_scan takes it: (batch, length, groups, states)."""
-    if t.dim() == 2:
-        # Constant over tokens but with a row for each channel: as many groups as channels.
-        return t[None, None].expand(batch, length, -1, -1)
-    if A.is_complex() and not t.is_complex():
-        t = torch.view_as_complex(_single(t).unflatten(-1, (-1, 2)).contiguous())
-    t = t.unsqueeze(1) if t.dim() == 3 else t
-    return t.movedim(-1, 1)
+def _by_token(B: Tensor, C: Tensor, A: Tensor, batch: int, length: int) -> list[Tensor]:
+    """B and C as selective_scan takes them: (batch, length, groups, states), of as many groups each."""
+    found = []
+    for t in (B, C):
+        if t.dim() == 2:
+            # Constant over tokens but with a row for each channel: as many groups as channels.
+            t = t[None, None].expand(batch, length, -1, -1)
+        else:
+            if A.is_complex() and not t.is_complex():
+                t = torch.view_as_complex(_single(t).unflatten(-1, (-1, 2)).contiguous())
+            t = (t.unsqueeze(1) if t.dim() == 3 else t).movedim(-1, 1)
+        found.append(t)
+    groups = max(t.shape[2] for t in found)
+    return [t if t.shape[2] == groups else t.repeat_interleave(groups // t.shape[2], 2) for t in found]
 
 
 def _single(t: Tensor) -> Tensor:

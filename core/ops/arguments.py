@@ -83,6 +83,11 @@ def empty_by_path(create: Callable[..., Tensor], batch: int, paths: int, length:
     return create(paths, batch, length, channels).transpose(0, 1)
 
 
+def owned(tensor: Tensor) -> Tensor:
+    """The same memory as a tensor of its own: autograd lets nobody change an operator's result in place if it is a view."""
+    return tensor if tensor._base is None else tensor.new_empty(0).set_(tensor)
+
+
 def empty_rows(create: Callable[..., Tensor], like: Tensor, backend: str = "cpu") -> Tensor:
     """Uninitialised, in the shape of (batch, paths, length, channels) rows; `create` makes it from sizes.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..arguments import empty_by_path, empty_rows
+from ..arguments import empty_by_path, empty_rows, owned
 from ..calls import KernelCall, rows, whole
 from ..lanes import WIDTH
 from ..memory import empty
@@ -26,7 +26,7 @@ def forward(x, weight, bias, activation, order, seq_idx, initial_state):
     call.point(final=final)
     call.walk("out", out, "batch", "path")
     call.run(forward_conv, scratch_floats=WIDTH * (call.widest * (width + 1) + K + width))
-    return out.to(x.dtype), final
+    return owned(out.to(x.dtype)), final
 
 
 def backward(grad_out, grad_state, x, weight, bias, activation, order, seq_idx, initial_state):
