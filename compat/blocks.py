@@ -5,6 +5,7 @@ A layer's cache lies in `inference_params.key_value_memory_dict` under its numbe
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -83,6 +84,19 @@ class GatedMLP(core_mlp.GatedMLP):
         super().__init__(in_features, hidden_features, multiple_of, "silu", bias, device, dtype)
 
 
+def swiglu(xy: Tensor, out: Tensor | None = None) -> Tensor:
+    """silu(x) y of the two halves of the last axis, in the input's dtype; written to `out` where given."""
+    x, y = xy.chunk(2, dim=-1)
+    found = (F.silu(x.float()) * y.float()).to(xy.dtype)
+    return found if out is None else out.copy_(found)
+
+
+class SwiGLU:
+    """swiglu as upstream's own class is called."""
+
+    apply = staticmethod(swiglu)
+
+
 class Block(nn.Module):
     """Add, norm, mixer, and where there is an MLP add, norm, MLP: upstream's block.
 
@@ -141,6 +155,22 @@ def create_block(
     block = Block(d_model, mixer, mlp, norm, fused_add_norm, residual_in_fp32)
     block.layer_idx = layer_idx
     return block
+
+
+def init_weights(
+    module: nn.Module, n_layer: int, initializer_range=0.02, rescale_prenorm_residual=True, n_residuals_per_layer=1
+) -> None:
+    """What `model.apply` calls to begin a language model: no bias in linear layers, normal embeddings, and output projections
+    drawn anew over sqrt(residual additions)."""
+    if isinstance(module, nn.Linear) and module.bias is not None and not getattr(module.bias, "_no_reinit", False):
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=initializer_range)
+    for name, parameter in module.named_parameters():
+        if rescale_prenorm_residual and name in ("out_proj.weight", "fc2.weight"):
+            nn.init.kaiming_uniform_(parameter, a=math.sqrt(5))
+            with torch.no_grad():
+                parameter.div_(math.sqrt(n_residuals_per_layer * n_layer))
 
 
 class MixerModel(nn.Module):

@@ -140,6 +140,36 @@ def causal_conv1d_varlen_states_ref(x, cu_seqlens, state_len):
     return kept.transpose(1, 2)
 
 
+def causal_conv1d_fwd_function(x, weight, bias, seq_idx, initial_states, final_states_out, silu_activation) -> Tensor:
+    """causal_conv1d_fn with the arguments of upstream's operator."""
+    activation = "silu" if silu_activation else None
+    return causal_conv1d_fn(x, weight, bias, seq_idx, initial_states, False, final_states_out, activation)
+
+
+def causal_conv1d_bwd_function(
+    x, weight, bias, dout, seq_idx, initial_states, dfinal_states, dx, return_dinitial_states, silu_activation
+) -> tuple[Tensor | None, ...]:
+    """The gradients of x (also written to dx where given), weight, bias and, if asked for, the initial states."""
+    wanted = [x, weight, bias, initial_states if return_dinitial_states else None]
+    with torch.enable_grad():
+        given = [None if t is None else t.detach().requires_grad_() for t in wanted]
+        before = given[3] if return_dinitial_states else initial_states
+        out, state = causal_conv1d_fn(*given[:3], seq_idx, before, True, None, "silu" if silu_activation else None)
+        results, gradients = ([out], [dout]) if dfinal_states is None else ([out, state], [dout, dfinal_states])
+        known = [t for t in given if t is not None]
+        found = iter(torch.autograd.grad(results, known, gradients))
+    grad_x, *others = (None if t is None else next(found) for t in given)
+    return (grad_x if dx is None else dx.copy_(grad_x), *others)
+
+
+def causal_conv1d_update_function(
+    x, conv_state, weight, bias, silu_activation, cache_seqlens=None, conv_state_indices=None
+) -> Tensor:
+    """causal_conv1d_update with the arguments of upstream's operator."""
+    activation = "silu" if silu_activation else None
+    return causal_conv1d_update(x, conv_state, weight, bias, activation, cache_seqlens, conv_state_indices)
+
+
 def _convolved(
     x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out, activation, backend
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip

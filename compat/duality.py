@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 from ..core.errors import UserError
 from ..core.ops.causal_conv1d import causal_conv1d
+from ..core.ops.selective_scan import selective_scan
 from ..core.ops.state_space_duality import state_space_duality
 from ..core.packing import seq_idx_from_cu_seqlens
 from .convolution import without_padding
+from .duality_stages import mamba_chunk_scan
 from .norms import rmsnorm_fn
 
 
@@ -163,3 +165,71 @@ class MambaSplitConv1dScanCombinedFn:
     """mamba_split_conv1d_scan_combined as upstream's own class is called."""
 
     apply = staticmethod(mamba_split_conv1d_scan_combined)
+
+
+def ssd_selective_scan(
+    x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False, dt_limit=(0.0, math.inf)
+) -> Tensor:
+    """The scan of Mamba-2 as one of Mamba-1, whose channels are the heads' (arguments as mamba_chunk_scan_combined's).
+
+    dt may be (batch, length, heads, headdim), A (heads * headdim, states), dt_bias and D (heads, headdim).
+    """
+    heads, headdim = x.shape[2:]
+
+    def by_channel(t: Tensor | None, axis: int) -> Tensor | None:
+        """A number a head, at `axis`, as one of each of its channels."""
+        return t if t is None else t.repeat_interleave(headdim, axis)
+
+    A = by_channel(A, 0)[:, None].expand(-1, B.shape[-1]) if A.dim() == 1 else A
+    D, dt_bias = (t if t is None else by_channel(t, 0) if t.dim() == 1 else t.flatten() for t in (D, dt_bias))
+    step = by_channel(dt, 2) if dt.dim() == 3 else dt.flatten(2)
+    if tuple(dt_limit) != (0.0, math.inf):
+        step = step if dt_bias is None else step + dt_bias
+        step = (F.softplus(step) if dt_softplus else step).clamp(*dt_limit).to(x.dtype)
+        dt_bias, dt_softplus = None, False
+    gate = None if z is None else z.flatten(2)
+    y = selective_scan(x.flatten(2), step, A.float(), B, C, D, gate, dt_bias, dt_softplus)
+    return y.unflatten(-1, (heads, headdim))
+
+
+def ssd_chunk_scan_combined_ref(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, dt_softplus=False) -> Tensor:
+    """mamba_chunk_scan_combined, stage by stage in plain PyTorch."""
+    return mamba_chunk_scan(x, dt, A, B, C, chunk_size, D, z, dt_bias, dt_softplus)
+
+
+def mamba_conv1d_scan_ref(
+    xBC, conv1d_weight, conv1d_bias, dt, A, chunk_size, D=None, z=None, dt_bias=None, dt_softplus=False, dt_limit=(0.0, math.inf),
+    activation="silu", headdim=None, ngroups=1,
+) -> Tensor:  # fmt: skip
+    """Convolution and scan, (batch, length, channels).
+
+    Args:
+        xBC: (batch, length, channels + 2 * groups * states). z: (batch, length, channels).
+        headdim: needed where z is None and D has one number a head.
+    """
+    heads = dt.shape[2]
+    if z is None and headdim is None and (D is None or D.dim() == 1):
+        raise UserError("headdim is needed where neither z nor D says it", do="headdim=channels // heads")
+    channels = z.shape[-1] if z is not None else heads * (D.shape[1] if D is not None and D.dim() == 2 else headdim)
+    xBC = causal_conv1d(xBC, conv1d_weight, conv1d_bias, "silu" if activation == "swish" else activation)
+    x, B, C = xBC.tensor_split((channels, (channels + xBC.shape[-1]) // 2), dim=-1)
+    B, C = (t.unflatten(-1, (ngroups, -1)) for t in (B, C))
+    x, gate = x.unflatten(-1, (heads, -1)), None if z is None else z.unflatten(-1, (heads, -1))
+    return ssd_selective_scan(x, dt.to(x.dtype), A, B, C, D, gate, dt_bias, dt_softplus, dt_limit).flatten(2)
+
+
+def mamba_split_conv1d_scan_ref(
+    zxbcdt, conv1d_weight, conv1d_bias, dt_bias, A, D, chunk_size, dt_limit=(0.0, math.inf), activation="silu",
+    rmsnorm_weight=None, rmsnorm_eps=1e-6, outproj_weight=None, outproj_bias=None, headdim=None, ngroups=1, norm_before_gate=True,
+) -> Tensor:  # fmt: skip
+    """mamba_split_conv1d_scan_combined, one public function after the other; the norm is over all channels."""
+    heads, convolved = A.shape[0], conv1d_weight.shape[0]
+    channels = heads * (headdim if D.dim() == 1 else D.shape[1])
+    z, xBC, dt = zxbcdt.split([channels, convolved, heads], dim=-1)
+    y = mamba_conv1d_scan_ref(
+        xBC, conv1d_weight, conv1d_bias, dt, A, chunk_size, D, z if rmsnorm_weight is None else None, dt_bias, True, dt_limit,
+        activation, channels // heads, ngroups,
+    )  # fmt: skip
+    if rmsnorm_weight is not None:
+        y = rmsnorm_fn(y, rmsnorm_weight, None, z, rmsnorm_eps, None, norm_before_gate)
+    return y if outproj_weight is None else F.linear(y, outproj_weight, outproj_bias)

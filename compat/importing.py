@@ -13,7 +13,7 @@ from types import ModuleType
 
 from .hf_models import MODELS, give_back, take, take_over
 from .loaded import is_model, rewire, rewire_module
-from .names import MODULES, VERSIONS
+from .names import ABSENT, ABSENT_MODULES, MODULES, VERSIONS
 
 PACKAGES = tuple(VERSIONS)
 
@@ -65,7 +65,11 @@ class Finder(MetaPathFinder, Loader):
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
         if is_model(fullname) and self.packages:
             return _taken_after(PathFinder.find_spec(fullname, path, target), self.packages)
-        if fullname.split(".")[0] not in self.packages or fullname not in MODULES:
+        if fullname.split(".")[0] not in self.packages:
+            return None
+        if fullname in ABSENT_MODULES:
+            raise ModuleNotFoundError(f"{fullname} is {ABSENT_MODULES[fullname]}", name=fullname)
+        if fullname not in MODULES:
             return None
         inner = any(name.startswith(f"{fullname}.") for name in MODULES)
         return ModuleSpec(fullname, self, origin=f"polymamba.compat ({fullname})", is_package=inner)
@@ -109,7 +113,13 @@ class Alias(ModuleType):
     """A module whose names are looked up where this package has them, at first use."""
 
     def __getattr__(self, name: str):
-        known = MODULES[self.__name__]
+        known, path = MODULES[self.__name__], f"{self.__name__}.{name}"
+        if path in MODULES:
+            return import_module(path)
+        why = ABSENT_MODULES.get(path) or ABSENT.get(self.__name__, {}).get(name)
+        if why:
+            # What `from ... import` would turn an AttributeError into does not say why.
+            raise ImportError(f"{path} is {why}", name=self.__name__)
         if name not in known:
             raise AttributeError(
                 f"polymamba.compat has no {self.__name__}.{name}; it has {', '.join(known) or 'submodules only'}"

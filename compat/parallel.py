@@ -3,7 +3,14 @@ layers, which are not offered and say so where they are made."""
 
 from __future__ import annotations
 
+import functools
+
+import torch
+
 from ..core.errors import UserError
+
+custom_fwd = functools.partial(torch.amp.custom_fwd, device_type="cuda")
+custom_bwd = functools.partial(torch.amp.custom_bwd, device_type="cuda")
 
 
 def set_deterministic_mode(value: bool | None) -> None:
