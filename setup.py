@@ -2,7 +2,7 @@
 
 from setuptools import find_packages, setup
 
-FOLDERS = ("core", "domains", "data", "engine", "compat", "configs", "experiments")
+FOLDERS = ("core", "domains", "data", "engine", "compat", "configs", "experiments", "benchmarks")
 
 setup(
     packages=[f"polymamba.{name}" for name in find_packages(include=[*FOLDERS, *(f"{f}.*" for f in FOLDERS)])],

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import functools
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .team import cached_on_disk
 
 
 def visits(order: Tensor | None, length: int, paths: int) -> Tensor:
@@ -40,6 +38,10 @@ def visits(order: Tensor | None, length: int, paths: int) -> Tensor:
 
 @functools.cache
 def _checker():
+    import numba  # only where an order lies on the CPU: the GPU kernels run without it
+
+    from .team import cached_on_disk
+
     with cached_on_disk(__file__):
         kinds = [f"({kind}[:,:,:], int64, int32[:])" for kind in ("int32", "int64")]
         return numba.njit(kinds, cache=True)(_check)

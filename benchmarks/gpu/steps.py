@@ -1,0 +1,119 @@
+"""The steps of `make gpu`, what each runs, how long it may take, and which of them run beside each other.
+
+Checks run beside each other: compiling their kernels takes a processor's time, not the card's. Whatever is timed has the card
+to itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from .device import Device
+from .process import write_row
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Step(NamedTuple):
+    """limit: seconds. kind: "machine", "checks" or "times"; checks come first and run beside each other."""
+
+    name: str
+    limit: float
+    kind: str
+    run: Callable[[Device], None]
+
+
+def _machine(device: Device) -> None:
+    from .machine import ceilings, facts
+
+    write_row({"facts": facts(device)})
+    write_row({"ceilings": ceilings(device)})
+
+
+def _checks(module: str, name: str, part: int, parts: int, device: Device) -> None:
+    from .checks import run_check, share
+
+    made = getattr(importlib.import_module(f".{module}", __package__), name)
+    for title, check in share(made(device), part, parts):
+        write_row(run_check(title, check))
+
+
+def _times(module: str, name: str, device: Device) -> None:
+    from .cases import rows_of
+
+    for case in getattr(importlib.import_module(f".{module}", __package__), name)(device):
+        for row in rows_of(case, device):
+            write_row(row)
+
+
+def _first_calls(device: Device) -> None:
+    """In a process of its own with an empty cache, and once more with what that one left."""
+    with tempfile.TemporaryDirectory() as empty:
+        for _ in range(2):
+            command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "run.py"), "--step=first call, inside"]
+            subprocess.run(
+                [*command, f"--device={device.kind}"], env=os.environ | {"TRITON_CACHE_DIR": empty}, check=True
+            )  # fmt: skip
+
+
+def _first_calls_inside(device: Device) -> None:
+    from .first_call import rows
+
+    for row in rows(device):
+        write_row(row)
+
+
+def _tests(device: Device) -> None:
+    """The project's own GPU tests, where pytest is; in several processes where pytest-xdist is."""
+    if importlib.util.find_spec("pytest") is None:
+        write_row({"check": "tests marked gpu", "ok": None, "error": "pytest is not installed: the checks stand for them"})
+        return
+    import pytest
+
+    arguments = ["-m", "gpu", "-p", "no:cacheprovider", "-W", "default", "-q", "--no-header", str(ROOT / "tests" / "core" / "ops")]
+    if importlib.util.find_spec("xdist") is not None:
+        arguments += ["-n", str(min(12, os.cpu_count() or 1)), "--dist", "worksteal"]
+    if device.small:
+        arguments += ["--collect-only"]
+    code = int(pytest.main(arguments))
+    write_row({"check": "tests marked gpu", "ok": code == 0, "error": "" if code == 0 else f"pytest ended with {code}"})
+
+
+STEPS = (
+    Step("machine", 40, "machine", _machine),
+    *(Step(f"check scan {i + 1}/4", 110, "checks", partial(_checks, "checks", "scan_checks", i, 4)) for i in range(4)),
+    *(Step(f"check convolution {i + 1}/2", 110, "checks", partial(_checks, "checks", "convolution_checks", i, 2)) for i in range(2)),
+    *(Step(f"check duality {i + 1}/3", 110, "checks", partial(_checks, "checks", "duality_checks", i, 3)) for i in range(3)),
+    *(Step(f"check edges {i + 1}/2", 110, "checks", partial(_checks, "checks_edges", "edge_checks", i, 2)) for i in range(2)),
+    Step("check long", 110, "checks", partial(_checks, "checks_edges", "long_checks", 0, 1)),
+    *(Step(f"check mixers {i + 1}/2", 110, "checks", partial(_checks, "checks_mixers", "mixer_checks", i, 2)) for i in range(2)),
+    Step("check compile", 110, "checks", partial(_checks, "checks_mixers", "compile_checks", 0, 1)),
+    Step("tests", 75, "tests", _tests),
+    Step("scan", 55, "times", partial(_times, "cases_scan", "cases")),
+    Step("convolution", 20, "times", partial(_times, "cases_other", "convolution_cases")),
+    Step("duality", 35, "times", partial(_times, "cases_other", "duality_cases")),
+    Step("mixers", 30, "times", partial(_times, "cases_models", "mixer_cases")),
+    Step("decoding", 30, "times", partial(_times, "cases_models", "decoding_cases")),
+    Step("training", 45, "times", partial(_times, "cases_models", "training_cases")),
+    Step("first call", 45, "times", _first_calls),
+)
+INSIDE = (Step("first call, inside", 0, "times", _first_calls_inside),)
+
+
+def step_named(name: str, steps: Iterable[Step] = (*STEPS, *INSIDE)) -> Step:
+    return next(step for step in steps if step.name == name)
+
+
+def run_step(name: str, kind: str) -> None:
+    """Within a step's process."""
+    from .device import prepare
+
+    step_named(name).run(prepare(kind))
