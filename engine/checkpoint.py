@@ -10,12 +10,15 @@ A folder is written under another name, synced and renamed; the links are replac
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -27,11 +30,11 @@ from ..core.errors import UserError
 
 FORMAT = 1
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
-PREFIX, UNFINISHED = "step-", ".unfinished-"
+PREFIX, UNFINISHED, LINKS = "step-", ".unfinished-", ("last", "best")
 
 
-class Damaged(Exception):
-    """A checkpoint folder that is incomplete or not what its manifest says."""
+class Damaged(UserError):
+    """A checkpoint folder that is incomplete, not what its manifest says, or holds what may not be read."""
 
 
 def write(
@@ -47,44 +50,90 @@ def write(
         facts: JSON values for the manifest.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_leftovers(folder)
     target = _free_name(folder, step)
     unfinished = folder / f"{UNFINISHED}{target.name}"
-    unfinished.mkdir()
-    save_file(_separate(weights), unfinished / WEIGHTS, metadata={"format": "pt"})
-    torch.save(dict(state), unfinished / STATE)
-    sums = {name: sha256(unfinished / name) for name in (WEIGHTS, STATE)}
-    manifest = {"format": FORMAT, "step": step, **facts, "sha256": sums}
-    (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    for path in (unfinished / WEIGHTS, unfinished / STATE, unfinished / MANIFEST, unfinished):
-        _sync(path)
-    os.rename(unfinished, target)
+    try:
+        unfinished.mkdir()
+        save_file(_separate(weights), unfinished / WEIGHTS, metadata={"format": "pt"})
+        torch.save(dict(state), unfinished / STATE)
+        sums = {name: sha256(unfinished / name) for name in (WEIGHTS, STATE)}
+        manifest = {"format": FORMAT, "step": step, "written": time.time_ns(), **facts, "sha256": sums}
+        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        for path in (unfinished / WEIGHTS, unfinished / STATE, unfinished / MANIFEST, unfinished):
+            _sync(path)
+        os.rename(unfinished, target)
+    except (SafetensorError, RuntimeError) as error:
+        # What the two libraries raise where the disk is full.
+        raise OSError(errno.EIO, str(error).splitlines()[0], str(unfinished)) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     _sync(folder)
     return target
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what writes that were cut short have left in a checkpoints folder."""
+    for leftover in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def settle(checkpoint: Path) -> Path:
+    """Puts a checkpoints folder in order before a run goes on in it; returns where `checkpoint` is then.
+
+    What writes that were cut short left is removed. `last` and `best` that are folders, as they are where a run was copied
+    without its links, become links to checkpoints again.
+    """
+    folder = checkpoint.parent
+    remove_leftovers(folder)
+    for name in LINKS:
+        copy = folder / name
+        if copy.is_symlink() or not (copy / MANIFEST).is_file():
+            continue
+        manifest = json.loads(_text(copy / MANIFEST))
+        same = [each for each in checkpoints(folder) if _text(each / MANIFEST) == _text(copy / MANIFEST)]
+        if not same:
+            same = [_free_name(folder, int(manifest["step"]))]
+            shutil.copytree(copy, folder / f"{UNFINISHED}{name}")
+            os.rename(folder / f"{UNFINISHED}{name}", same[0])
+        point(folder, name, same[0])
+        checkpoint = same[0] if checkpoint == copy else checkpoint
+    return checkpoint
+
+
 def point(folder: Path, name: str, target: Path) -> None:
-    """Makes `folder/name` a link to the checkpoint `target`, in one move."""
-    link = folder / f".{name}.link"
+    """Makes `folder/name` a link to the checkpoint `target`, in one move; a folder of that name gives way to it."""
+    link, place = folder / f".{name}.link", folder / name
     link.unlink(missing_ok=True)
     link.symlink_to(target.name)
-    os.replace(link, folder / name)
+    if place.is_dir() and not place.is_symlink():
+        os.rename(place, folder / f"{UNFINISHED}{name}-before")
+    os.replace(link, place)
+    remove_leftovers(folder)
     _sync(folder)
 
 
 def tidy(folder: Path, keep: int = 2) -> None:
     """Removes checkpoints that no link points to, except the newest `keep`."""
-    linked = {path.resolve() for path in folder.iterdir() if path.is_symlink()}
+    linked = {os.path.realpath(folder / name) for name in LINKS}
     for path in checkpoints(folder)[keep:]:
-        if path.resolve() not in linked:
+        if os.path.realpath(path) not in linked:
             shutil.rmtree(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoint folders of a run, newest first."""
     found = [path for path in folder.glob(f"{PREFIX}*") if path.is_dir() and not path.is_symlink()]
-    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    return sorted(found, key=lambda path: (_written(path), path.name), reverse=True)
+
+
+def last(folder: Path) -> tuple[Path, int] | None:
+    """The checkpoint that `last` of a checkpoints folder points to and its step; None where there is none."""
+    try:
+        path = Path(os.path.realpath(folder / "last"))
+        return path, int(json.loads(_text(path / MANIFEST))["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -94,13 +143,15 @@ def verify(path: Path) -> dict[str, Any]:
         Damaged: a file is missing, cut off or changed.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(_text(path / MANIFEST))
         sums = manifest["sha256"]
         for name in (WEIGHTS, STATE):
             if sha256(path / name) != sums[name]:
                 raise Damaged(f"{path / name} is not what {MANIFEST} says: wrong sha256")
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{path} is incomplete: {error}") from error
+        raise Damaged(f"{path} is incomplete: {_line(error)}") from error
     return manifest
 
 
@@ -109,12 +160,32 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise Damaged(f"{path / WEIGHTS}: {error}") from error
+        raise Damaged(f"{path / WEIGHTS}: {_line(error)}") from error
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """What stands beside the weights, on the CPU; only plain values are ever unpickled."""
-    return torch.load(path / STATE, map_location="cpu", weights_only=True)
+def read_state(path: Path, needed: Iterable[str] = (), mapped: bool = False) -> dict[str, Any]:
+    """What stands beside the weights, on the CPU; only plain values are ever unpickled.
+
+    Args:
+        path: a checkpoint folder.
+        needed: keys that must be there.
+        mapped: tensors stay in the file: for whoever wants only the other values.
+
+    Raises:
+        Damaged: the file holds anything else, is cut off, or lacks one of the keys `needed`.
+    """
+    try:
+        state = torch.load(path / STATE, map_location="cpu", weights_only=True, mmap=mapped)
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, UnpicklingError) as error:
+        problem = f"{path / STATE} cannot be read as plain values (torch.load, weights_only): {_line(error)}"
+        raise Damaged(problem, do="resume=<an earlier checkpoint of the run>, or start a new run") from error
+    missing = [key for key in needed if not isinstance(state, Mapping) or key not in state]
+    if missing:
+        raise Damaged(
+            f"{path / STATE} lacks {', '.join(missing)}",
+            do="resume=<an earlier checkpoint of the run>, or start a new run",
+        )
+    return state
 
 
 def find(
@@ -137,15 +208,18 @@ def find(
         raise UserError(
             "there is no such checkpoint", given=where, allowed=_runs(where), do="give a run folder below runs/"
         )
+    problems = []
     if (where / MANIFEST).is_file():
         folder, wanted = where.resolve().parent, [where.resolve()]
     else:
         folder = where / "checkpoints" if (where / "checkpoints").is_dir() else where
-        wanted = [(folder / name).resolve() for name in prefer if (folder / name).exists()]
+        folder = folder.resolve()
+        wanted, broken = _linked(folder, prefer)
+        if not wanted and broken:
+            problems.append(f"{' and '.join(broken)} of {folder} leads to no checkpoint")
     candidates = list(dict.fromkeys([*wanted, *checkpoints(folder)]))
     if not candidates:
         raise UserError("there is no checkpoint in this folder", given=where, do=do)
-    problems = []
     for path in candidates:
         try:
             verify(path)
@@ -154,6 +228,18 @@ def find(
             continue
         return path, f"{'; '.join(problems)}. Using {path} instead." if problems else None
     raise UserError("every checkpoint here is damaged", given="; ".join(problems), do=do)
+
+
+def _linked(folder: Path, prefer: tuple[str, ...]) -> tuple[list[Path], list[str]]:
+    """Where links lead, and those of them that lead nowhere or out of the folder."""
+    wanted, broken = [], []
+    for name in prefer:
+        target = Path(os.path.realpath(folder / name))
+        if target.is_dir() and target.parent == folder:
+            wanted.append(target)
+        elif os.path.lexists(folder / name):
+            broken.append(name)
+    return wanted, broken
 
 
 def sha256(path: Path) -> str:
@@ -170,6 +256,22 @@ def _runs(where: Path) -> str | None:
         else []
     )
     return f"{parent}/: {', '.join(names[-8:])}" if names else None
+
+
+def _written(path: Path) -> int:
+    """When a checkpoint was written; a copy of the folder has another time of change."""
+    try:
+        return int(json.loads(_text(path / MANIFEST))["written"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return path.stat().st_mtime_ns
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _free_name(folder: Path, step: int) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..core.errors import UserError, closest
 from .options import Options, read_options
+from .stop import Failed, Stopped, listening
 
 
 def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
@@ -18,6 +19,17 @@ def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
     # Where bytecode may not be kept, every start compiles some 3,000 modules again, for longer than it then trains digits.
     sys.dont_write_bytecode = False
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with listening() as stop:
+            code = _run(arguments, job)
+            # A signal that came where nothing could be raised.
+            return code if stop.received is None else 128 + stop.received
+    except Stopped as stopped:
+        print(f"\n{stopped}", file=sys.stderr)
+        return stopped.exit_code
+
+
+def _run(arguments: list[str], job: str) -> int:
     try:
         options = read_options(arguments)
         if options.help:
@@ -29,22 +41,13 @@ def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
     except UserError as error:
         print(f"\n{error}\n", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nCtrl-C: stopped.", file=sys.stderr)
-        return 130
     except Exception as error:
         return _explain(error)
 
 
 def _explain(error: Exception) -> int:
     """The exit code of an error that has a message for the user; other errors are raised again."""
-    from .stop import Stopped
-
-    if isinstance(error, Stopped):
-        print(f"\n{error}", file=sys.stderr)
-        return error.exit_code
-    finite = sys.modules.get("polymamba.engine.callbacks.finite")
-    if finite is not None and isinstance(error, finite.NonFinite):
+    if isinstance(error, Failed):
         print(f"\n{error}", file=sys.stderr)
         return 1
     raise error
@@ -72,30 +75,36 @@ def _train(options: Options) -> int:
 def _resume(options: Options, where: str, typed: list[str]) -> int:
     from .amend import WHEN_RESUMING, amend
     from .compose import check
-    from .run_folder import read_config, run_of
+    from .run_folder import run_of
+    from .stored import changed_environment, stored_config
 
     checkpoint, remark = _checkpoint("resume", where, ("last",))
-    stored = read_config(run_of(checkpoint))
+    stored, notes = stored_config(checkpoint)
     why = "a run that goes on keeps what its results depend on"
     config = check(amend(stored, typed, options.groups(), WHEN_RESUMING, why), options.allow)
-    if remark:
-        print(f"\n{remark}", file=sys.stderr)
+    _note([*([remark] if remark else []), *notes, *changed_environment(run_of(checkpoint))])
     return run(config, options, typed, checkpoint)
+
+
+def _note(lines: Sequence[str]) -> None:
+    if lines:
+        print("\n" + "\n".join(lines), file=sys.stderr)
 
 
 def run(config, options: Options, typed: Sequence[str], resume: Path | None = None) -> int:
     """Trains one composed run and prints its result and the next commands; returns the exit code."""
+    from .run_folder import run_of
     from .startup import import_torchmetrics
-    from .stop import Stopped
     from .summary import after_stop, after_training
 
-    import_torchmetrics()
-    from .train import train
-
     try:
+        import_torchmetrics()
+        from .train import train
+
         result = train(config, typed=typed, allow=options.allow, resume=resume)
     except Stopped as stopped:
-        print(after_stop(stopped, options), file=sys.stderr)
+        again = typed if resume is None else [f"resume={run_of(resume)}", *typed]
+        print(after_stop(stopped, options, again), file=sys.stderr)
         return stopped.exit_code
     print(after_training(result, config, options))
     return 0
@@ -104,12 +113,13 @@ def run(config, options: Options, typed: Sequence[str], resume: Path | None = No
 def _evaluate(options: Options) -> int:
     from .amend import amend
     from .compose import check
-    from .run_folder import read_config, run_of
+    from .stored import stored_config
 
     checkpoint, typed = _weights(options, "python eval.py ckpt=runs/vision/vim/<run>")
     why = "the model and how it was trained are given by the weights"
-    stored = amend(read_config(run_of(checkpoint)), typed, options.groups(), ("data", "trainer", "task"), why)
-    config = check(stored, options.allow)
+    stored, notes = stored_config(checkpoint)
+    config = check(amend(stored, typed, options.groups(), ("data", "trainer", "task"), why), options.allow)
+    _note(notes)
     from .startup import import_torchmetrics
 
     import_torchmetrics()
@@ -131,7 +141,7 @@ def _predict(options: Options) -> int:
     from .compose import check
     from .explain import explain, read_prompt
     from .predict import predict, read_wanted
-    from .run_folder import read_config, run_of
+    from .stored import stored_config
 
     checkpoint, typed = _weights(options, 'python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def "')
     method, typed = _take(typed, "explain")
@@ -140,7 +150,9 @@ def _predict(options: Options) -> int:
     wanted = read_wanted(asked) if method is None else read_prompt(asked)
     why = "the model and its tokens are given by the weights"
     allowed = ("data.root", "trainer.threads", "trainer.accelerator")
-    config = check(amend(read_config(run_of(checkpoint)), changes, options.groups(), allowed, why), options.allow)
+    stored, notes = stored_config(checkpoint)
+    config = check(amend(stored, changes, options.groups(), allowed, why), options.allow)
+    _note(notes)
     from .startup import import_torchmetrics
 
     import_torchmetrics()

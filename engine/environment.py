@@ -36,8 +36,7 @@ def describe_environment() -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "commit": _commit(),
+        **versions(),
         "machine": {
             "system": platform.platform(),
             "processor": _processor(),
@@ -46,6 +45,11 @@ def describe_environment() -> dict[str, Any]:
             "gpus": gpus,
         },
     }
+
+
+def versions() -> dict[str, Any]:
+    """What the same configuration may give other results with: the packages' versions, the commit of the source tree."""
+    return {"versions": {name: _version(name) for name in PACKAGES}, "commit": _commit()}
 
 
 def _version(name: str) -> str | None:

@@ -32,7 +32,7 @@ def make_trainer(
     every = {"check_val_every_n_epoch": settings.val_every}
     if settings.val_every_steps is not None:
         every = {"check_val_every_n_epoch": None, "val_check_interval": settings.val_every_steps}
-    return Trainer(
+    trainer = Trainer(
         accelerator="gpu" if hardware.device == "cuda" else "cpu",
         devices=settings.devices,
         precision=LIGHTNING_PRECISION[hardware.precision],
@@ -41,7 +41,6 @@ def make_trainer(
         plugins=[io] if io is not None else None,
         max_epochs=settings.epochs,
         max_steps=length.steps if length is not None else -1,
-        max_time=parse_duration(settings.time_limit),
         limit_train_batches=settings.limit_train,
         limit_val_batches=settings.limit_val,
         limit_test_batches=settings.limit_test,
@@ -56,6 +55,24 @@ def make_trainer(
         default_root_dir=folder,
         **every,
     )
+    trainer._signal_connector = NoSignals()
+    return trainer
+
+
+class NoSignals:
+    """Stands in for Lightning's handling of signals, which is engine/stop.py's here.
+
+    Lightning puts a handler of its own around the one it finds, and ends the run with SIGTERMException, a SystemExit with
+    code 0, in the middle of accumulated gradients or after a validation: without a checkpoint and without a word.
+    """
+
+    received_sigterm = False
+
+    def register_signal_handlers(self) -> None:
+        """Registers none."""
+
+    def teardown(self) -> None:
+        """There are none to take back."""
 
 
 def make_logger(config: Config, folder: Path) -> Any:

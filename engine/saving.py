@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +13,19 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from . import checkpoint as files
-from .callbacks import published_weights
+from .callbacks import NonFinite, published_weights
 from .callbacks.best import is_best
 from .config import SCHEMA_VERSION, Config
-from .stop import Stopped, StopRequest
+from .lightning_trainer import parse_duration
+from .run_folder import write_config
+from .stop import StopRequest
 
 MODEL = "model."
 PUBLISHED = "published_weights"
+NEEDED = (
+    "config", "global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", "trained",
+    "trained_in_weights_file",
+)  # fmt: skip
 
 
 class CheckpointFolders(CheckpointIO):
@@ -42,7 +52,7 @@ class CheckpointFolders(CheckpointIO):
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """The checkpoint folder `path` as the dict that Lightning restores from."""
-        state = files.read_state(Path(path))
+        state = files.read_state(Path(path), NEEDED)
         trained = state.pop("trained")
         if state.pop("trained_in_weights_file"):
             trained |= {f"{MODEL}{name}": value for name, value in files.read_weights(Path(path)).items()}
@@ -53,10 +63,11 @@ class CheckpointFolders(CheckpointIO):
 
 
 class Saver(Callback):
-    """Writes `last` before each validation, every so many steps, at the end, and when a signal asks the run to end.
+    """Writes `last` before each validation, every so many steps, at the end, and when the run is to end early.
 
-    Goes last among the callbacks, so that what it saves is settled; `before_validation` goes first, because a weight
-    average is lent to the task once validation starts.
+    It ends early where a signal asks for that, and where its time is over (Lightning's own timer counts on after resuming,
+    and does not stop between optimizer steps). Goes last among the callbacks, so that what it saves is settled;
+    `before_validation` goes first, because a weight average is lent to the task once validation starts.
 
     Args:
         folder: the run's checkpoints folder.
@@ -67,7 +78,9 @@ class Saver(Callback):
 
     Attributes:
         best: the best value of the metric so far.
+        started: training has begun: everything that was to be restored fitted.
         settled: the last batch ended an optimizer step; False while gradients are accumulated.
+        time_over: trainer.time_limit has ended the run.
         validation_due: the last checkpoint was written for a validation that has not been finished.
     """
 
@@ -77,16 +90,19 @@ class Saver(Callback):
         self.folder, self.io, self.config, self.stop = folder, io, config, stop
         self.metric, self.direction = monitor
         self.every = config.trainer.checkpoint_every
+        limit = parse_duration(config.trainer.time_limit)
+        self.seconds = None if limit is None else limit.total_seconds()
         self.best: float | None = None
-        self.validation_due = False
+        self.started = self.time_over = self.validation_due = False
         self.settled = True
+        self._began = 0.0
         self._step = 0
         self._saved: int | None = None
         self._validated: int | None = None
         self.before_validation = _BeforeValidation(self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = trainer.global_step
+        self.started, self._began, self._step = True, time.monotonic(), trainer.global_step
         # Lightning goes on after the validation that the checkpoint was written for, without having made it.
         if self.validation_due:
             loop = trainer.fit_loop.epoch_loop.val_loop
@@ -99,19 +115,25 @@ class Saver(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self.settled = trainer.global_step != self._step
         self._step = trainer.global_step
-        loop = trainer.fit_loop
-        # Half of an accumulated gradient is in no checkpoint; and before a validation `_BeforeValidation` does it all.
-        if not self.settled or loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+        # Half of an accumulated gradient is in no checkpoint.
+        if not self.settled:
             return
-        if self.stop.received is not None:
+        loop = trainer.fit_loop
+        validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        if self.seconds is not None:
+            self.time_over = trainer.strategy.broadcast(time.monotonic() - self._began >= self.seconds)
+            trainer.should_stop = trainer.should_stop or self.time_over
+        # Before a validation `_BeforeValidation` does it all.
+        if validates:
+            return
+        if self.stop_asked(trainer) or self.time_over or (self.every and self._step % self.every == 0):
             self.save(trainer)
-            raise Stopped(self.stop.received, trainer.global_step, self.folder.parent)
-        if self.every and self._step % self.every == 0:
-            self.save(trainer)
+        self.stop.check()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if self.stop.received is not None and self.validation_due and not trainer.sanity_checking:
-            raise Stopped(self.stop.received, trainer.global_step, self.folder.parent)
+        # Where gradients are half accumulated there is no checkpoint of this step to go on from.
+        if (self.validation_due or self._saved == trainer.global_step) and self.stop_asked(trainer):
+            self.stop.check()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -133,6 +155,17 @@ class Saver(Callback):
         if self._saved != trainer.global_step:
             self.save(trainer)
 
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self.stop_asked(trainer):
+            self.stop.check()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        # The checkpoint was written for the validation that has just shown it to be worth nothing.
+        if isinstance(exception, NonFinite) and exception.quantity == "validation loss" and trainer.is_global_zero:
+            before = [path for path in files.checkpoints(self.folder) if path != self.io.written]
+            if self.io.written is not None and before:
+                files.point(self.folder, "last", before[0])
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[PUBLISHED] = published_weights(trainer, pl_module)
         checkpoint["config"] = {"schema_version": SCHEMA_VERSION, **self.config.plain()}
@@ -143,13 +176,25 @@ class Saver(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.validation_due = state_dict["best"], state_dict["validation_due"]
 
+    def stop_asked(self, trainer: Trainer) -> bool:
+        """Whether a signal has come, to any of the processes: they stop together or wait for each other for ever."""
+        asked = self.stop.received is not None
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(asked, all=False) and not asked:
+            self.stop.received = signal.SIGTERM
+        return self.stop.received is not None
+
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint and makes it `last`."""
+        if trainer.is_global_zero and not self.folder.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder.parent))
         trainer.save_checkpoint(self.folder)
-        self._saved = trainer.global_step
         if trainer.is_global_zero:
             files.point(self.folder, "last", self.io.written)
             files.tidy(self.folder)
+            if self._saved is None:
+                # Once there is a checkpoint of them, the settings that a resumed run was given are the run's.
+                write_config(self.folder.parent, self.config)
+        self._saved = trainer.global_step
 
 
 class _BeforeValidation(Callback):
@@ -157,10 +202,12 @@ class _BeforeValidation(Callback):
         self.saver = saver
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A validation that is made after resuming has its checkpoint already.
-        if trainer.sanity_checking or self.saver.validation_due or not self.saver.settled:
+        saver = self.saver
+        # A validation that is made after resuming, or because the time is over, has its checkpoint already.
+        has_one = saver.validation_due or saver._saved == trainer.global_step
+        if trainer.sanity_checking or has_one or not saver.settled:
             return
-        self.saver.validation_due = True
-        self.saver.save(trainer)
-        if self.saver.stop.received is not None:
-            raise Stopped(self.saver.stop.received, trainer.global_step, self.saver.folder.parent)
+        saver.validation_due = True
+        saver.save(trainer)
+        if saver.stop_asked(trainer):
+            saver.stop.check()

@@ -2,51 +2,133 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+# Launchers (torchrun, uv, docker's init) pass a signal on that the terminal sent to the whole group already.
+ECHO_SECONDS = 0.5
 
 
-class Stopped(Exception):
-    """Training ended because a signal asked for it; the checkpoint has been written.
+class Failed(RuntimeError):
+    """Training broke down for a reason that its message tells the user; exit code 1."""
+
+
+class Stopped(BaseException):
+    """A signal ended the work. Not an Exception: code that catches those must not keep the process going.
 
     Attributes:
         exit_code: 128 + the signal's number: 143 for SIGTERM, 130 for Ctrl-C.
-        folder: the run folder.
+        at_once: a second signal came; what was going on was given up.
+        folder: the run folder, where it holds a checkpoint to go on from; otherwise None.
+        step: optimizer steps done in that checkpoint.
+        saved: that checkpoint was written since this process started.
     """
 
-    def __init__(self, signal_number: int, step: int, folder: Path):
-        self.exit_code, self.step, self.folder = 128 + signal_number, step, folder
-        super().__init__(
-            f"{NAMES.get(signal_number, signal_number)}: stopped after step {step}, the checkpoint is written."
-        )
+    def __init__(self, signal_number: int, at_once: bool = False):
+        super().__init__(signal_number)
+        self.name, self.exit_code, self.at_once = NAMES.get(signal_number, signal_number), 128 + signal_number, at_once
+        self.folder: Path | None = None
+        self.step, self.saved = 0, False
+        self.training = False
+
+    def in_run(self, folder: Path, step: int | None, saved: bool) -> None:
+        """Notes what the run in `folder` has come to; step: of its last checkpoint, None where it has none."""
+        self.training, self.saved = True, saved
+        if step is not None:
+            self.folder, self.step = folder, step
+
+    def __str__(self) -> str:
+        if not self.training:
+            return f"{self.name}: stopped."
+        if self.folder is None:
+            return f"{self.name}: stopped before the first step was done; there was nothing to save."
+        if self.at_once:
+            return f"{self.name} twice: stopped at once; the last checkpoint is of step {self.step}."
+        if not self.saved:
+            return f"{self.name}: stopped; the checkpoint of step {self.step} is as it was."
+        return f"{self.name}: stopped after step {self.step}, the checkpoint is written."
 
 
 class StopRequest:
-    """Whether a signal has asked the run to end. `received` is its number, or None."""
+    """What a signal does: it raises `Stopped` at once or, within `deferred`, is noted for the next good moment.
+
+    Attributes:
+        received: the signal's number, or None.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._noted_at = 0.0
+        self._deferred = False
+        self._process = os.getpid()
 
     def ask(self, signal_number: int, frame: FrameType | None = None) -> None:
-        """The signal handler: the first time it only takes note; a second Ctrl-C interrupts at once."""
-        if self.received is not None and signal_number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = signal_number
+        """The signal handler. Within `deferred`, a second signal raises at once."""
+        if os.getpid() != self._process:
+            _as_a_worker(signal_number)
+            return
+        first, now = self.received is None, time.monotonic()
+        if first:
+            self.received, self._noted_at = signal_number, now
+        if not self._deferred:
+            raise Stopped(signal_number)
+        if first:
+            # Not print: the signal may have come in the middle of one.
+            os.write(2, f"\n{NAMES.get(signal_number)}: stopping after this step; once more stops at once\n".encode())
+        elif now - self._noted_at > ECHO_SECONDS:
+            raise Stopped(signal_number, at_once=True)
+
+    def check(self) -> None:
+        """Raises `Stopped` where a signal has come."""
+        if self.received is not None:
+            raise Stopped(self.received)
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handles SIGTERM and SIGINT within the block; elsewhere than in the main thread it changes nothing."""
-        try:
-            before = {number: signal.signal(number, self.ask) for number in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:
-            before = {}
+    def deferred(self) -> Iterator[None]:
+        """Signals are noted within the block, which must look at `received` or `check` often."""
+        self.check()
+        self._deferred = True
         try:
             yield
+            self.check()
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            self._deferred = False
+
+
+_listening: StopRequest | None = None
+
+
+@contextmanager
+def listening() -> Iterator[StopRequest]:
+    """Handles SIGTERM and SIGINT within the block; inside another such block it is that one's request again.
+
+    Elsewhere than in the main thread signals are not handled.
+    """
+    global _listening
+    if _listening is not None:
+        yield _listening
+        return
+    request = _listening = StopRequest()
+    try:
+        before = {number: signal.signal(number, request.ask) for number in NAMES}
+    except ValueError:
+        before = {}
+    try:
+        yield request
+    finally:
+        _listening = None
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _as_a_worker(signal_number: int) -> None:
+    """In a forked process Ctrl-C is the parent's business; SIGTERM ends it."""
+    if signal_number != signal.SIGINT:
+        signal.signal(signal_number, signal.SIG_DFL)
+        os.kill(os.getpid(), signal_number)

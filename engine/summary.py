@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from . import checkpoint as files
 from .config import Config
 from .evaluate import table
@@ -21,7 +23,10 @@ def after_training(result: Result, config: Config, options: Options) -> str:
     longer = [f"resume={result.folder}", f"trainer.epochs={2 * config.trainer.epochs}"]
     if config.trainer.steps is not None:
         longer.append(f"trainer.steps={2 * config.trainer.steps}")
-    lines += ["", "  test again      " + options.command("eval.py", f"ckpt={result.folder}")]
+    lines.append("")
+    if result.ended:
+        lines.append("  go on with it   " + options.command("train.py", f"resume={result.folder}"))
+    lines += ["  test again      " + options.command("eval.py", f"ckpt={result.folder}")]
     if config.task["_target_"].endswith(".LanguageModelling"):
         lines.append("  write text      " + options.command("predict.py", f"ckpt={result.folder}", "prompt=The "))
     lines.append("  train longer    " + options.command("train.py", *longer))
@@ -36,9 +41,13 @@ def after_training(result: Result, config: Config, options: Options) -> str:
 def best_link(result: Result) -> str:
     """ "best", or "last" where no validation chose one."""
     best = best_checkpoint(result.folder)
-    return next(name for name in ("best", "last") if (result.folder / "checkpoints" / name).resolve() == best)
+    links = (name for name in ("best", "last") if (result.folder / "checkpoints" / name).resolve() == best)
+    return next(links, best.name)
 
 
-def after_stop(stopped: Stopped, options: Options) -> str:
-    """What happened and how to go on."""
-    return f"\n{stopped}\n  go on with it   {options.command('train.py', f'resume={stopped.folder}')}\n"
+def after_stop(stopped: Stopped, options: Options, typed: Sequence[str]) -> str:
+    """What happened and how to go on; typed: what started this part of the run, for one that wrote no checkpoint."""
+    if stopped.saved:
+        typed = [f"resume={stopped.folder}"]
+    what = "go on with it" if stopped.folder is not None else "start it again"
+    return f"\n{stopped}\n  {what}   {options.command('train.py', *typed)}\n"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
 from ..core.errors import UserError
 from .compose import compose, parse
+from .config import Config
 from .options import Options
-from .stop import Stopped
+from .stop import Failed, Stopped
+
+# What was typed, the metrics or None where it broke down, the folder or why.
+Row = tuple[list[str], dict[str, float] | None, str]
 
 
 def combinations(arguments: tuple[str, ...]) -> list[list[str]]:
@@ -27,38 +32,58 @@ def sweep(options: Options) -> int:
     """Trains every combination and prints a table; all are checked before the first starts.
 
     Returns:
-        0, or 1 where a run broke down; the others are made all the same.
+        0, or 1 where a run broke down; the others are made all the same. 143 or 130 where a signal ended it.
     """
-    from .summary import after_stop
-
     runs = combinations(options.arguments)
     configs = [compose(each, options.groups(), options.allow) for each in runs]
     from .startup import import_torchmetrics
 
     import_torchmetrics()
-    from .callbacks import NonFinite
-    from .train import train
 
-    rows = []
-    for number, (typed, config) in enumerate(zip(runs, configs, strict=True), start=1):
-        print(f"\nrun {number} of {len(runs)}: {' '.join(typed)}")
-        if config.run_dir is not None and len(runs) > 1:
-            config = compose([*typed, f"run_dir={Path(config.run_dir, str(number))}"], options.groups(), options.allow)
-        try:
-            result = train(config, typed=typed, allow=options.allow)
-        except Stopped as stopped:
-            print(after_stop(stopped, options), file=sys.stderr)
-            return stopped.exit_code
-        except (UserError, NonFinite) as error:
-            print(f"\n{error}\n", file=sys.stderr)
-            rows.append((typed, None, str(error).splitlines()[0]))
-            continue
-        rows.append((typed, result.metrics, str(result.folder)))
+    rows: list[Row] = []
+    left = [*zip(runs, configs, strict=True)]
+    try:
+        while left:
+            typed, config = left[0]
+            number = len(rows) + 1
+            print(f"\nrun {number} of {len(runs)}: {' '.join(typed)}")
+            if config.run_dir is not None and len(runs) > 1:
+                typed = [*typed, f"run_dir={Path(config.run_dir, str(number))}"]
+                config = compose(typed, options.groups(), options.allow)
+                left[0] = typed, config
+            rows.append(_run(typed, config, options.allow))
+            del left[0]
+    except Stopped as stopped:
+        print(f"\n{stopped}", file=sys.stderr)
+        if rows:
+            print(table(rows))
+        print(
+            "\n".join(["", "  left to do", *_left(stopped, [typed for typed, _ in left], options), ""]), file=sys.stderr
+        )
+        return stopped.exit_code
     print(table(rows))
     return int(any(metrics is None for _, metrics, _ in rows))
 
 
-def table(rows: list[tuple[list[str], dict[str, float] | None, str]]) -> str:
+def _run(typed: list[str], config: Config, allow: Sequence[str]) -> Row:
+    from .train import train
+
+    try:
+        result = train(config, typed=typed, allow=allow)
+    except (UserError, Failed) as error:
+        print(f"\n{error}\n", file=sys.stderr)
+        return typed, None, str(error).splitlines()[0]
+    return typed, result.metrics, str(result.folder)
+
+
+def _left(stopped: Stopped, waiting: list[list[str]], options: Options) -> list[str]:
+    """A command for each run that has not ended: the one that was stopped goes on, the others start."""
+    if stopped.folder is not None:
+        waiting = [[f"resume={stopped.folder}"], *waiting[1:]]
+    return [f"    {options.command('train.py', *typed)}" for typed in waiting]
+
+
+def table(rows: list[Row]) -> str:
     """A line for each run: its metrics, what was typed, its folder or why it failed."""
     names = sorted({name for _, metrics, _ in rows for name in metrics or ()})
     lines = ["", "  " + "  ".join([*(f"{name:>14}" for name in names), "run"])]

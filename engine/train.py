@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..core.errors import UserError
 from . import checkpoint as files
 from .config import Config
 from .environment import describe_environment
@@ -17,8 +21,11 @@ from .lightning_trainer import make_trainer, parse_duration, quiet, require_tens
 from .optimizer import build_optimizer
 from .parts import TOKENIZER, Parts, build_parts, with_tokenizer
 from .plan import Length, plan_length, resolve_backend, write_plan
-from .run_folder import new_run_folder, run_of, write_start
-from .stop import StopRequest
+from .run_folder import locked, new_run_folder, run_of, start
+from .stop import Failed, Stopped, StopRequest, listening
+
+if TYPE_CHECKING:
+    from .saving import Saver
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,13 @@ class Result:
         folder: the run folder.
         metrics: the test metrics of the best weights, by name.
         task: the trained task; its model holds the best weights.
+        ended: what ended the run before all its steps were made; None: nothing.
     """
 
     folder: Path
     metrics: dict[str, float] = field(default_factory=dict)
     task: Any = None
+    ended: str | None = None
 
 
 def train(
@@ -57,11 +66,39 @@ def train(
 
     Raises:
         UserError: what was given cannot be run.
-        NonFinite: the loss or the gradient was not finite; the weights are those before that step.
-        Stopped: a signal ended the run after its checkpoint was written.
+        NonFinite: a loss, a gradient or a weight was not finite; the checkpoint before that is kept.
+        Failed: that, or the run folder can no longer be written.
+        Stopped: a signal ended the run, after its checkpoint was written.
     """
-    check_before_building(config)
-    folder = run_of(resume) if resume is not None else new_run_folder(config)
+    with listening() as stop, ExitStack() as held:
+        check_before_building(config)
+        folder = run_of(resume) if resume is not None else new_run_folder(config)
+        if resume is not None:
+            held.enter_context(locked(folder))
+        before = files.last(folder / "checkpoints")
+        try:
+            return _train(config, typed, allow, resume, folder, callbacks, say, stop, held)
+        except Stopped as stopped:
+            now = files.last(folder / "checkpoints")
+            stopped.in_run(folder, now and now[1], now != before)
+            raise
+        except OSError as error:
+            if not _of_folder(error, folder):
+                raise
+            raise Failed(_cannot_write(error, folder)) from error
+
+
+def _train(
+    config: Config,
+    typed: Sequence[str],
+    allow: Sequence[str],
+    resume: Path | None,
+    folder: Path,
+    callbacks: Sequence[Any],
+    say: Callable[[str], None],
+    stop: StopRequest,
+    held: ExitStack,
+) -> Result:
     hardware = choose_hardware(config.trainer)
     initial = None if resume is not None or config.init is None else read_initial(config.init)
     kept = folder if resume is not None else initial and initial.run
@@ -77,15 +114,39 @@ def train(
         )
         + "\n"
     )
-    if resume is None:
-        about = {"seed": config.seed, "threads": hardware.threads, "backend": backend[0], "backend_reason": backend[1]}
-        about |= {"device": hardware.device, "precision": hardware.precision}
-        write_start(folder, config, typed, {**describe_environment(), **about})
-        save_tokenizer = getattr(parts.describe.get("tokenizer"), "save", None)
-        if save_tokenizer is not None:
-            save_tokenizer(folder / TOKENIZER)
-    metrics = _fit_and_test(config, parts, length, hardware, folder, resume, callbacks)
-    return Result(folder, metrics, parts.task)
+    about = {"seed": config.seed, "threads": hardware.threads, "backend": backend[0], "backend_reason": backend[1]}
+    about |= {**describe_environment(), "device": hardware.device, "precision": hardware.precision}
+    with stop.deferred():
+        if resume is None:
+            held.enter_context(start(folder, config, typed, about))
+            save_tokenizer = getattr(parts.describe.get("tokenizer"), "save", None)
+            if save_tokenizer is not None:
+                save_tokenizer(folder / TOKENIZER)
+        else:
+            resume = files.settle(resume)
+        metrics, ended = _fit_and_test(config, parts, length, hardware, folder, resume, callbacks, stop, say)
+    return Result(folder, metrics, parts.task, ended)
+
+
+def _of_folder(error: OSError, folder: Path) -> bool:
+    """Whether an error says that a run folder is gone, or that it or its disk takes no more."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+    inside = bool(error.filename) and Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder.absolute())
+    return full or inside or not folder.is_dir()
+
+
+def _cannot_write(error: OSError, folder: Path) -> str:
+    kept = files.last(folder / "checkpoints")
+    if not folder.is_dir():
+        return (
+            f"Training stopped: its run folder {folder} is gone.\n  start it again, or put the folder back and resume"
+        )
+    whole = "there is no checkpoint yet" if kept is None else f"the checkpoint of step {kept[1]} is whole"
+    return (
+        f"Training stopped: its run folder {folder} cannot be written: {error.strerror or error}.\n"
+        f"  kept:  {whole}\n"
+        f"  do:    make room or make it writable, then {f'resume={folder}' if kept else 'start the run again'}"
+    )
 
 
 def check_before_building(config: Config) -> None:
@@ -103,20 +164,26 @@ def _fit_and_test(
     folder: Path,
     resume: Path | None,
     more: Sequence[Any],
-) -> dict[str, float]:
+    stop: StopRequest,
+    say: Callable[[str], None],
+) -> tuple[dict[str, float], str | None]:
     from .callbacks import WeightAverage, default_callbacks
     from .saving import CheckpointFolders, Saver
 
-    stop, io = StopRequest(), CheckpointFolders()
+    io = CheckpointFolders()
     parts.task.optimizer_factory = lambda model: build_optimizer(model, config.optimizer, length.steps)
     saver = Saver(folder / "checkpoints", io, config, parts.task.monitor, stop)
     usual = default_callbacks(config, folder)
+    ended = None
     with quiet():
         trainer = make_trainer(config, hardware, folder, [saver.before_validation, *usual, *more, saver], io, length)
-        with stop.listening():
+        with _restoring(resume, saver):
             trainer.fit(parts.task, **loaders(config, parts), ckpt_path=resume, weights_only=True if resume else None)
-            if saver.validation_due:
-                trainer.validate(parts.task, datamodule=parts.data, verbose=False)
+        if saver.time_over:
+            ended = f"trainer.time_limit={config.trainer.time_limit} ended the run at step {trainer.global_step} of {length.steps}"
+            say(f"\n{ended}\n")
+        if saver.validation_due:
+            trainer.validate(parts.task, datamodule=parts.data, verbose=False)
         best = best_checkpoint(folder)
         parts.task.model.load_state_dict(files.read_weights(best))
         for callback in usual:
@@ -125,7 +192,21 @@ def _fit_and_test(
         if config.trainer.pictures:
             draw_scan(parts, folder)
         [metrics] = trainer.test(parts.task, datamodule=parts.data, verbose=False)
-    return {name: float(value) for name, value in metrics.items()}
+    return {name: float(value) for name, value in metrics.items()}, ended
+
+
+@contextmanager
+def _restoring(resume: Path | None, saver: Saver) -> Iterator[None]:
+    """What goes wrong within the block before training has begun is said of the checkpoint that it was to begin with."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if resume is None or saver.started or isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{resume} does not fit this run", given=" ".join(str(error).split())[:300] or type(error).__name__,
+            allowed="what this run has written", do="resume=<an earlier checkpoint of the run>, or start a new run",
+        ) from error  # fmt: skip
 
 
 class FixedBatches:

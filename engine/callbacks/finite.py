@@ -1,36 +1,47 @@
-"""Stops a run before a loss or gradient that is not finite reaches the weights."""
+"""Stops a run before what is not finite reaches the weights, and before weights that are not finite reach the disk."""
 
 from __future__ import annotations
 
-from math import isfinite
+from collections.abc import Mapping
+from math import isfinite, nan
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ..stop import Failed
+from .ema import published_weights
+
 NAMES_SHOWN = 5
 
 
-class NonFinite(RuntimeError):
-    """A loss or gradient was NaN or infinite; the weights are those from before that step.
+class NonFinite(Failed):
+    """A loss, a gradient or a weight was NaN or infinite.
 
     Attributes:
-        step: optimizer steps done before the bad one.
-        loss: the step's loss, mean over its batches.
-        parameters: names of the parameters whose gradients were not finite, in the model's order.
-        quantity: "loss" or "gradient".
+        step: optimizer steps done: before the bad one for "loss" and "gradient", with it for the other quantities.
+        loss: the step's loss, mean over its batches; of "validation loss", that; of "weights", NaN.
+        parameters: names of the parameters whose gradients (of "weights": that themselves) are not finite, in the model's order.
+        quantity: "loss", "gradient", "weights" or "validation loss".
     """
 
-    def __init__(self, step: int, loss: float, parameters: list[str]):
+    def __init__(self, step: int, loss: float, parameters: list[str], quantity: str | None = None):
         self.step, self.loss, self.parameters = step, loss, parameters
-        self.quantity = "gradient" if isfinite(loss) else "loss"
-        what = f"the gradient is not finite (the loss is {loss:.4g})" if isfinite(loss) else f"the loss is {loss}"
-        lines = [f"Training stopped at step {step + 1}, before the weights were changed: {what}."]
+        self.quantity = quantity or ("gradient" if isfinite(loss) else "loss")
+        before = f"Training stopped at step {step + 1}, before the weights were changed:"
+        lines = [
+            {
+                "loss": f"{before} the loss is {loss}.",
+                "gradient": f"{before} the gradient is not finite (the loss is {loss:.4g}).",
+                "weights": f"Training stopped after step {step}, before a checkpoint was written: weights are not finite.",
+                "validation loss": f"Training stopped after step {step}: the validation loss is {loss}.",
+            }[self.quantity]
+        ]
         if parameters:
             more = len(parameters) - NAMES_SHOWN
             names = ", ".join(parameters[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-            lines.append(f"  gradients that are not finite: {names}")
+            lines.append(f"  {'weights' if quantity == 'weights' else 'gradients'} that are not finite: {names}")
         lines += [
             "  try: a smaller learning rate (optimizer.lr=…), a longer warm-up (optimizer.warmup=…), clipping",
             "       (trainer.gradient_clip=1.0), precision (trainer.precision=32); first_batch.png shows the input",
@@ -41,7 +52,9 @@ class NonFinite(RuntimeError):
 class FiniteGuard(Callback):
     """Checks the loss and the gradient of every optimizer step before the step is made, and raises `NonFinite`.
 
-    Lightning itself trains on with NaN. The gradient's norm is left in `task.gradient_norm`, for clipping and logs.
+    So it does where weights that a checkpoint would hold (trained and averaged ones) or a validation's loss are not finite:
+    no later step would find out about the last one. Lightning itself trains on with NaN. The gradient's norm is left in
+    `task.gradient_norm`, for clipping and logs.
     With a fused optimizer on a GPU nothing waits for the device: the optimizer is told on the device to leave the
     weights alone from the first bad step on, and the host looks every few steps. Under a gradient scaler (float16) an
     infinite gradient is the scaler's business; only the loss is checked.
@@ -90,6 +103,17 @@ class FiniteGuard(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.look()
+        published = published_weights(trainer, pl_module)
+        names = [name for name, _ in pl_module.model.named_parameters()]
+        weights = {f"model.{name}": published[name].detach() for name in names if name in published}
+        for found in (dict(pl_module.named_parameters()), weights):
+            if bad := not_finite(found):
+                raise NonFinite(trainer.global_step, nan, bad, "weights")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loss = trainer.callback_metrics.get("val/loss")
+        if loss is not None and not trainer.sanity_checking and not isfinite(float(loss)):
+            raise NonFinite(trainer.global_step, float(loss), [], "validation loss")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.look()
@@ -113,3 +137,15 @@ class FiniteGuard(Callback):
     def _can_skip_on_device(self, optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
         fused = all(group.get("fused") for group in optimizer.param_groups)
         return device.type in self.devices and fused and getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold a NaN or an infinity."""
+    floats = {
+        name: tensor.detach() for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()
+    }
+    if not floats:
+        return []
+    # The largest magnitude, not the norm: squares of large finite weights overflow.
+    largest = torch.stack([each.float().cpu() for each in torch._foreach_norm(list(floats.values()), float("inf"))])
+    return [name for name, fine in zip(floats, torch.isfinite(largest).tolist(), strict=True) if not fine]

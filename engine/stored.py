@@ -1,0 +1,75 @@
+"""What a run goes on with: the configuration in its checkpoint rules, and what has changed since then is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from . import checkpoint as files
+from .amend import WHEN_RESUMING
+from .config import SCHEMA_VERSION
+from .environment import versions
+from .run_folder import CONFIG, ENVIRONMENT, read_config, run_of
+
+# What the weights and the optimizer's state are of.
+BUILT = ("domain", "data", "model", "scan", "task", "optimizer.name")
+
+
+def stored_config(checkpoint: Path) -> tuple[dict[str, Any], list[str]]:
+    """The plain configuration that a checkpoint was made with, and a line for each value that config.yaml says otherwise.
+
+    Raises:
+        UserError: config.yaml cannot be read, or names another model, other data and the like than the checkpoint is of.
+        Damaged: the checkpoint cannot be read.
+    """
+    folder = run_of(checkpoint)
+    written = read_config(folder)
+    ruling = dict(files.read_state(checkpoint, ("config",), mapped=True)["config"])
+    if ruling.pop("schema_version", None) != SCHEMA_VERSION:
+        raise UserError(f"{checkpoint} was written by another version", do=f"use the version named in {ENVIRONMENT}")
+    now, then = dict(_flat(written)), dict(_flat(ruling))
+    changed = [key for key in {**then, **now} if now.get(key) != then.get(key)]
+    for key in changed:
+        free = any(key == each or key.startswith(f"{each}.") for each in WHEN_RESUMING)
+        if not free and any(key == each or key.startswith(f"{each}.") for each in BUILT):
+            raise UserError(
+                f"{folder / CONFIG} has been changed: its checkpoints are of another run", given=f"{key}={now.get(key)}",
+                allowed=f"{key}={then.get(key)}", do=f"put {key} back, or start a new run with {key}={now.get(key)}",
+            )  # fmt: skip
+    return ruling, [
+        f"{folder / CONFIG} says {key}={now.get(key)}; the checkpoint was made with {key}={then.get(key)}, which counts"
+        for key in changed
+    ]
+
+
+def changed_environment(folder: Path) -> list[str]:
+    """A line for each version, and for the commit, that is another one than when the run in `folder` started."""
+    try:
+        then = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        before, sha = dict(then["versions"]), (then["commit"] or {}).get("sha")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [f"{folder / ENVIRONMENT} cannot be read: whether versions have changed is not known"]
+    present = versions()
+    lines = [
+        f"{name} was {before.get(name)} when this run started, it is {now} now: results may differ from an uninterrupted run's"
+        for name, now in present["versions"].items()
+        if before.get(name) != now
+    ]
+    commit = (present["commit"] or {}).get("sha")
+    if commit != sha:
+        lines.append(
+            f"this run started at commit {str(sha)[:10]}, the source is at {str(commit)[:10]} now: results may differ from an"
+            " uninterrupted run's"
+        )
+    return lines
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", list(value) if isinstance(value, tuple) else value
