@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,13 @@ from ..core.errors import UserError
 FORMAT = 1
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 PREFIX, UNFINISHED, LINKS = "step-", ".unfinished-", ("last", "best")
+
+EARLIER = "resume=<an earlier checkpoint of the run>, or start a new run"
+# Keys of the state without which a run cannot go on.
+RESUMABLE = (
+    "config", "global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", "trained",
+    "trained_in_weights_file", "pytorch-lightning_version",
+)  # fmt: skip
 
 
 class Damaged(UserError):
@@ -56,7 +64,8 @@ def write(
     try:
         unfinished.mkdir()
         save_file(_separate(weights), unfinished / WEIGHTS, metadata={"format": "pt"})
-        torch.save(dict(state), unfinished / STATE)
+        with open(unfinished / STATE, "wb") as file:
+            torch.save(dict(state), file)
         sums = {name: sha256(unfinished / name) for name in (WEIGHTS, STATE)}
         manifest = {"format": FORMAT, "step": step, "written": time.time_ns(), **facts, "sha256": sums}
         (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -64,12 +73,20 @@ def write(
             _sync(path)
         os.rename(unfinished, target)
     except (SafetensorError, RuntimeError) as error:
-        # What the two libraries raise where the disk is full.
-        raise OSError(errno.EIO, str(error).splitlines()[0], str(unfinished)) from error
+        raise _cause(error, unfinished) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     _sync(folder)
     return target
+
+
+def _cause(error: Exception, path: Path) -> OSError:
+    """What the system said, where one of the two libraries could not write."""
+    if isinstance(error.__context__, OSError):
+        return error.__context__
+    number = re.search(r"os error (\d+)", str(error))
+    code = int(number[1]) if number else errno.EIO
+    return OSError(code, os.strerror(code) if number else _line(error), str(path))
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -82,7 +99,7 @@ def settle(checkpoint: Path) -> Path:
     """Puts a checkpoints folder in order before a run goes on in it; returns where `checkpoint` is then.
 
     What writes that were cut short left is removed. `last` and `best` that are folders, as they are where a run was copied
-    without its links, become links to checkpoints again.
+    without its links, become links to checkpoints again, and a `last` that leads nowhere leads to `checkpoint`.
     """
     folder = checkpoint.parent
     remove_leftovers(folder)
@@ -98,6 +115,8 @@ def settle(checkpoint: Path) -> Path:
             os.rename(folder / f"{UNFINISHED}{name}", same[0])
         point(folder, name, same[0])
         checkpoint = same[0] if checkpoint == copy else checkpoint
+    if last(folder) is None:
+        point(folder, "last", checkpoint)
     return checkpoint
 
 
@@ -177,14 +196,13 @@ def read_state(path: Path, needed: Iterable[str] = (), mapped: bool = False) -> 
     try:
         state = torch.load(path / STATE, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, UnpicklingError) as error:
-        problem = f"{path / STATE} cannot be read as plain values (torch.load, weights_only): {_line(error)}"
-        raise Damaged(problem, do="resume=<an earlier checkpoint of the run>, or start a new run") from error
+        raise Damaged(
+            f"{path / STATE} is cut off or holds more than plain values (torch.load, weights_only); none of it was run",
+            do=EARLIER,
+        ) from error
     missing = [key for key in needed if not isinstance(state, Mapping) or key not in state]
     if missing:
-        raise Damaged(
-            f"{path / STATE} lacks {', '.join(missing)}",
-            do="resume=<an earlier checkpoint of the run>, or start a new run",
-        )
+        raise Damaged(f"{path / STATE} lacks {', '.join(missing)}", do=EARLIER)
     return state
 
 

@@ -74,12 +74,13 @@ def _train(options: Options) -> int:
 
 def _resume(options: Options, where: str, typed: list[str]) -> int:
     from .amend import WHEN_RESUMING, amend
+    from .checkpoint import RESUMABLE
     from .compose import check
     from .run_folder import run_of
     from .stored import changed_environment, stored_config
 
     checkpoint, remark = _checkpoint("resume", where, ("last",))
-    stored, notes = stored_config(checkpoint)
+    stored, notes = stored_config(checkpoint, RESUMABLE)
     why = "a run that goes on keeps what its results depend on"
     config = check(amend(stored, typed, options.groups(), WHEN_RESUMING, why), options.allow)
     _note([*([remark] if remark else []), *notes, *changed_environment(run_of(checkpoint))])
@@ -178,9 +179,16 @@ def _weights(options: Options, example: str) -> tuple[Path, list[str]]:
     return checkpoint, typed
 
 
+def _exists(where: str | Path) -> bool:
+    try:
+        return Path(where).exists()
+    except OSError:  # a name too long, a folder that may not be read
+        return False
+
+
 def _checkpoint(key: str, where: str, prefer: tuple[str, ...]) -> tuple[Path, str | None]:
-    if not Path(where).exists():
-        parent = next((each for each in Path(where).parents if each.is_dir()), Path())
+    if not _exists(where):
+        parent = next((each for each in Path(where).parents if _exists(each) and each.is_dir()), Path())
         # A folder that merely looks alike and holds no run would be the wrong thing to type.
         beside = sorted(each.parent for each in parent.glob("*/checkpoints"))
         runs = beside or sorted(

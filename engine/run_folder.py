@@ -35,6 +35,9 @@ def new_run_folder(config: Config) -> Path:
     else:
         folder = Path(config.run_dir)
     try:
+        if (folder / LOCK).is_file():
+            with locked(folder):
+                pass
         if folder.is_file() or (folder.is_dir() and any(each.name != LOCK for each in folder.iterdir())):
             raise in_use(folder)
         _try_to_make(folder)
@@ -52,9 +55,11 @@ def _not_to_be_made(folder: Path, error: OSError) -> UserError:
 
 def in_use(folder: Path) -> UserError:
     """The error for a new run in a folder that holds something."""
+    goes_on = any(folder.glob("checkpoints/[!.]*")) or not (folder / CONFIG).is_file()
     return UserError(
         "this folder is in use, a run would overwrite it", given=f"run_dir={folder}",
-        allowed="a folder that does not exist or is empty", do=f"resume={folder} goes on with the run in it",
+        allowed="a folder that does not exist or is empty",
+        do=f"resume={folder} goes on with the run in it" if goes_on else "run_dir=<another folder>, or remove this one",
     )  # fmt: skip
 
 
@@ -166,7 +171,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     version = values.pop("schema_version", None)
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{path} was written by another version", given=f"schema_version {version}", allowed=SCHEMA_VERSION,
+            f"{path} was written by another version", given=f"schema_version {version}", allowed=f"schema_version {SCHEMA_VERSION}",
             do="use the version of PolyMamba named in environment.json",
         )  # fmt: skip
     return values

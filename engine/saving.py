@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from . import checkpoint as files
 from .callbacks import NonFinite, published_weights
@@ -22,20 +23,20 @@ from .stop import StopRequest
 
 MODEL = "model."
 PUBLISHED = "published_weights"
-NEEDED = (
-    "config", "global_step", "epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", "trained",
-    "trained_in_weights_file",
-)  # fmt: skip
 
 
 class CheckpointFolders(CheckpointIO):
-    """Lets `trainer.save_checkpoint(folder)` and `trainer.fit(ckpt_path=folder)` use the folders of engine/checkpoint.py."""
+    """Lets `trainer.save_checkpoint(folder)` and `trainer.fit(ckpt_path=folder)` use the folders of engine/checkpoint.py.
+
+    Attributes:
+        current: the checkpoint that was written or read last.
+    """
 
     def __init__(self) -> None:
-        self.written: Path | None = None
+        self.current: Path | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Writes a checkpoint below the folder `path`; `written` is where."""
+        """Writes a checkpoint below the folder `path`; `current` is where."""
         state = dict(checkpoint)
         published = state.pop(PUBLISHED)
         trained = state.pop("state_dict")
@@ -46,13 +47,14 @@ class CheckpointFolders(CheckpointIO):
         if same:
             trained = {name: value for name, value in trained.items() if name.removeprefix(MODEL) not in published}
         state["trained"], state["trained_in_weights_file"] = trained, same
-        self.written = files.write(Path(path), state["global_step"], published, state, {"epoch": state["epoch"]})
+        self.current = files.write(Path(path), state["global_step"], published, state, {"epoch": state["epoch"]})
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """The checkpoint folder `path` as the dict that Lightning restores from."""
-        state = files.read_state(Path(path), NEEDED)
+        self.current = Path(path)
+        state = files.read_state(Path(path), files.RESUMABLE)
         trained = state.pop("trained")
         if state.pop("trained_in_weights_file"):
             trained |= {f"{MODEL}{name}": value for name, value in files.read_weights(Path(path)).items()}
@@ -102,6 +104,7 @@ class Saver(Callback):
         self.before_validation = _BeforeValidation(self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        check_restored(trainer)
         self.started, self._began, self._step = True, time.monotonic(), trainer.global_step
         # Lightning goes on after the validation that the checkpoint was written for, without having made it.
         if self.validation_due:
@@ -144,7 +147,7 @@ class Saver(Callback):
         if self.settled and value is not None and is_best(float(value), self.best, self.direction):
             self.best = float(value)
             if trainer.is_global_zero:
-                files.point(self.folder, "best", (self.folder / "last").resolve())
+                files.point(self.folder, "best", self.io.current)
         if trainer.is_global_zero:
             files.tidy(self.folder)
 
@@ -162,8 +165,8 @@ class Saver(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # The checkpoint was written for the validation that has just shown it to be worth nothing.
         if isinstance(exception, NonFinite) and exception.quantity == "validation loss" and trainer.is_global_zero:
-            before = [path for path in files.checkpoints(self.folder) if path != self.io.written]
-            if self.io.written is not None and before:
+            before = [path for path in files.checkpoints(self.folder) if path != self.io.current]
+            if before:
                 files.point(self.folder, "last", before[0])
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -189,7 +192,7 @@ class Saver(Callback):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder.parent))
         trainer.save_checkpoint(self.folder)
         if trainer.is_global_zero:
-            files.point(self.folder, "last", self.io.written)
+            files.point(self.folder, "last", self.io.current)
             files.tidy(self.folder)
             if self._saved is None:
                 # Once there is a checkpoint of them, the settings that a resumed run was given are the run's.
@@ -211,3 +214,14 @@ class _BeforeValidation(Callback):
         saver.save(trainer)
         if saver.stop_asked(trainer):
             saver.stop.check()
+
+
+def check_restored(trainer: Trainer) -> None:
+    """Raises ValueError where an optimizer's state is not of its parameters: fused optimizers write past its end."""
+    for optimizer in trainer.optimizers:
+        for parameter, state in optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                    raise ValueError(
+                        f"the optimizer's {name} of shape {tuple(value.shape)} is not of a weight of {tuple(parameter.shape)}"
+                    )

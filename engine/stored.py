@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,12 @@ from .run_folder import CONFIG, ENVIRONMENT, read_config, run_of
 BUILT = ("domain", "data", "model", "scan", "task", "optimizer.name")
 
 
-def stored_config(checkpoint: Path) -> tuple[dict[str, Any], list[str]]:
+def stored_config(checkpoint: Path, needed: Sequence[str] = ("config",)) -> tuple[dict[str, Any], list[str]]:
     """The plain configuration that a checkpoint was made with, and a line for each value that config.yaml says otherwise.
+
+    Args:
+        checkpoint: a checkpoint folder.
+        needed: what its state must hold.
 
     Raises:
         UserError: config.yaml cannot be read, or names another model, other data and the like than the checkpoint is of.
@@ -27,7 +31,7 @@ def stored_config(checkpoint: Path) -> tuple[dict[str, Any], list[str]]:
     """
     folder = run_of(checkpoint)
     written = read_config(folder)
-    ruling = dict(files.read_state(checkpoint, ("config",), mapped=True)["config"])
+    ruling = dict(files.read_state(checkpoint, needed, mapped=True)["config"])
     if ruling.pop("schema_version", None) != SCHEMA_VERSION:
         raise UserError(f"{checkpoint} was written by another version", do=f"use the version named in {ENVIRONMENT}")
     now, then = dict(_flat(written)), dict(_flat(ruling))
@@ -36,11 +40,11 @@ def stored_config(checkpoint: Path) -> tuple[dict[str, Any], list[str]]:
         free = any(key == each or key.startswith(f"{each}.") for each in WHEN_RESUMING)
         if not free and any(key == each or key.startswith(f"{each}.") for each in BUILT):
             raise UserError(
-                f"{folder / CONFIG} has been changed: its checkpoints are of another run", given=f"{key}={now.get(key)}",
-                allowed=f"{key}={then.get(key)}", do=f"put {key} back, or start a new run with {key}={now.get(key)}",
+                f"{folder / CONFIG} has been changed: its checkpoints are of another run", given=_said(now, key),
+                allowed=_said(then, key), do="put it back as it was, or start a new run",
             )  # fmt: skip
     return ruling, [
-        f"{folder / CONFIG} says {key}={now.get(key)}; the checkpoint was made with {key}={then.get(key)}, which counts"
+        f"{folder / CONFIG} has been changed to {_said(now, key)}: the checkpoint counts, which was made with {_said(then, key)}"
         for key in changed
     ]
 
@@ -73,3 +77,7 @@ def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
             yield from _flat(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", list(value) if isinstance(value, tuple) else value
+
+
+def _said(values: Mapping[str, Any], key: str) -> str:
+    return f"{key}={'null' if values[key] is None else values[key]}" if key in values else f"no {key}"

@@ -205,7 +205,7 @@ def _restoring(resume: Path | None, saver: Saver) -> Iterator[None]:
             raise
         raise UserError(
             f"{resume} does not fit this run", given=" ".join(str(error).split())[:300] or type(error).__name__,
-            allowed="what this run has written", do="resume=<an earlier checkpoint of the run>, or start a new run",
+            allowed="what this run has written", do=files.EARLIER,
         ) from error  # fmt: skip
 
 

@@ -15,8 +15,8 @@ Row = dict[str, str]
 class Table:
     """A CSV file that grows by rows and, where a row brings a new column, by columns.
 
-    Every row is handed to the operating system at once, so a killed process loses none; a last line that was cut short
-    is dropped when the file is read again. A row with the step and stage of an earlier one is written over it.
+    Every row is handed to the operating system at once, so a killed process loses none; a last line that was cut short,
+    and what is no row at all, is dropped when the file is read again. A row with the step and stage of an earlier one is written over it.
 
     Args:
         path: the file; read where it exists.
@@ -44,7 +44,7 @@ class Table:
         if new or same or not self._complete or not self.path.exists():
             self._rewrite()
             return
-        with open(self.path, "a", newline="") as file:
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns).writerow(cells)
 
     def keep_until(self, step: int) -> None:
@@ -64,22 +64,28 @@ class Table:
         return [int(row["step"]) for row in rows], [float(row[name]) for row in rows]
 
     def _read(self) -> None:
-        text = self.path.read_text()
+        text = self.path.read_text(encoding="utf-8", errors="replace")
         self._complete = text.endswith("\n")
         lines = text.splitlines() if self._complete else text.splitlines()[:-1]
         if not lines:
             return
         reader = csv.DictReader(lines)
         self.columns = list(dict.fromkeys([*FIXED, *(reader.fieldnames or [])]))
-        self.rows = [{name: value for name, value in row.items() if value} for row in reader]
+        rows = [{name: value for name, value in row.items() if name and value} for row in reader]
+        self.rows = [row for row in rows if row.get("step", "").isdecimal() and "stage" in row]
+        # Otherwise appending would go on below what somebody else has written.
+        self._complete = self._complete and len(self.rows) == len(rows)
 
     def _rewrite(self) -> None:
         temporary = self.path.with_name(self.path.name + ".tmp")
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(temporary, self.path)
+        try:
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self.columns)
+                writer.writeheader()
+                writer.writerows(self.rows)
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
         self._complete = True
 
 
