@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from .config import SCHEMA_VERSION, Config
+from .stop import Stopped
 
 try:
     import fcntl
@@ -132,7 +134,13 @@ def start(folder: Path, config: Config, overrides: Sequence[str], environment: d
             write_config(folder, config)
             write_text(folder / OVERRIDES, "".join(f"{each}\n" for each in overrides))
             write_text(folder / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
-        yield
+        try:
+            yield
+        except Stopped:
+            # Without a checkpoint nothing in it is worth keeping, and the same command can start again.
+            if int(os.environ.get("RANK", "0")) == 0 and not any(folder.glob("checkpoints/[!.]*")):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def write_config(folder: Path, config: Config) -> None:

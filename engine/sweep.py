@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 
 from ..core.errors import UserError
 from .compose import compose, parse
@@ -35,6 +34,8 @@ def sweep(options: Options) -> int:
         0, or 1 where a run broke down; the others are made all the same. 143 or 130 where a signal ended it.
     """
     runs = combinations(options.arguments)
+    if len(runs) > 1:
+        runs = [_numbered(typed, number) for number, typed in enumerate(runs, start=1)]
     configs = [compose(each, options.groups(), options.allow) for each in runs]
     from .startup import import_torchmetrics
 
@@ -45,12 +46,7 @@ def sweep(options: Options) -> int:
     try:
         while left:
             typed, config = left[0]
-            number = len(rows) + 1
-            print(f"\nrun {number} of {len(runs)}: {' '.join(typed)}")
-            if config.run_dir is not None and len(runs) > 1:
-                typed = [*typed, f"run_dir={Path(config.run_dir, str(number))}"]
-                config = compose(typed, options.groups(), options.allow)
-                left[0] = typed, config
+            print(f"\nrun {len(rows) + 1} of {len(runs)}: {' '.join(typed)}")
             rows.append(_run(typed, config, options.allow))
             del left[0]
     except Stopped as stopped:
@@ -63,6 +59,11 @@ def sweep(options: Options) -> int:
         return stopped.exit_code
     print(table(rows))
     return int(any(metrics is None for _, metrics, _ in rows))
+
+
+def _numbered(typed: list[str], number: int) -> list[str]:
+    """The arguments of one run of several, each with a folder of its own below `run_dir`."""
+    return [f"{each}/{number}" if each.startswith("run_dir=") and each != "run_dir=null" else each for each in typed]
 
 
 def _run(typed: list[str], config: Config, allow: Sequence[str]) -> Row:

@@ -16,7 +16,8 @@ class Table:
     """A CSV file that grows by rows and, where a row brings a new column, by columns.
 
     Every row is handed to the operating system at once, so a killed process loses none; a last line that was cut short,
-    and what is no row at all, is dropped when the file is read again. A row with the step and stage of an earlier one is written over it.
+    and what is no row at all, is dropped when the file is read again. A row with the step and stage of an earlier one is
+    written over it.
 
     Args:
         path: the file; read where it exists.
