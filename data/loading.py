@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -122,6 +123,7 @@ class EpochLoader(DataLoader):
             num_workers=workers,
             collate_fn=_as_it_is,
             pin_memory=pin_memory,
+            worker_init_fn=_leave_signals_to_the_trainer,
             persistent_workers=workers > 0,
             # without a generator of its own, a loader draws from the one that the model's dropout uses
             generator=torch.Generator().manual_seed(0),
@@ -180,6 +182,13 @@ class EpochLoader(DataLoader):
         sampler: EpochSampler = self.sampler
         together = sampler.batch_size * sampler.num_replicas
         return {"batches": len(self), "samples": sampler.samples, "batch_size": together, "seed": sampler.seed}
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    # A terminal and a cluster signal every process of a job. The trainer still needs batches until its next step is done;
+    # a worker without a trainer ends by itself.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -71,7 +71,9 @@ class StopRequest:
     def ask(self, signal_number: int, frame: FrameType | None = None) -> None:
         """The signal handler. Within `deferred`, a second signal raises at once."""
         if os.getpid() != self._process:
-            _as_a_worker(signal_number)
+            # A forked process: Ctrl-C is the parent's business, SIGTERM ends it.
+            if signal_number != signal.SIGINT:
+                os._exit(128 + signal_number)
             return
         first, now = self.received is None, time.monotonic()
         if first:
@@ -126,9 +128,3 @@ def listening() -> Iterator[StopRequest]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-
-def _as_a_worker(signal_number: int) -> None:
-    """In a forked process Ctrl-C is the parent's business; SIGTERM ends it."""
-    if signal_number != signal.SIGINT:
-        signal.signal(signal_number, signal.SIG_DFL)
-        os.kill(os.getpid(), signal_number)
