@@ -34,12 +34,12 @@ def build_parts(config: Config, allow: Sequence[str] = ()) -> Parts:
     Raises:
         UserError: from the data (a file missing or damaged), the scan or the model (sizes that do not fit).
     """
-    data = build(config.data, allow)
+    data = build(config.data, allow, "data")
     describe = dict(data.describe())
     scan = build_scan(config)
     seeds.seed_everything(config.seed)
-    model = build(config.model, allow, describe=describe, scan=scan)
-    task = build(config.task, allow, model=model, describe=describe)
+    model = build(config.model, allow, "model", describe=describe, scan=scan)
+    task = build(config.task, allow, "task", model=model, describe=describe)
     return Parts(data, describe, scan, model, task)
 
 

@@ -81,6 +81,7 @@ class Saver(Callback):
     Attributes:
         best: the best value of the metric so far.
         started: training has begun: everything that was to be restored fitted.
+        stepped: this process has trained on a batch.
         settled: the last batch ended an optimizer step; False while gradients are accumulated.
         time_over: trainer.time_limit has ended the run.
         validation_due: the last checkpoint was written for a validation that has not been finished.
@@ -95,7 +96,7 @@ class Saver(Callback):
         limit = parse_duration(config.trainer.time_limit)
         self.seconds = None if limit is None else limit.total_seconds()
         self.best: float | None = None
-        self.started = self.time_over = self.validation_due = False
+        self.started = self.stepped = self.time_over = self.validation_due = False
         self.settled = True
         self._began = 0.0
         self._step = 0
@@ -116,6 +117,7 @@ class Saver(Callback):
             loop._has_run = False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self.stepped = True
         self.settled = trainer.global_step != self._step
         self._step = trainer.global_step
         # Half of an accumulated gradient is in no checkpoint.

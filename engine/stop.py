@@ -127,4 +127,3 @@ def listening() -> Iterator[StopRequest]:
         _listening = None
         for number, handler in before.items():
             signal.signal(number, handler)
-

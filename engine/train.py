@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
 from . import checkpoint as files
+from .build import named_settings, one_line
 from .config import Config
 from .environment import describe_environment
 from .hardware import Hardware, choose_hardware
@@ -108,12 +109,11 @@ def _train(
     backend = resolve_backend(config, hardware)
     scan_typed = any(each.startswith("scan=") for each in typed)
     say(f"\nPolyMamba {'goes on with' if resume else 'starts'} a run")
-    say(
-        write_plan(
+    with _first_pass(config, lambda: True):
+        plan = write_plan(
             config, parts.describe, parts.model, parts.scan, length, hardware, backend, folder, scan_typed, begins
         )
-        + "\n"
-    )
+    say(plan + "\n")
     about = {"seed": config.seed, "threads": hardware.threads, "backend": backend[0], "backend_reason": backend[1]}
     about |= {**describe_environment(), "device": hardware.device, "precision": hardware.precision}
     with stop.deferred():
@@ -177,7 +177,7 @@ def _fit_and_test(
     ended = None
     with quiet():
         trainer = make_trainer(config, hardware, folder, [saver.before_validation, *usual, *more, saver], io, length)
-        with _restoring(resume, saver):
+        with _restoring(resume, saver), _first_pass(config, lambda: saver.started and not saver.stepped):
             trainer.fit(parts.task, **loaders(config, parts), ckpt_path=resume, weights_only=True if resume else None)
         if saver.time_over:
             ended = f"trainer.time_limit={config.trainer.time_limit} ended the run at step {trainer.global_step} of {length.steps}"
@@ -206,6 +206,23 @@ def _restoring(resume: Path | None, saver: Saver) -> Iterator[None]:
         raise UserError(
             f"{resume} does not fit this run", given=" ".join(str(error).split())[:300] or type(error).__name__,
             allowed="what this run has written", do=files.EARLIER,
+        ) from error  # fmt: skip
+
+
+@contextmanager
+def _first_pass(config: Config, is_it: Callable[[], bool]) -> Iterator[None]:
+    """A model of another package that the data do not fit is the config's mistake, where its first batch shows it."""
+    try:
+        yield
+    except (UserError, Failed, OSError):
+        raise
+    except Exception as error:
+        target = str(config.model.get("_target_"))
+        if target.startswith("polymamba.") or not is_it():
+            raise
+        raise UserError(
+            f"{target} does not take this data: {one_line(error)}", given=named_settings(config.model, "model", str(error)),
+            do="change the model's settings, or data=<what it takes>",
         ) from error  # fmt: skip
 
 
