@@ -135,6 +135,8 @@ def resolve(target: str, allow: Sequence[str] = ()) -> Any:
 def check_listed(target: str, allow: Sequence[str] = ()) -> None:
     """Raises UserError where a dotted path is not below a listed package; imports nothing."""
     listed = (*ALLOWED, *allow)
+    if _unpickles(target):
+        raise _pickles(target)
     known = any(target == each or target.startswith(f"{each}.") for each in listed)
     if (
         not known

@@ -105,7 +105,6 @@ class Saver(Callback):
         self.before_validation = _BeforeValidation(self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        check_restored(trainer)
         self.started, self._began, self._step = True, time.monotonic(), trainer.global_step
         # Lightning goes on after the validation that the checkpoint was written for, without having made it.
         if self.validation_due:
@@ -205,6 +204,10 @@ class Saver(Callback):
 class _BeforeValidation(Callback):
     def __init__(self, saver: Saver):
         self.saver = saver
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Here, before any callback writes into the run folder.
+        check_restored(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         saver = self.saver

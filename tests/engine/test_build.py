@@ -66,3 +66,48 @@ def test_timm_create_model_is_on_the_list():
     import timm
 
     assert resolve("timm.create_model") is timm.create_model
+
+
+UNPICKLES = {
+    "timm.create_model": {"model_name": "resnet10t", "checkpoint_path": "weights.pth"},
+    "timm.create_model ": {"model_name": "resnet10t", "pretrained_cfg_overlay": {"file": "weights.bin"}},
+    "timm.create_model  ": {"model_name": "resnet10t", "pretrained_cfg": {"url": "https://example.org/weights.pth"}},
+    "torch.nn.Sequential": {"args": [{"_target_": "torch.load", "f": "weights.pth"}]},
+    "torch.load": {"f": "weights.pth", "weights_only": False},
+    "torch.jit.load": {"f": "weights.pth"},
+    "torch.serialization.load": {"f": "weights.pth"},
+    "pickle.loads": {"data": "..."},
+    "pickle.Unpickler": {"file": "weights.pth"},
+    "joblib.load": {"filename": "weights.joblib"},
+    "numpy.load": {"file": "weights.npy", "allow_pickle": True},
+}
+
+
+@pytest.mark.parametrize("target", UNPICKLES)
+def test_nothing_is_unpickled_whatever_is_allowed(target):
+    with pytest.raises(UserError, match="may not name a file to unpickle"):
+        build({"_target_": target.strip(), **UNPICKLES[target]}, ("torch", "pickle", "joblib", "numpy"))
+
+
+def test_a_target_that_unpickles_under_another_name_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "harmless_module.py").write_text("from pickle import loads as read\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match="may not name a file to unpickle"):
+        resolve("harmless_module.read", ("harmless_module", "_pickle"))
+
+
+def test_what_a_target_objects_to_is_said_in_one_line_with_the_setting():
+    with pytest.raises(UserError) as refused:
+        build({"_target_": "timm.create_model", "model_name": "resnet_nope", "num_classes": 3}, path="model")
+    assert refused.value.problem.startswith(
+        "timm.create_model cannot be built: RuntimeError: Unknown model (resnet_nope) ("
+    )
+    assert refused.value.given == "model.model_name=resnet_nope"
+    with pytest.raises(UserError) as refused:
+        build(
+            {
+                "_target_": "torch.nn.Sequential",
+                "args": {"_target_": "torch.nn.Linear", "in_features": "a", "out_features": 2},
+            }
+        )
+    assert refused.value.given == "args.in_features=a args.out_features=2"

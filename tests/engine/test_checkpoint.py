@@ -1,5 +1,7 @@
 import json
 import os
+import resource
+import shutil
 
 import pytest
 import torch
@@ -113,3 +115,69 @@ def test_tied_weights_are_written_under_both_names(tmp_path):
 def test_no_checkpoint_at_all(tmp_path):
     with pytest.raises(UserError, match="no checkpoint in this folder"):
         files.find(tmp_path)
+
+
+def copy_without_links(folder, copy):
+    shutil.copytree(folder, copy, symlinks=False)
+    return copy
+
+
+def test_links_that_became_folders_are_links_again(tmp_path):
+    folder = tmp_path / "run"
+    for step in (1, 2, 3):
+        files.point(folder, "last", save(folder, step, step))
+        if step == 1:
+            files.point(folder, "best", folder / "step-00000001")
+    copy = copy_without_links(folder, tmp_path / "copy")
+    shutil.rmtree(copy / "step-00000001")
+    (copy / f"{files.UNFINISHED}step-00000004").mkdir()
+    assert files.settle(copy / "last") == copy / "step-00000003"
+    assert (copy / "last").readlink().name == "step-00000003"
+    assert (copy / "best").readlink().name == "step-00000001"
+    assert files.read_weights(copy / "best")["w"][0] == 1
+    assert sorted(path.name for path in copy.iterdir()) == [
+        "best", "last", "step-00000001", "step-00000002", "step-00000003",
+    ]  # fmt: skip
+
+
+def test_a_folder_gives_way_to_a_link(tmp_path):
+    path = save(tmp_path, 1)
+    shutil.copytree(path, tmp_path / "last")
+    files.point(tmp_path, "last", path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["last", "step-00000001"]
+    assert (tmp_path / "last").is_symlink()
+
+
+def test_the_newest_checkpoint_of_a_copy_is_the_newest(tmp_path):
+    for step in (1, 2, 3):
+        os.utime(save(tmp_path, step), (1e9 - step, 1e9 - step))
+    assert [path.name[-1] for path in files.checkpoints(tmp_path)] == ["3", "2", "1"]
+
+
+def test_a_link_that_leads_nowhere_is_said(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "last").symlink_to("step-00000009")
+    path, remark = files.find(tmp_path)
+    assert path.name == "step-00000001"
+    assert remark.startswith(f"last of {tmp_path} leads to no checkpoint. Using ")
+
+
+@pytest.mark.parametrize("bytes_free", [300, 1500, 2200])
+def test_a_full_disk_is_the_systems_error_and_leaves_nothing_unfinished(tmp_path, bytes_free):
+    files.point(tmp_path, "last", save(tmp_path, 1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_free, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            files.write(tmp_path, 2, {"w": torch.ones(150)}, {"moment": torch.ones(300)}, {"epoch": 1})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last", "step-00000001"]
+    assert files.find(tmp_path)[0].name == "step-00000001"
+
+
+def test_an_error_that_has_nothing_to_do_with_the_disk_stays_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.torch, "save", lambda *_: (_ for _ in ()).throw(RuntimeError("a worker died")))
+    with pytest.raises(RuntimeError, match="a worker died"):
+        save(tmp_path, 1)
+    assert list(tmp_path.iterdir()) == []
