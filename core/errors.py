@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+NEAR = 0.5  # how alike two words must be for one to be offered for the other
+
 
 class UserError(ValueError):
     """A mistake in what the user gave; the command line prints it without a stack trace and exits with code 2.
@@ -28,7 +30,21 @@ class UserError(ValueError):
         super().__init__("\n".join(lines))
 
 
+def closest_key(key: str, known: Iterable[str]) -> str | None:
+    """The dotted key that was most likely meant: what comes after the last dot decides, then the whole.
+
+    "lr" is "optimizer.lr", not "logger", and "optimiser.lr" too.
+    """
+    last, rated = key.rpartition(".")[2], []
+    for name in known:
+        ends = difflib.SequenceMatcher(None, name.rpartition(".")[2], last).ratio()
+        whole = difflib.SequenceMatcher(None, name, key).ratio()
+        rated.append((ends, whole, name))
+    ends, whole, name = max(rated, default=(0.0, 0.0, ""), key=lambda each: each[:2])
+    return name if max(ends, whole) >= NEAR else None
+
+
 def closest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate that looks most like `word`, or None where nothing is near."""
-    matches = difflib.get_close_matches(str(word), list(candidates), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(str(word), list(candidates), n=1, cutoff=NEAR)
     return matches[0] if matches else None

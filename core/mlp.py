@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from .errors import UserError
 from .linear import Linear
+from .ranges import Size, checked
 
 ACTIVATIONS = {"silu": F.silu, "gelu": F.gelu, "relu": F.relu, "sigmoid": torch.sigmoid}
 
@@ -24,11 +25,12 @@ class GatedMLP(nn.Module):
         device, dtype: of the parameters.
     """
 
+    @checked
     def __init__(
         self,
-        d_model: int,
-        d_hidden: int | None = None,
-        multiple_of: int = 128,
+        d_model: Size,
+        d_hidden: Size | None = None,
+        multiple_of: Size = 128,
         activation: str = "silu",
         bias: bool = False,
         device: torch.device | None = None,

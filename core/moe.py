@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from .errors import UserError
 from .linear import is_plain
 from .mlp import ACTIVATIONS, check_activation
+from .ranges import Positive, Size, checked
 
 SCORES = ("softmax", "sigmoid")
 
@@ -45,14 +46,15 @@ class MixtureOfExperts(nn.Module):
 
     takes_seq_idx = True
 
+    @checked
     def __init__(
         self,
-        d_model: int,
-        d_hidden: int,
-        num_experts: int = 8,
-        top_k: int = 1,
-        capacity_factor: float | None = 1.0,
-        eval_capacity_factor: float | None = None,
+        d_model: Size,
+        d_hidden: Size,
+        num_experts: Size = 8,
+        top_k: Size = 1,
+        capacity_factor: Positive | None = 1.0,
+        eval_capacity_factor: Positive | None = None,
         activation: str = "relu",
         gated: bool = False,
         scores: str = "softmax",
@@ -64,11 +66,8 @@ class MixtureOfExperts(nn.Module):
         check_activation(activation)
         if scores not in SCORES:
             raise UserError(f"unknown scores {scores!r}", given=scores, allowed=SCORES)
-        if not 1 <= top_k <= num_experts:
+        if top_k > num_experts:
             raise UserError("no such number of experts a token", given=f"top_k={top_k}", allowed=f"1 to {num_experts}")
-        for factor in (capacity_factor, eval_capacity_factor):
-            if factor is not None and factor <= 0:
-                raise UserError("a capacity must be more than nothing", given=factor, allowed="above 0, or None")
         self.num_experts, self.top_k, self.scores, self.normalise = num_experts, top_k, scores, normalise
         self.capacity_factor, self.eval_capacity_factor = capacity_factor, eval_capacity_factor
         self.activation, self.gated = activation, gated

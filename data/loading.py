@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from ..core.errors import UserError
+from ..core.ranges import Seed, Size, Workers, check_fields
 from .randomness import shuffled
 
 Key = tuple[int, np.ndarray]
@@ -29,20 +30,14 @@ class Loading:
         pin_memory: put batches into page-locked memory, from which copies to a GPU are quicker.
     """
 
-    batch_size: int
-    workers: int = 0
-    seed: int = 0
-    limit: int | None = None
+    batch_size: Size
+    workers: Workers = 0
+    seed: Seed = 0
+    limit: Size | None = None
     pin_memory: bool = False
 
     def __post_init__(self) -> None:
-        lowest = {"batch_size": 1, "workers": 0, "seed": 0, "limit": 1}
-        for name, least in lowest.items():
-            value = getattr(self, name)
-            if value is None and name == "limit":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UserError(f"data.{name} does not fit", given=value, allowed=f"a whole number from {least}")
+        check_fields(self, "data")
 
 
 class Batches(Dataset):

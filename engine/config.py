@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from .typed import between, from_mapping
+from ..core.ranges import Count, Positive, Rate, Seed, Share, Size, Threads, Weight
+from .typed import from_mapping
 
 SCHEMA_VERSION = 1
 
@@ -15,26 +16,26 @@ SCHEMA_VERSION = 1
 class TrainerSettings:
     """configs/trainer: how long a run lasts, on which device, and what it checks and writes."""
 
-    epochs: int = field(metadata=between(1))
-    steps: int | None = field(metadata=between(1))
+    epochs: Size
+    steps: Size | None
     time_limit: str | None
     accelerator: Literal["auto", "cpu", "cuda"]
-    devices: int = field(metadata=between(1))
+    devices: Threads
     precision: Literal["auto", "32", "bf16", "bf16-autocast"]
-    threads: int | None = field(metadata=between(1))
+    threads: Threads | None
     deterministic: bool
-    gradient_clip: float | None = field(metadata=between(0))
-    accumulate: int = field(metadata=between(1))
-    ema: float | None = field(metadata=between(0, 1))
-    val_every: int = field(metadata=between(1))
-    val_every_steps: int | None = field(metadata=between(1))
-    log_every: int = field(metadata=between(1))
+    gradient_clip: Positive | None
+    accumulate: Size
+    ema: Rate | None
+    val_every: Size
+    val_every_steps: Size | None
+    log_every: Size
     progress: Literal["auto", "bar", "lines", "none"]
-    checkpoint_every: int | None = field(metadata=between(1))
-    limit_train: int | None = field(metadata=between(1))
-    limit_val: int | None = field(metadata=between(1))
-    limit_test: int | None = field(metadata=between(1))
-    overfit: int = field(metadata=between(0))
+    checkpoint_every: Size | None
+    limit_train: Size | None
+    limit_val: Size | None
+    limit_test: Size | None
+    overfit: Count
     pictures: bool
 
 
@@ -43,15 +44,15 @@ class OptimizerSettings:
     """configs/optimizer: the optimizer and its learning-rate schedule; unused fields stay None."""
 
     name: Literal["adamw", "sgd"]
-    lr: float = field(metadata=between(0))
-    weight_decay: float = field(metadata=between(0))
-    betas: tuple[float, float] | None = field(default=None, metadata=between(0, 1))
-    eps: float | None = field(default=None, metadata=between(0))
-    momentum: float | None = field(default=None, metadata=between(0, 1))
+    lr: Weight
+    weight_decay: Weight
+    betas: tuple[Rate, Rate] | None = None
+    eps: Positive | None = None
+    momentum: Rate | None = None
     nesterov: bool | None = None
     schedule: Literal["cosine", "constant"]
-    warmup: float = field(metadata=between(0))
-    final_lr: float = field(metadata=between(0, 1))
+    warmup: Weight
+    final_lr: Share
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Config:
     """A whole run. data, model, scan and task are free mappings, checked against what their `_target_` accepts."""
 
     domain: str
-    seed: int = field(metadata=between(0))
+    seed: Seed
     run_dir: str | None
     data: dict[str, Any]
     model: dict[str, Any]

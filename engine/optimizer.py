@@ -31,13 +31,14 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings, total_steps: 
     ]
     groups = [group for group in groups if group["params"]]
     if settings.name == "sgd":
-        momentum = settings.momentum or 0.0
+        momentum = 0.0 if settings.momentum is None else settings.momentum
         optimizer = torch.optim.SGD(
             groups, lr=settings.lr, momentum=momentum, nesterov=bool(settings.nesterov and momentum), fused=True
         )
     else:
+        betas = (0.9, 0.999) if settings.betas is None else settings.betas
         optimizer = torch.optim.AdamW(
-            groups, lr=settings.lr, betas=settings.betas or (0.9, 0.999), eps=settings.eps or 1e-8, fused=True
+            groups, lr=settings.lr, betas=betas, eps=1e-8 if settings.eps is None else settings.eps, fused=True
         )
     return optimizer, LambdaLR(optimizer, lambda step: factor(step, settings, total_steps))
 

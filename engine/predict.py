@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ..core.errors import UserError
+from ..core.ranges import Count, Positive, Range, Seed, Share, Size, Weight
 from .config import Config
-from .typed import between, from_mapping, unknown_key
+from .typed import from_mapping, unknown_key
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,14 @@ class Wanted:
     """What is asked of the model. max_new_tokens: None: until Ctrl-C. stop: text that ends it, \\n for a line's end."""
 
     prompt: str = ""
-    max_new_tokens: int | None = field(default=400, metadata=between(1))
-    temperature: float = field(default=0.8, metadata=between(0))
-    top_k: int = field(default=0, metadata=between(0))
-    top_p: float = field(default=0.95, metadata=between(1e-6, 1))
-    min_p: float = field(default=0.0, metadata=between(0, 1))
-    repetition_penalty: float = field(default=1.0, metadata=between(1e-3))
+    max_new_tokens: Size | None = 400
+    temperature: Weight = 0.8
+    top_k: Count = 0
+    top_p: Annotated[float, Range(0, 1, above=True)] = 0.95
+    min_p: Share = 0.0
+    repetition_penalty: Positive = 1.0
     stop: str = ""
-    seed: int = field(default=0, metadata=between(0))
+    seed: Seed = 0
 
 
 def read_wanted(arguments: Sequence[str]) -> Wanted:

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_origin
+
+from ..core import ranges
 
 PACKAGE = "polymamba"
+RANGES = {name: hint for name, hint in vars(ranges).items() if get_origin(hint) is Annotated}
 
 
 @dataclass(frozen=True)
@@ -137,12 +140,13 @@ def _forwarded(node: ast.FunctionDef, module: str, name: str, owner: ast.ClassDe
 
 
 def _type(annotation: ast.expr | None) -> Any:
-    """The annotation as a type where it is made of plain words (int, str | None, Literal["a"], tuple[int, int]), else object."""
+    """The annotation as a type where it is made of plain words (int, str | None, Literal["a"], tuple[int, int]) and of the
+    names of core.ranges, else object."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         annotation = ast.parse(annotation.value, mode="eval").body
     if annotation is None:
         return object
-    plain = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict, "list": list, "tuple": tuple}
+    plain = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict, "list": list, "tuple": tuple} | RANGES
     if isinstance(annotation, ast.Constant) and annotation.value is None:
         return type(None)
     if isinstance(annotation, ast.Name):
@@ -156,14 +160,12 @@ def _type(annotation: ast.expr | None) -> Any:
 
 
 def _subscripted(name: str, inside: ast.expr) -> Any:
-    from typing import Literal
-
     items = inside.elts if isinstance(inside, ast.Tuple) else [inside]
     if name == "Literal" and all(isinstance(item, ast.Constant) for item in items):
         return Literal[tuple(item.value for item in items)]
-    if name in ("tuple", "list"):
+    if name in ("tuple", "list", "Sequence"):
         kinds = [
             Ellipsis if isinstance(item, ast.Constant) and item.value is Ellipsis else _type(item) for item in items
         ]
         return tuple[tuple(kinds)] if name == "tuple" else list[kinds[0]]
-    return dict if name == "dict" else object
+    return dict if name in ("dict", "Mapping") else object

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ..core.errors import UserError, closest
+from ..core.errors import UserError, closest, closest_key
+from ..core.ranges import OutOfRange, Range
 
 T = TypeVar("T")
+_ANY_WHOLE, _ANY = Range(-(2**64) + 1, 2**64 - 1), Range(-math.inf)
 _EXAMPLES = {int: "1", float: "0.1", bool: "true"}
-
-
-def between(low: float, high: float | None = None) -> dict[str, float | None]:
-    """Field metadata: a number (or each number of a list) is at least `low` and at most `high`."""
-    return {"low": low, "high": high}
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
@@ -30,35 +28,49 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
     for key in values:
         if key not in known:
             raise unknown_key(f"{path}{key}", [f"{path}{name}" for name in known], values[key])
-    hints, filled = get_type_hints(cls), {}
+    hints, filled = get_type_hints(cls, include_extras=True), {}
     for name, each in known.items():
         if name not in values:
             if each.default is MISSING:
                 raise UserError(f"{path}{name} is missing", do=f"{path}{name}=...")
             continue
         filled[name] = convert(values[name], hints[name], f"{path}{name}")
-        _check_range(filled[name], each.metadata, f"{path}{name}")
     return cls(**filled)
 
 
 def unknown_key(key: str, known: list[str], value: object = "...") -> UserError:
     """The error for a key that does not exist, with the nearest one that does."""
     known = sorted(name for name in known if not name.endswith(".name"))
-    near = closest(key, known) or closest(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known])
-    near = near if near is None or near in known else next(name for name in known if name.rpartition(".")[2] == near)
-    do = f"{near}={'null' if value is None else value}" if near else None
-    return UserError(f"there is no key {key!r}", given=f"{key}={value}", allowed=known or "no keys", do=do)
+    near = closest_key(key, known)
+    do = f"{near}={typed(value)}" if near else None
+    return UserError(f"there is no key {key!r}", given=f"{key}={typed(value)}", allowed=known or "no keys", do=do)
+
+
+def typed(value: object) -> str:
+    """A plain value as it is typed: null, true, [1, 2]."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(typed, value))}]"
+    return str(value)
 
 
 def convert(value: Any, wanted: Any, path: str) -> Any:
     """`value` as type `wanted` (int, float, str, bool, Literal, dataclass, list, tuple, dict, unions of these).
 
-    Only lossless changes are made: a whole number may stand for a float, a scalar for a word of a Literal.
+    Only lossless changes are made: a whole number may stand for a float, a scalar for a word of a Literal. Numbers keep to
+    the range that the type is annotated with, and are finite.
 
     Raises:
-        UserError: the value is not of that type.
+        UserError: the value is not of that type, or out of its range.
     """
     origin, arguments = get_origin(wanted), get_args(wanted)
+    if origin is Annotated:
+        value = convert(value, arguments[0], path)
+        for note in arguments[1:]:
+            if isinstance(note, Range):
+                note.check(value, path)
+        return value
     if wanted is Any or wanted is object:
         return value
     if is_dataclass(wanted):
@@ -76,20 +88,16 @@ def convert(value: Any, wanted: Any, path: str) -> Any:
     if origin in (list, tuple) and isinstance(value, (list, tuple)):
         return _convert_items(value, wanted, origin, arguments, path)
     plain = origin or wanted
-    if plain is float and type(value) is int:
-        return float(value)
+    if plain in (int, float) and type(value) in (int, plain):
+        (_ANY_WHOLE if type(value) is int else _ANY).check(value, path)
+        return plain(value)
     if plain is dict and isinstance(value, Mapping):
         return dict(value)
     if plain is type(None) and value is None:
         return None
-    if isinstance(plain, type) and isinstance(value, plain) and not (plain in (int, float) and isinstance(value, bool)):
+    if isinstance(plain, type) and isinstance(value, plain) and plain not in (int, float):
         return value
-    raise UserError(
-        f"{path} has the wrong type",
-        given=f"{value!r} ({_kind(value)})",
-        allowed=describe(wanted),
-        do=_example(path, wanted),
-    )
+    raise _wrong_type(value, wanted, path)
 
 
 def _convert_union(value: Any, wanted: Any, choices: tuple[Any, ...], path: str) -> Any:
@@ -99,12 +107,18 @@ def _convert_union(value: Any, wanted: Any, choices: tuple[Any, ...], path: str)
     for choice in real:
         try:
             return convert(value, choice, path)
+        except OutOfRange:
+            raise
         except UserError:
             if len(real) == 1 and get_origin(choice) is Literal:
                 raise
-    raise UserError(
+    raise _wrong_type(value, wanted, path)
+
+
+def _wrong_type(value: Any, wanted: Any, path: str) -> UserError:
+    return UserError(
         f"{path} has the wrong type",
-        given=f"{value!r} ({_kind(value)})",
+        given=f"{value!r} ({_kind(value)})" if isinstance(value, str) else f"{typed(value)} ({_kind(value)})",
         allowed=describe(wanted),
         do=_example(path, wanted),
     )
@@ -125,6 +139,8 @@ def describe(wanted: Any) -> str:
     if wanted in words:
         return words[wanted]
     origin, arguments = get_origin(wanted), get_args(wanted)
+    if origin is Annotated:
+        return f"{describe(arguments[0])} ({', '.join(each.describe() for each in arguments[1:])})"
     if origin in (Union, types.UnionType):
         return " or ".join(describe(each) for each in arguments)
     if origin is Literal:
@@ -138,19 +154,11 @@ def describe(wanted: Any) -> str:
 
 def _kind(value: Any) -> str:
     words = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null"}
-    return words.get(type(value), type(value).__name__)
+    return words.get(type(value), "a list" if isinstance(value, (list, tuple)) else "a group of keys")
 
 
 def _example(path: str, wanted: Any) -> str | None:
-    choices = [each for each in get_args(wanted) or (wanted,) if each in (int, float, bool)]
+    kinds = get_args(wanted) if get_origin(wanted) in (Union, types.UnionType) else (wanted,)
+    plain = [get_args(each)[0] if get_origin(each) is Annotated else each for each in kinds]
+    choices = [each for each in plain if each in _EXAMPLES]
     return f"{path}={_EXAMPLES[choices[0]]}" if choices else None
-
-
-def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
-    if "low" not in metadata or value is None:
-        return
-    low, high = metadata["low"], metadata["high"]
-    for number in value if isinstance(value, tuple) else (value,):
-        if not (number >= low and (high is None or number <= high)):
-            allowed = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
-            raise UserError(f"{path} is out of range", given=number, allowed=allowed, do=f"{path}={low:g}")

@@ -18,8 +18,8 @@ MAY_IMPORT = {
     "experiments": {"experiments"},
     "benchmarks": {"core", "domains", "engine", "compat", "benchmarks"},
 }
-# Errors for people at the keyboard are core's; nothing else of core may be needed to read data.
-DATA_MAY_IMPORT_OF_CORE = {"core.errors"}
+# Errors for people at the keyboard and the ranges of settings are core's; nothing else of core may be needed to read data.
+DATA_MAY_IMPORT_OF_CORE = {"core.errors", "core.ranges"}
 
 
 def imported(file: Path) -> set[str]:

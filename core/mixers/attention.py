@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..linear import Linear
 from ..ops.transforms import transformed, watched
 from ..packing import PADDING, has_padding, places, runs, skip_padding, without_padding
+from ..ranges import Count, Positive, Share, Size, checked
 from .call import check_state, check_tokens
 from .path_layers import convolved
 from .rotary import rotate
@@ -74,28 +75,33 @@ class Attention(nn.Module):
         device, dtype: of the parameters.
     """
 
+    @checked
     def __init__(
         self,
-        d_model: int,
-        num_heads: int,
-        num_heads_kv: int | None = None,
-        head_dim: int | None = None,
+        d_model: Size,
+        num_heads: Size,
+        num_heads_kv: Size | None = None,
+        head_dim: Size | None = None,
         causal: bool = True,
-        rotary_fraction: float = 0.0,
-        rotary_base: float = 10_000.0,
+        rotary_fraction: Share = 0.0,
+        rotary_base: Positive = 10_000.0,
         rotary_interleaved: bool = False,
         qkv_bias: bool = False,
         out_bias: bool = False,
-        d_conv: int = 0,
+        d_conv: Count = 0,
         conv_bias: bool = True,
-        mlp_dim: int = 0,
-        softmax_scale: float | None = None,
+        mlp_dim: Count = 0,
+        softmax_scale: Positive | None = None,
         backend: str = "auto",
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        self.d_model, self.num_heads, self.num_heads_kv = d_model, num_heads, num_heads_kv or num_heads
+        self.d_model, self.num_heads, self.num_heads_kv = (
+            d_model,
+            num_heads,
+            num_heads if num_heads_kv is None else num_heads_kv,
+        )
         if num_heads % self.num_heads_kv:
             raise UserError(
                 "query heads must share key/value heads evenly", given=f"{num_heads} and {num_heads_kv}",
@@ -103,8 +109,6 @@ class Attention(nn.Module):
             )  # fmt: skip
         if head_dim is None and d_model % num_heads:
             raise UserError("the heads must divide d_model", given=f"d_model={d_model}, num_heads={num_heads}")
-        if not 0 <= rotary_fraction <= 1:
-            raise UserError("no such share of a head", given=f"rotary_fraction={rotary_fraction}", allowed="0 to 1")
         self.head_dim = d_model // num_heads if head_dim is None else head_dim
         self.causal, self.softmax_scale, self.backend = causal, softmax_scale, backend
         self.rotary_size = 2 * int(self.head_dim * rotary_fraction / 2)

@@ -19,6 +19,7 @@ from ..initialisation import init_step_bias, init_step_projection, log_decay
 from ..linear import Linear
 from ..ops.selective_scan import selective_scan
 from ..packing import has_padding, skip_padding, without_padding
+from ..ranges import Positive, Size, Weight, checked
 from ..scans import Grid, Scan
 from ..scans import get as get_scan
 from . import mamba_steps
@@ -87,18 +88,19 @@ class Mamba(nn.Module):
         device, dtype: of the parameters; A_log and D are float32 at least.
     """
 
+    @checked
     def __init__(
         self,
-        d_model: int,
-        d_state: int = 16,
-        d_conv: int | None = None,
-        expand: float = 2,
-        dt_rank: int | str = "auto",
-        dt_min: float = 0.001,
-        dt_max: float = 0.1,
+        d_model: Size,
+        d_state: Size = 16,
+        d_conv: Size | None = None,
+        expand: Positive = 2,
+        dt_rank: Size | str = "auto",
+        dt_min: Positive = 0.001,
+        dt_max: Positive = 0.1,
         dt_init: str = "random",
-        dt_scale: float = 1.0,
-        dt_init_floor: float = 1e-4,
+        dt_scale: Positive = 1.0,
+        dt_init_floor: Weight = 1e-4,
         bias: bool = False,
         conv_bias: bool = True,
         scan: str | Scan = "raster",
@@ -108,7 +110,7 @@ class Mamba(nn.Module):
         gate: bool = True,
         merge: str = "sum",
         norms: str = "none",
-        norm_eps: float = 1e-6,
+        norm_eps: Positive = 1e-6,
         suffixes: Sequence[str] | None = None,
         backend: str = "auto",
         device: torch.device | None = None,
@@ -122,7 +124,7 @@ class Mamba(nn.Module):
         self.d_model, self.d_state, self.axes = d_model, d_state, axes
         self.d_inner = int(expand * d_model)
         self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
-        self.d_conv = 0 if conv == "none" else d_conv or (4 if conv == "path" else 3)
+        self.d_conv = 0 if conv == "none" else (4 if conv == "path" else 3) if d_conv is None else d_conv
         self.parameters_per_path, self.conv, self.gate, self.merge = parameters, conv, gate, merge
         self.norms, self.norm_eps, self.backend = norms, norm_eps, backend
         self._walks = Walks(self.scan, axes, type(self).__name__)

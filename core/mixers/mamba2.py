@@ -15,6 +15,7 @@ from ..initialisation import init_step_bias
 from ..linear import Linear
 from ..ops.state_space_duality import state_space_duality
 from ..packing import without_padding
+from ..ranges import Count, Positive, Size, Weight, checked
 from ..scans import Grid, Scan
 from . import mamba2_steps
 from .call import check_state, check_tokens
@@ -82,24 +83,25 @@ class Mamba2(PathMixer):
         UserError: sizes that do not divide.
     """
 
+    @checked
     def __init__(
         self,
-        d_model: int,
-        d_state: int = 128,
-        d_conv: int = 4,
-        conv_init: float | None = None,
-        expand: float = 2,
-        headdim: int = 64,
-        d_ssm: int | None = None,
-        ngroups: int = 1,
+        d_model: Size,
+        d_state: Size = 128,
+        d_conv: Size = 4,
+        conv_init: Weight | None = None,
+        expand: Positive = 2,
+        headdim: Size = 64,
+        d_ssm: Count | None = None,
+        ngroups: Size = 1,
         A_init_range: tuple[float, float] = (1, 16),
         D_has_hdim: bool = False,
         rmsnorm: bool = True,
         norm_before_gate: bool = False,
-        norm_eps: float = 1e-5,
-        dt_min: float = 0.001,
-        dt_max: float = 0.1,
-        dt_init_floor: float = 1e-4,
+        norm_eps: Positive = 1e-5,
+        dt_min: Positive = 0.001,
+        dt_max: Positive = 0.1,
+        dt_init_floor: Weight = 1e-4,
         dt_limit: tuple[float, float] = (0.0, math.inf),
         bias: bool = False,
         conv_bias: bool = True,

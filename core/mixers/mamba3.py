@@ -18,6 +18,7 @@ from ..linear import Linear
 from ..ops.paths import Paths
 from ..ops.trapezoidal_scan import TrapezoidalState, trapezoidal_scan
 from ..packing import without_padding
+from ..ranges import Positive, Share, Size, Weight, checked
 from ..scans import Grid, Scan
 from .call import check_state, check_tokens
 from .gated_norm import GatedRMSNorm
@@ -107,21 +108,22 @@ class Mamba3(PathMixer):
         UserError: sizes that do not divide, an unknown activation or rotation.
     """
 
+    @checked
     def __init__(
         self,
-        d_model: int,
-        d_state: int = 128,
-        expand: float = 2,
-        headdim: int = 64,
-        ngroups: int = 1,
-        rope_fraction: float = 0.5,
-        dt_min: float = 0.001,
-        dt_max: float = 0.1,
-        dt_init_floor: float = 1e-4,
-        A_floor: float = 1e-4,
+        d_model: Size,
+        d_state: Size = 128,
+        expand: Positive = 2,
+        headdim: Size = 64,
+        ngroups: Size = 1,
+        rope_fraction: Share = 0.5,
+        dt_min: Positive = 0.001,
+        dt_max: Positive = 0.1,
+        dt_init_floor: Weight = 1e-4,
+        A_floor: Positive = 1e-4,
         is_outproj_norm: bool = False,
         is_mimo: bool = False,
-        mimo_rank: int = 4,
+        mimo_rank: Size = 4,
         A_activation: str = "heavy_tail",
         rotation: str | None = None,
         scan: str | Scan = "raster",
@@ -136,7 +138,7 @@ class Mamba3(PathMixer):
         self.d_inner, self.rank, self.is_mimo = int(expand * d_model), mimo_rank if is_mimo else 1, is_mimo
         self.nheads, self.angles = self.d_inner // headdim, int(d_state * rope_fraction) // 2
         self.A_floor, self.A_activation, self.backend = A_floor, A_activation, backend
-        self.rotation = rotation or ("halves" if is_mimo else "pairs")
+        self.rotation = ("halves" if is_mimo else "pairs") if rotation is None else rotation
         self._check_options(rope_fraction)
 
         factory = {"device": device, "dtype": dtype}

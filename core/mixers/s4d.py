@@ -18,6 +18,7 @@ from ..linear import Linear
 from ..ops.selective_scan import selective_scan
 from ..ops.transforms import watched
 from ..packing import without_padding
+from ..ranges import Positive, Size, Weight, checked
 from ..scans import Grid, Scan
 from .call import check_state, check_tokens
 from .path_layers import convolved
@@ -55,15 +56,16 @@ class S4D(PathMixer):
         device, dtype: of the parameters; those of the state space are float32 at least.
     """
 
+    @checked
     def __init__(
         self,
-        d_model: int,
-        d_state: int = 16,
-        d_conv: int = 4,
-        expand: float = 2,
-        dt_min: float = 0.001,
-        dt_max: float = 0.1,
-        dt_init_floor: float = 1e-4,
+        d_model: Size,
+        d_state: Size = 16,
+        d_conv: Size = 4,
+        expand: Positive = 2,
+        dt_min: Positive = 0.001,
+        dt_max: Positive = 0.1,
+        dt_init_floor: Weight = 1e-4,
         bias: bool = False,
         conv_bias: bool = True,
         scan: str | Scan = "raster",

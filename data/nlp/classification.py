@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ...core.errors import UserError
+from ...core.ranges import Seed, Size
 from ..loading import Loading
 from ..randomness import first_of_each, hashed, stratified
 from .documents import Documents, from_texts
@@ -62,10 +63,10 @@ class TextClassificationData(TextModule):
         self,
         name: str,
         loading: Loading,
-        length: int = 1024,
+        length: Size = 1024,
         tokenizer: str = "bytes",
-        vocab_size: int = 4096,
-        split_seed: int = 0,
+        vocab_size: Size = 4096,
+        split_seed: Seed = 0,
     ):
         super().__init__(name, loading)
         if not isinstance(length, int) or isinstance(length, bool) or length < 1:

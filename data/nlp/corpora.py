@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 from ...core.errors import UserError
+from ...core.ranges import Length, Seed, Size, Workers
 from ..download import fetch
 from ..files import check_content, data_root, find, read, replace_it
 from ..loading import Loading
@@ -36,13 +37,13 @@ class TinyShakespeare(TextData):
     def __init__(
         self,
         root: str | None = None,
-        length: int = 256,
+        length: Length = 256,
         tokenizer: str = "bytes",
-        vocab_size: int = 4096,
-        batch_size: int = 16,
-        workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
+        vocab_size: Size = 4096,
+        batch_size: Size = 16,
+        workers: Workers = 0,
+        seed: Seed = 0,
+        limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "tiny_shakespeare",
     ):
@@ -86,13 +87,13 @@ class WikiText2(TextData):
     def __init__(
         self,
         root: str | None = None,
-        length: int = 512,
+        length: Length = 512,
         tokenizer: str = "bytes",
-        vocab_size: int = 4096,
-        batch_size: int = 16,
-        workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
+        vocab_size: Size = 4096,
+        batch_size: Size = 16,
+        workers: Workers = 0,
+        seed: Seed = 0,
+        limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "wikitext2",
     ):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ...core.errors import UserError
+from ...core.ranges import Count, Length, Seed, Size
 from ..loading import EpochLoader, Loading
 from ..randomness import hashed
 from ..sources import HUB
@@ -47,14 +48,14 @@ class Hub(TextModule):
         train_split: str = "train",
         val_split: str | None = None,
         test_split: str | None = None,
-        batches: int = 1000,
-        val_rows: int = 256,
-        test_rows: int = 256,
-        buffer: int = 256,
-        length: int = 1024,
+        batches: Size = 1000,
+        val_rows: Size = 256,
+        test_rows: Size = 256,
+        buffer: Count = 256,
+        length: Length = 1024,
         tokenizer: str = "bytes",
-        batch_size: int = 16,
-        seed: int = 0,
+        batch_size: Size = 16,
+        seed: Seed = 0,
         name: str = "hub",
     ):
         super().__init__(name, Loading(batch_size, 0, seed))

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 from ...core.errors import UserError
+from ...core.ranges import Fraction, Seed, Size, Workers
 from ..download import fetch, sha256_of
 from ..files import DAMAGED, check_content, data_root, find, read, replace_it
 from ..loading import Loading
@@ -40,15 +41,15 @@ class Trec(TextClassificationData):
         self,
         root: str | None = None,
         fine: bool = False,
-        val_fraction: float = 0.1,
-        length: int = 256,
+        val_fraction: Fraction = 0.1,
+        length: Size = 256,
         tokenizer: str = "bytes",
-        vocab_size: int = 4096,
-        split_seed: int = 0,
-        batch_size: int = 32,
-        workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
+        vocab_size: Size = 4096,
+        split_seed: Seed = 0,
+        batch_size: Size = 32,
+        workers: Workers = 0,
+        seed: Seed = 0,
+        limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "trec",
     ):
@@ -103,14 +104,14 @@ class SST2(TextClassificationData):
     def __init__(
         self,
         root: str | None = None,
-        length: int = 384,
+        length: Size = 384,
         tokenizer: str = "bytes",
-        vocab_size: int = 4096,
-        split_seed: int = 0,
-        batch_size: int = 32,
-        workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
+        vocab_size: Size = 4096,
+        split_seed: Seed = 0,
+        batch_size: Size = 32,
+        workers: Workers = 0,
+        seed: Seed = 0,
+        limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "sst2",
     ):
@@ -162,15 +163,15 @@ class IMDB(TextClassificationData):
     def __init__(
         self,
         root: str | None = None,
-        val_fraction: float = 0.1,
-        length: int = 1024,
+        val_fraction: Fraction = 0.1,
+        length: Size = 1024,
         tokenizer: str = "bytes",
-        vocab_size: int = 4096,
-        split_seed: int = 0,
-        batch_size: int = 32,
-        workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
+        vocab_size: Size = 4096,
+        split_seed: Seed = 0,
+        batch_size: Size = 32,
+        workers: Workers = 0,
+        seed: Seed = 0,
+        limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "imdb",
     ):

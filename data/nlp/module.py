@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
 from ...core.errors import UserError
+from ...core.ranges import Length, Size, checked
 from ..loading import EpochLoader, EpochSampler, Key, Loading
 from ..randomness import hashed
 from ..sources import Source
@@ -131,12 +132,11 @@ class TextData(TextModule):
         vocab_size: tokens of the byte-pair encoding.
     """
 
+    @checked(group="data")
     def __init__(
-        self, name: str, loading: Loading, length: int = 512, tokenizer: str = "bytes", vocab_size: int = 4096
+        self, name: str, loading: Loading, length: Length = 512, tokenizer: str = "bytes", vocab_size: Size = 4096
     ):
         super().__init__(name, loading)
-        if not isinstance(length, int) or isinstance(length, bool) or length < 2:
-            raise UserError("data.length is a number of tokens", given=length, allowed="a whole number from 2")
         self.length, self.wanted, self.vocab_size = length, tokenizer, vocab_size
         self.tokenizer: Tokenizer | None = None
         self.splits: dict[str, PackedRows] | None = None

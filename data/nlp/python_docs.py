@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core.errors import UserError
+from ...core.ranges import Length, Seed, Size, Workers
 from ..files import cached
 from ..loading import Loading
 from ..sources import PYTHON_DOCS
@@ -46,13 +47,13 @@ class PythonDocs(TextData):
 
     def __init__(
         self,
-        length: int = 256,
+        length: Length = 256,
         tokenizer: str = "bytes",
-        vocab_size: int = 4096,
-        batch_size: int = 16,
-        workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
+        vocab_size: Size = 4096,
+        batch_size: Size = 16,
+        workers: Workers = 0,
+        seed: Seed = 0,
+        limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "python_docs",
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...core.errors import UserError
+from ...core.ranges import Length, Positive, Seed, Size, Workers
 from ..loading import Loading
 from ..randomness import hashed, uniforms
 from ..sources import INDUCTION_HEADS, MQAR_SOURCE, SELECTIVE_COPYING
@@ -30,19 +31,19 @@ class SelectiveCopying(SyntheticData):
 
     def __init__(
         self,
-        length: int = 4096,
-        data_tokens: int = 16,
-        vocab_size: int = 16,
-        samples: int = 64_000,
-        val_samples: int = 256,
-        test_samples: int = 512,
+        length: Length = 4096,
+        data_tokens: Size = 16,
+        vocab_size: Size = 16,
+        samples: Size = 64_000,
+        val_samples: Size = 256,
+        test_samples: Size = 512,
         fresh: bool = True,
-        test_lengths: list[int] | None = None,
-        train_lengths: list[int] | None = None,
-        batch_size: int = 64,
-        workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
+        test_lengths: list[Size] | None = None,
+        train_lengths: list[Size] | None = None,
+        batch_size: Size = 64,
+        workers: Workers = 0,
+        seed: Seed = 0,
+        limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "selective_copying",
     ):
@@ -101,18 +102,18 @@ class InductionHeads(SyntheticData):
 
     def __init__(
         self,
-        length: int = 256,
-        vocab_size: int = 16,
-        samples: int = 65_536,
-        val_samples: int = 512,
-        test_samples: int = 256,
+        length: Length = 256,
+        vocab_size: Size = 16,
+        samples: Size = 65_536,
+        val_samples: Size = 512,
+        test_samples: Size = 256,
         fresh: bool = True,
-        test_lengths: list[int] | None = None,
-        train_lengths: list[int] | None = None,
-        batch_size: int = 8,
-        workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
+        test_lengths: list[Size] | None = None,
+        train_lengths: list[Size] | None = None,
+        batch_size: Size = 8,
+        workers: Workers = 0,
+        seed: Seed = 0,
+        limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "induction_heads",
     ):
@@ -174,20 +175,20 @@ class MQAR(SyntheticData):
 
     def __init__(
         self,
-        length: int = 64,
-        pairs: int = 4,
-        vocab_size: int = 8192,
-        power: float = 0.01,
+        length: Length = 64,
+        pairs: Size = 4,
+        vocab_size: Size = 8192,
+        power: Positive = 0.01,
         random_fill: bool = False,
         mixture: list[list[int]] | None = None,
-        samples: int = 100_000,
-        val_samples: int = 512,
-        test_samples: int = 3_000,
+        samples: Size = 100_000,
+        val_samples: Size = 512,
+        test_samples: Size = 3_000,
         fresh: bool = True,
-        batch_size: int = 512,
-        workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
+        batch_size: Size = 512,
+        workers: Workers = 0,
+        seed: Seed = 0,
+        limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "mqar",
     ):

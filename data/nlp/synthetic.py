@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from ...core.errors import UserError
+from ...core.ranges import Length, Size, checked
 from ..loading import EpochSampler, Key, Loading
 from ..randomness import hashed, uniforms
 from .module import SPLITS, Batch, TextModule
@@ -58,25 +58,21 @@ class SyntheticData(TextModule):
     # by how much a sample is longer than its length
     extra_tokens = 0
 
+    @checked(group="data")
     def __init__(
         self,
         name: str,
         loading: Loading,
-        length: int,
-        vocab_size: int,
-        samples: int,
-        val_samples: int,
-        test_samples: int,
+        length: Length,
+        vocab_size: Size,
+        samples: Size,
+        val_samples: Size,
+        test_samples: Size,
         fresh: bool = True,
-        test_lengths: Sequence[int] | None = None,
-        train_lengths: Sequence[int] | None = None,
+        test_lengths: Sequence[Size] | None = None,
+        train_lengths: Sequence[Size] | None = None,
     ):
         super().__init__(name, loading)
-        numbers = {"length": length, "vocab_size": vocab_size, "samples": samples}
-        numbers |= {"val_samples": val_samples, "test_samples": test_samples}
-        for key, value in numbers.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"data.{key} does not fit", given=value, allowed="a whole number from 1")
         self.length, self.vocab_size, self.fresh = length, vocab_size, fresh
         self.counts = {"train": samples, "val": val_samples, "test": test_samples}
         if loading.limit is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...core.errors import UserError, closest
+from ...core.ranges import Fraction, Length, Seed, Size, Workers
 from ..loading import Loading
 from ..sources import TEXT_FILE
 from .documents import Documents, divided, from_files
@@ -36,16 +37,16 @@ class TextFile(TextData):
         val_files: str | list[str] | None = None,
         test_files: str | list[str] | None = None,
         separator: str | None = None,
-        val_fraction: float = 0.05,
-        test_fraction: float = 0.05,
-        split_seed: int = 0,
-        length: int = 512,
+        val_fraction: Fraction = 0.05,
+        test_fraction: Fraction = 0.05,
+        split_seed: Seed = 0,
+        length: Length = 512,
         tokenizer: str = "bytes",
-        vocab_size: int = 4096,
-        batch_size: int = 16,
-        workers: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
+        vocab_size: Size = 4096,
+        batch_size: Size = 16,
+        workers: Workers = 0,
+        seed: Seed = 0,
+        limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "text_file",
     ):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ...core.errors import UserError
+from ...core.ranges import Fraction, Seed, Share, Side, Size, Workers
 from ..files import check_content, read
 from ..loading import Loading
 from ..sources import DIGITS
@@ -44,18 +45,18 @@ class Digits(ImageData):
 
     def __init__(
         self,
-        batch_size: int = 64,
-        workers: int = 0,
-        seed: int = 0,
-        image_size: int | Sequence[int] | None = None,
-        channels: int | None = None,
+        batch_size: Size = 64,
+        workers: Workers = 0,
+        seed: Seed = 0,
+        image_size: Side | Sequence[Side] | None = None,
+        channels: Size | None = None,
         augmentation: str = "light",
         rand_augment: str | None = None,
-        erasing: float | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
-        limit: int | None = None,
+        erasing: Share | None = None,
+        val_fraction: Fraction = 0.1,
+        test_fraction: Fraction = 0.2,
+        split_seed: Seed = 0,
+        limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "digits",
     ):

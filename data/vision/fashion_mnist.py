@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...core.errors import UserError
+from ...core.ranges import Fraction, Seed, Share, Side, Size, Workers
 from ..download import fetch
 from ..files import check_content, data_root, find, read, replace_it
 from ..loading import Loading
@@ -53,17 +54,17 @@ class FashionMNIST(ImageData):
     def __init__(
         self,
         root: str | None = None,
-        batch_size: int = 128,
-        workers: int = 0,
-        seed: int = 0,
-        image_size: int | Sequence[int] | None = None,
-        channels: int | None = None,
+        batch_size: Size = 128,
+        workers: Workers = 0,
+        seed: Seed = 0,
+        image_size: Side | Sequence[Side] | None = None,
+        channels: Size | None = None,
         augmentation: str = "light",
         rand_augment: str | None = None,
-        erasing: float | None = None,
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
-        limit: int | None = None,
+        erasing: Share | None = None,
+        val_fraction: Fraction = 0.1,
+        split_seed: Seed = 0,
+        limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "fashion_mnist",
     ):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ...core.errors import UserError
+from ...core.ranges import Fraction, Seed, Share, Side, Size, Workers
 from ..loading import Loading
 from ..randomness import stratified
 from ..sources import IMAGE_FOLDER
@@ -49,20 +50,20 @@ class ImageFolder(ImageData):
     def __init__(
         self,
         root: str | None = None,
-        batch_size: int = 64,
-        workers: int = 0,
-        seed: int = 0,
-        image_size: int | Sequence[int] = 224,
-        channels: int = 3,
+        batch_size: Size = 64,
+        workers: Workers = 0,
+        seed: Seed = 0,
+        image_size: Side | Sequence[Side] = 224,
+        channels: Size = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         augmentation: str = "light",
         rand_augment: str | None = None,
-        erasing: float | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
-        limit: int | None = None,
+        erasing: Share | None = None,
+        val_fraction: Fraction = 0.1,
+        test_fraction: Fraction = 0.2,
+        split_seed: Seed = 0,
+        limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "image_folder",
     ):

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from ...core.errors import UserError
+from ...core.ranges import Seed, Side, Size, checked
 from ..loading import Batches, EpochLoader, EpochSampler, Loading
 from ..randomness import first_of_each, hashed, stratified
 from ..sources import Source
@@ -65,21 +66,22 @@ class ImageData(LightningDataModule):
     classes: Sequence[str]
     subset = False
 
+    @checked(group="data")
     def __init__(
         self,
         name: str,
         loading: Loading,
         augmentation: Augmentation,
-        image_size: int | Sequence[int] | None = None,
-        channels: int | None = None,
-        split_seed: int = 0,
+        image_size: Side | Sequence[Side] | None = None,
+        channels: Size | None = None,
+        split_seed: Seed = 0,
     ):
         super().__init__()
         self.name, self.loading, self.augmentation, self.split_seed = name, loading, augmentation, split_seed
         self.size = _checked_size(image_size) if image_size is not None else self.own_size
         if channels not in (None, 1, 3):
             raise UserError("data.channels does not fit", given=channels, allowed=[1, 3])
-        self.channels = channels or self.own_channels
+        self.channels = self.own_channels if channels is None else channels
         self.splits: dict[str, Split] | None = None
 
     @abstractmethod

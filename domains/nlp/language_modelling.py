@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from ...core.errors import UserError
+from ...core.ranges import Count, Size, Weight, checked
 from ..task import Task
 from .generation import generate
 from .text_loss import NATS_PER_BIT, Ratio
@@ -49,21 +50,20 @@ class LanguageModelling(Task):
 
     monitor: ClassVar[tuple[str, str]] = ("val/bits_per_byte", "min")
 
+    @checked(group="task")
     def __init__(
         self,
         model: nn.Module,
         describe: Mapping[str, Any],
-        auxiliary: float = 1.0,
-        chunk: int | None = None,
-        worst: int = 24,
-        sample: int = 300,
+        auxiliary: Weight = 1.0,
+        chunk: Size | None = None,
+        worst: Count = 24,
+        sample: Count = 300,
         prompt: str = "\n",
     ):
         super().__init__(model, describe)
         check_task(self.describe, "language_modelling", "LanguageModelling")
         self.vocab_size, self.tokenizer = self.describe["vocab_size"], self.describe["tokenizer"]
-        if chunk is not None and chunk < 1:
-            raise UserError("task.chunk is a number of tokens", given=chunk, allowed="1 or more, or null")
         self.auxiliary, self.chunk, self.sample_tokens, self.prompt = auxiliary, chunk, sample, prompt
         self.register_buffer("byte_counts", torch.from_numpy(self.tokenizer.byte_counts()), persistent=False)
         self.metrics = nn.ModuleDict({stage: self._new_metrics() for stage in ("val", "test")})

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.errors import UserError
+from ...core.ranges import Rate, Size, Weight, checked
 from ..task import Task
 from .language_modelling import IGNORED, check_task
 from .text_loss import Ratio
@@ -46,20 +46,17 @@ class Recall(Task):
 
     monitor: ClassVar[tuple[str, str]] = ("val/accuracy", "max")
 
+    @checked(group="task")
     def __init__(
         self,
         model: nn.Module,
         describe: Mapping[str, Any],
-        auxiliary: float = 1.0,
-        label_smoothing: float = 0.0,
-        chunk: int = 8192,
+        auxiliary: Weight = 1.0,
+        label_smoothing: Rate = 0.0,
+        chunk: Size = 8192,
     ):
         super().__init__(model, describe)
         check_task(self.describe, "recall", "Recall")
-        if chunk < 1:
-            raise UserError("task.chunk is a number of tokens", given=chunk, allowed="1 or more")
-        if not 0 <= label_smoothing < 1:
-            raise UserError("task.label_smoothing is a share", given=label_smoothing, allowed="0 to below 1")
         self.label_smoothing = label_smoothing
         self.vocab_size, self.auxiliary, self.chunk = self.describe["vocab_size"], auxiliary, chunk
         self.metrics = nn.ModuleDict({stage: self._new_metrics() for stage in ("val", "test")})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from ...core.errors import UserError
+from ...core.ranges import Count, Rate, checked
 from ..task import Task
 from .language_modelling import check_task
 from .text_picture import FAINT, INK, RIGHT, WRONG, draw_lines
@@ -41,11 +41,10 @@ class TextClassification(Task):
 
     monitor: ClassVar[tuple[str, str]] = ("val/accuracy", "max")
 
-    def __init__(self, model: nn.Module, describe: Mapping[str, Any], label_smoothing: float = 0.0, worst: int = 24):
+    @checked(group="task")
+    def __init__(self, model: nn.Module, describe: Mapping[str, Any], label_smoothing: Rate = 0.0, worst: Count = 24):
         super().__init__(model, describe)
         check_task(self.describe, "classification", "TextClassification")
-        if not 0 <= label_smoothing < 1:
-            raise UserError("task.label_smoothing does not fit", given=label_smoothing, allowed="0 to below 1")
         self.classes, self.tokenizer = list(self.describe["classes"]), self.describe["tokenizer"]
         self.label_smoothing, self.worst = label_smoothing, worst
         self.metrics = nn.ModuleDict({stage: self._new_metrics() for stage in ("val", "test")})

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ...core.errors import UserError
+from ...core.ranges import Count, Rate, Share, Weight, checked
 from ..task import Task
 from .image_grid import INK, RIGHT, WRONG, denormalise, draw_grid, shorten
 
@@ -41,24 +42,19 @@ class Classification(Task):
 
     monitor: ClassVar[tuple[str, str]] = ("val/accuracy", "max")
 
+    @checked(group="task")
     def __init__(
         self,
         model: nn.Module,
         describe: Mapping[str, Any],
-        label_smoothing: float = 0.0,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
-        mix_probability: float = 1.0,
-        cutmix_share: float = 0.5,
-        worst: int = 24,
+        label_smoothing: Rate = 0.0,
+        mixup: Weight = 0.0,
+        cutmix: Weight = 0.0,
+        mix_probability: Share = 1.0,
+        cutmix_share: Share = 0.5,
+        worst: Count = 24,
     ):
         super().__init__(model, describe)
-        within("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "0 to below 1")
-        within("mixup", mixup, mixup >= 0, "0 (none) or a positive number")
-        within("cutmix", cutmix, cutmix >= 0, "0 (none) or a positive number")
-        within("mix_probability", mix_probability, 0 <= mix_probability <= 1, "0 to 1")
-        within("cutmix_share", cutmix_share, 0 <= cutmix_share <= 1, "0 to 1")
-        within("worst", worst, worst >= 0, "0 (no picture) or a number of images")
         self.classes = self.describe.get("num_classes") or len(self.describe["classes"])
         self.label_smoothing = label_smoothing
         self.mixing = None
@@ -241,8 +237,3 @@ class Worst:
                 }
             )
         self.entries = sorted(self.entries, key=lambda entry: -entry["loss"])[: self.count]
-
-
-def within(name: str, value: float, right: bool, allowed: str) -> None:
-    if not right:
-        raise UserError(f"task.{name} is out of range", given=value, allowed=allowed, do=f"task.{name}=…")

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ....core.errors import UserError, closest
+from ....core.ranges import Count, Depth, Rate, Size, Weight, checked
 from ....core.scans import Scan
 from ....core.scans import get as get_scan
 from .classifier import TextClassifier
@@ -27,24 +28,25 @@ MICRO_OPTIONS = {"mamba": {}, "mamba2": {"d_state": 64, "headdim": 32}, "mamba3"
 HEAD_CHANNELS = {"micro": 32}
 
 
+@checked(group="model")
 def build(
     describe: dict,
     scan: str | Scan | None = None,
     mixer: str = "mamba",
     size: str | None = None,
-    d_model: int | None = None,
-    n_layer: int | None = None,
+    d_model: Size | None = None,
+    n_layer: Depth | None = None,
     mixer_options: Mapping[str, Any] | None = None,
-    attention_every: int = 0,
+    attention_every: Count = 0,
     attention_options: Mapping[str, Any] | None = None,
-    mlp_ratio: float = 0.0,
-    experts: int = 0,
-    experts_every: int = 1,
+    mlp_ratio: Weight = 0.0,
+    experts: Count = 0,
+    experts_every: Size = 1,
     experts_options: Mapping[str, Any] | None = None,
     tie_embeddings: bool = True,
-    pad_vocab_size_multiple: int = 8,
+    pad_vocab_size_multiple: Size = 8,
     pool: str = "mean",
-    drop_rate: float = 0.0,
+    drop_rate: Rate = 0.0,
     checkpointing: bool = False,
     backend: str = "auto",
 ) -> nn.Module:
@@ -65,7 +67,7 @@ def build(
     Raises:
         UserError: an unknown size, a scan that reads backwards in a language model.
     """
-    size = size or describe.get("model_size") or "micro"
+    size = describe.get("model_size", "micro") if size is None else size
     if size not in SIZES:
         near = closest(size, SIZES)
         raise UserError(
@@ -75,7 +77,8 @@ def build(
     scan = get_scan(scan) if isinstance(scan, str) else scan or get_scan("raster")
     if not classifies and scan != get_scan("raster"):
         raise UserError("a language model reads forwards", given=f"scan={scan.name}", allowed="scan=raster")
-    width, layers = d_model or SIZES[size]["d_model"], n_layer or SIZES[size]["n_layer"]
+    width = SIZES[size]["d_model"] if d_model is None else d_model
+    layers = SIZES[size]["n_layer"] if n_layer is None else n_layer
     options = {**(MICRO_OPTIONS.get(mixer, {}) if size == "micro" else {}), **(mixer_options or {}), "scan": scan}
     if scan.paths(1) > 1:
         options.setdefault("merge", "mean")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ....core.errors import UserError
+from ....core.ranges import Rate, Size, checked
 from .language_model import LanguageModel
 
 POOLS = ("mean", "last")
@@ -21,7 +22,8 @@ class TextClassifier(nn.Module):
         drop_rate: dropout before the head.
     """
 
-    def __init__(self, model: LanguageModel, num_classes: int, pool: str = "mean", drop_rate: float = 0.0):
+    @checked
+    def __init__(self, model: LanguageModel, num_classes: Size, pool: str = "mean", drop_rate: Rate = 0.0):
         super().__init__()
         if pool not in POOLS:
             raise UserError(f"unknown pool {pool!r}", given=pool, allowed=POOLS)

@@ -20,6 +20,7 @@ from ....core.linear import Linear
 from ....core.mixers import Attention
 from ....core.mlp import GatedMLP
 from ....core.moe import MixtureOfExperts, balance_loss
+from ....core.ranges import Count, Depth, Positive, Size, Weight, checked
 from ....core.stack import ResidualBlock, final_norm, make_norm, run_stack
 
 # Weight of the experts' balance in the loss (MoE-Mamba, arXiv 2401.04081, as Switch Transformers).
@@ -72,29 +73,30 @@ class LanguageModel(nn.Module):
         backend: backend of the operators.
     """
 
+    @checked
     def __init__(
         self,
-        vocab_size: int = 50277,
-        d_model: int = 768,
-        n_layer: int = 24,
+        vocab_size: Size = 50277,
+        d_model: Size = 768,
+        n_layer: Depth = 24,
         mixer: str = "mamba",
         mixer_options: Mapping[str, Any] | None = None,
         attention_layers: Collection[int] | None = None,
         attention_options: Mapping[str, Any] | None = None,
-        d_intermediate: int = 0,
-        experts: int = 0,
+        d_intermediate: Count = 0,
+        experts: Count = 0,
         experts_options: Mapping[str, Any] | None = None,
-        experts_every: int = 1,
+        experts_every: Size = 1,
         expert_layers: Collection[int] | None = None,
         mlp_options: Mapping[str, Any] | None = None,
         norm: str = "rms",
-        norm_eps: float = 1e-5,
+        norm_eps: Positive = 1e-5,
         tie_embeddings: bool = True,
-        pad_vocab_size_multiple: int = 8,
+        pad_vocab_size_multiple: Size = 8,
         residual_in_fp32: bool = True,
-        initializer_range: float = 0.02,
+        initializer_range: Weight = 0.02,
         rescale_prenorm_residual: bool = True,
-        length: int | None = None,
+        length: Size | None = None,
         backend: str = "auto",
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,

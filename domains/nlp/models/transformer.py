@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ....core.errors import UserError, closest
 from ....core.mixers.attention import attention_mask, sequence_numbers
+from ....core.ranges import Depth, Positive, Size, checked
 from .build import HEAD_CHANNELS, SIZES
 
 
@@ -42,15 +43,16 @@ class Transformer(nn.Module):
         UserError: transformers is not installed.
     """
 
+    @checked
     def __init__(
         self,
-        vocab_size: int,
-        d_model: int,
-        n_layer: int,
-        num_heads: int,
-        d_intermediate: int,
+        vocab_size: Size,
+        d_model: Size,
+        n_layer: Depth,
+        num_heads: Size,
+        d_intermediate: Size,
         tie_embeddings: bool = True,
-        length: int | None = None,
+        length: Size | None = None,
     ):
         super().__init__()
         try:
@@ -118,13 +120,14 @@ class Transformer(nn.Module):
             self.network.gradient_checkpointing_disable()
 
 
+@checked(group="model")
 def build(
     describe: Mapping[str, Any],
     size: str | None = None,
-    d_model: int | None = None,
-    n_layer: int | None = None,
-    num_heads: int | None = None,
-    mlp_ratio: float = 8 / 3,
+    d_model: Size | None = None,
+    n_layer: Depth | None = None,
+    num_heads: Size | None = None,
+    mlp_ratio: Positive = 8 / 3,
     tie_embeddings: bool = True,
     checkpointing: bool = False,
 ) -> Transformer:
@@ -139,7 +142,7 @@ def build(
     Raises:
         UserError: an unknown size, data for another task.
     """
-    size = size or describe.get("model_size") or "micro"
+    size = describe.get("model_size", "micro") if size is None else size
     if size not in SIZES:
         near = closest(size, SIZES)
         raise UserError(
@@ -150,8 +153,9 @@ def build(
             "this model predicts tokens", given=f"data={describe.get('name')}", allowed="data for language modelling and recall",
             do="model=mamba_lm",
         )  # fmt: skip
-    width, layers = d_model or SIZES[size]["d_model"], n_layer or SIZES[size]["n_layer"] // 2
-    heads = num_heads or max(1, width // HEAD_CHANNELS.get(size, 64))
+    width = SIZES[size]["d_model"] if d_model is None else d_model
+    layers = SIZES[size]["n_layer"] // 2 if n_layer is None else n_layer
+    heads = max(1, width // HEAD_CHANNELS.get(size, 64)) if num_heads is None else num_heads
     model = Transformer(
         int(describe["vocab_size"]),
         width,

@@ -7,6 +7,7 @@ import math
 from torch import Tensor, nn
 
 from ....core.errors import UserError
+from ....core.ranges import Side, Size, checked
 
 LARGEST_PATCH = 16
 ENOUGH_TOKENS = 49  # 7 x 7, the coarsest grid of the usual backbones
@@ -54,12 +55,17 @@ class PatchEmbed(nn.Module):
         UserError: patches that do not cover the image exactly.
     """
 
+    @checked
     def __init__(
-        self, image_size: tuple[int, int], patch_size: int, stride: int | None, in_chans: int, embed_dim: int,
+        self, image_size: tuple[int, int], patch_size: Side, stride: Side | None, in_chans: Size, embed_dim: Size,
         device=None, dtype=None,
     ):  # fmt: skip
         super().__init__()
-        self.image_size, self.patch_size, self.stride = tuple(image_size), patch_size, stride or patch_size
+        self.image_size, self.patch_size, self.stride = (
+            tuple(image_size),
+            patch_size,
+            patch_size if stride is None else stride,
+        )
         _check_fit(self.image_size, patch_size, self.stride)
         self.grid_size = tuple((side - patch_size) // self.stride + 1 for side in self.image_size)
         self.num_patches = math.prod(self.grid_size)
@@ -79,8 +85,6 @@ class PatchEmbed(nn.Module):
 
 def _check_fit(image_size: tuple[int, int], patch_size: int, stride: int) -> None:
     height, width = image_size
-    if patch_size < 1 or stride < 1:
-        raise UserError("patch size and stride are at least 1 pixel", given=f"patch_size={patch_size}, stride={stride}")
     if min(image_size) >= patch_size and (height - patch_size) % stride == (width - patch_size) % stride == 0:
         return
     how = f"patches of {patch_size} pixels" + (f" every {stride} pixels" if stride != patch_size else "")

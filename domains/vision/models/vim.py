@@ -17,6 +17,7 @@ from ....core.initialisation import scale_output_projections
 from ....core.mixers.extra_tokens import with_extra, without_extra
 from ....core.mixers.mamba import Mamba
 from ....core.mixers.path_parameters import check_path_parameters
+from ....core.ranges import Count, Depth, Positive, Rate, Side, Size, checked
 from ....core.scans import Grid, Scan
 from ....core.scans import get as get_scan
 from ....core.stack import ResidualBlock, final_norm, make_norm, normalised, run_stack
@@ -56,19 +57,20 @@ class Vim(nn.Module):
         drop_path_rate: stochastic depth, rising linearly over the layers.
     """
 
+    @checked
     def __init__(
         self,
-        img_size: int | tuple[int, int] = 224,
-        patch_size: int | None = 16,
-        stride: int | None = None,
-        in_chans: int = 3,
-        num_classes: int = 1000,
+        img_size: Side | tuple[Side, Side] = 224,
+        patch_size: Side | None = 16,
+        stride: Side | None = None,
+        in_chans: Size = 3,
+        num_classes: Count = 1000,
         global_pool: str | None = None,
-        embed_dim: int = 192,
-        depth: int = 24,
-        d_state: int = 16,
-        d_conv: int | None = None,
-        expand: float = 2,
+        embed_dim: Size = 192,
+        depth: Depth = 24,
+        d_state: Size = 16,
+        d_conv: Size | None = None,
+        expand: Positive = 2,
         conv: str = "path",
         parameters: str = "separate",
         scan: str | Scan = "bidirectional",
@@ -77,9 +79,9 @@ class Vim(nn.Module):
         divide: bool = True,
         norm: str = "rms",
         residual_in_fp32: bool = True,
-        drop_rate: float = 0.0,
-        pos_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        drop_rate: Rate = 0.0,
+        pos_drop_rate: Rate = 0.0,
+        drop_path_rate: Rate = 0.0,
         backend: str = "auto",
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
@@ -87,7 +89,7 @@ class Vim(nn.Module):
         super().__init__()
         factory = {"device": device, "dtype": dtype}
         image_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        patch_size = patch_size or suitable_patch_size(image_size)
+        patch_size = suitable_patch_size(image_size) if patch_size is None else patch_size
         self.patch_embed = PatchEmbed(image_size, patch_size, stride, in_chans, embed_dim, **factory)
         self.grid = Grid.with_class_token(self.patch_embed.grid_size, class_token)
         self.class_token = class_token
@@ -100,7 +102,7 @@ class Vim(nn.Module):
         mixing = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "conv": conv, "parameters": parameters}
         mixing |= {"merge": self._merge(parameters, divide), "axes": 2, "backend": backend, **factory}
         # A layer's rate applies to what the layer before it said, so the first has none and the last goes to norm_f.
-        rates = [0.0, *torch.linspace(0, drop_path_rate, depth).tolist()]
+        rates = [0.0, *torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()]
         self.layers = nn.ModuleList()
         for index in range(depth):
             walked = self.scan.layer(index)
@@ -119,7 +121,9 @@ class Vim(nn.Module):
             {"module": f"layers.{index}", "num_chs": embed_dim, "reduction": self.patch_embed.stride}
             for index in range(depth)
         ]
-        self.reset_classifier(num_classes, global_pool or ("token" if self.grid.extra else "avg"))
+        self.reset_classifier(
+            num_classes, ("token" if self.grid.extra else "avg") if global_pool is None else global_pool
+        )
         self._init_weights()
 
     @property
@@ -288,19 +292,20 @@ def checkpoint_filter_fn(state_dict: dict, model: Vim) -> dict[str, Tensor]:
     return state
 
 
+@checked(group="model")
 def build(
     describe: dict,
     scan: str | Scan = "bidirectional",
     size: str | None = None,
-    patch_size: int | None = None,
-    stride: int | None = None,
+    patch_size: Side | None = None,
+    stride: Side | None = None,
     class_token: str | None = None,
     parameters: str = "separate",
     divide: bool = True,
-    drop_path_rate: float = 0.0,
-    d_state: int = 16,
-    embed_dim: int | None = None,
-    depth: int | None = None,
+    drop_path_rate: Rate = 0.0,
+    d_state: Size = 16,
+    embed_dim: Size | None = None,
+    depth: Depth | None = None,
     conv: str = "path",
     backend: str = "auto",
 ) -> Vim:
@@ -316,7 +321,7 @@ def build(
     Raises:
         UserError: an unknown size, a patch size that does not divide the images.
     """
-    size = size or describe.get("model_size") or "tiny"
+    size = describe.get("model_size", "tiny") if size is None else size
     if size not in SIZES:
         near = closest(size, SIZES)
         raise UserError(
