@@ -21,7 +21,7 @@ LARGEST = 2**31 - 1  # what sizes of tensors and counts of batches are safe for 
 
 
 class OutOfRange(UserError):
-    """A number that is too small, too large or not finite."""
+    """A number that is too small, too large or not finite, or something else where a number has to be."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,13 @@ class Range:
             return
         too_large = number > self.low  # an upper bound that is merely very large is named only to those who meet it
         nearest = self.high if too_large and not self.below else None if too_large or self.above else self.low
-        do = None if nearest is None else f"{name}={nearest:.0f}" if nearest == int(nearest) else f"{name}={nearest:g}"
+        do = f"{name}={nearest}" if nearest is not None and math.isfinite(nearest) and number == number else None
         raise OutOfRange(f"{name} is out of range", given=number, allowed=self.describe(too_large), do=do)
 
     def describe(self, whole: bool = False) -> str:
         """The range in words; whole: with an upper bound that is merely very large."""
+        if self.low == -math.inf:
+            return "a finite number"
         low = f"{'above' if self.above else 'at least'} {self.low:g}"
         if self.high is None or (self.high >= LARGEST and not whole):
             return low
@@ -85,7 +87,7 @@ Fraction = Annotated[float, Range(0, 1, above=True, below=True)]  # a part that 
 
 
 def check(value: Any, hint: Any, name: str) -> None:
-    """Raises OutOfRange, or UserError for what is no number, where a value does not keep to the ranges in a type.
+    """Raises OutOfRange where a value does not keep to the ranges in a type.
 
     Only what the ranges speak of is looked at: a hint without one allows everything.
     """
@@ -104,7 +106,7 @@ def check(value: Any, hint: Any, name: str) -> None:
             bounds.check(value, name)
             return
     wanted = "a whole number" if kinds[0][0] is int else "a number"
-    raise UserError(f"{name} has the wrong type", given=f"{value!r}", allowed=f"{wanted}, {kinds[0][1].describe()}")
+    raise OutOfRange(f"{name} has the wrong type", given=f"{value!r}", allowed=f"{wanted}, {kinds[0][1].describe()}")
 
 
 def checked(constructor: Callable[..., Any] | None = None, *, group: str = "") -> Any:

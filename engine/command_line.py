@@ -1,16 +1,20 @@
 """train.py, eval.py and predict.py: reads what was typed, runs it, and turns what went wrong into one message and an exit code.
 
-Exit codes: 0 done, 1 training broke down (the loss was not finite), 2 a mistake in what was typed, 130 Ctrl-C, 143 SIGTERM.
+Exit codes: 0 done, 1 training broke down (the loss was not finite), 2 a mistake in what was typed, 130 Ctrl-C, 143 SIGTERM,
+141 what read the output went away (while training goes on without it).
 """
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import UserError, closest
-from .options import Options, read_options
+from .options import Options, joined, read_options
 from .stop import Failed, Stopped, listening
 
 
@@ -18,7 +22,10 @@ def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
     """Runs a job ("train", "evaluate" or "predict") with the arguments typed and returns the exit code."""
     # Where bytecode may not be kept, every start compiles some 3,000 modules again, for longer than it then trains digits.
     sys.dont_write_bytecode = False
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        arguments = sys.argv[1:]
+        _write_whatever_the_terminal_takes(job)
+    arguments = list(arguments)
     try:
         with listening() as stop:
             code = _run(arguments, job)
@@ -31,6 +38,7 @@ def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
 
 def _run(arguments: list[str], job: str) -> int:
     try:
+        _check_words(arguments)
         options = read_options(arguments)
         if options.help:
             from .help import help_text
@@ -41,8 +49,75 @@ def _run(arguments: list[str], job: str) -> int:
     except UserError as error:
         print(f"\n{error}\n", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        _to_nowhere()
+        return 141
     except Exception as error:
         return _explain(error)
+
+
+def _write_whatever_the_terminal_takes(job: str) -> None:
+    """A letter that the terminal lacks is written as a question mark; where training's output is no longer read, it goes on."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if job == "train" and sys.stdout is not None:
+        sys.stdout = _Output(sys.stdout)
+
+
+class _Output:
+    """Standard output of a run that does not end because nobody reads it any more (`| head`)."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._do(self._stream.write, text) or len(text)
+
+    def flush(self) -> None:
+        self._do(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _do(self, act: Any, *arguments: Any) -> Any:
+        try:
+            return act(*arguments)
+        except BrokenPipeError:
+            _to_nowhere()
+            return None
+
+
+def _to_nowhere() -> None:
+    """Whatever is still written to standard output is lost, also what Python flushes at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Raises UserError for arguments that were torn by a space, or that are not text."""
+    for number, word in enumerate(words):
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            shown = os.fsencode(word).decode("ascii", "backslashreplace")
+            raise UserError("this argument is not UTF-8", given=shown, allowed="text", do="rename the file or folder")
+        plain = "=" not in word and not word.startswith(("-", "~")) and word != "help"
+        value_of_option = number > 0 and words[number - 1] in ("--config-dir", "--allow", "--cfg", "-c")
+        if (plain or word.startswith("=")) and not value_of_option:
+            before = any("=" in each and not each.startswith("-") for each in words[:number])
+            after = number + 1 < len(words) and words[number + 1].startswith("=")
+            whole = before or after or word.startswith("=")
+            raise UserError(
+                "not of the form key=value", given=word, allowed="key=value; a value with a space in quotes",
+                do=joined(words) if whole else f"{_option_named(word) or word + '=<value>'}",
+            )  # fmt: skip
+
+
+def _option_named(word: str) -> str | None:
+    """`model=vim` for "vim"."""
+    from .groups import Groups
+
+    return next((f"{group}={word}" for group, files in Groups().files.items() if word in files), None)
 
 
 def _explain(error: Exception) -> int:

@@ -13,12 +13,15 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from ..core.errors import UserError, closest
+from ..core.errors import UserError, closest_key
 from . import signature
 from .build import LABELS, check_listed
 from .config import Config
-from .groups import Groups
+from .duration import parse_duration
+from .groups import Groups, read_yaml, unreadable
+from .options import corrected
 from .typed import convert, unknown_key
 
 FREE = ("data", "model", "task")
@@ -67,8 +70,10 @@ def check(values: Mapping[str, Any], allow: Sequence[str] = ()) -> Config:
         if values.get(part) is None:
             raise UserError(f"no {part} is chosen", do=f"{part}=<name>")
     config = Config.from_plain({"scan": None, **values})
+    parse_duration(config.trainer.time_limit)
     for part in FREE:
         _check_part(part, values[part], allow)
+    _check_scan(config)
     return config
 
 
@@ -94,9 +99,16 @@ def parse(arguments: Sequence[str]) -> list[Override]:
         except HydraException as error:
             raise UserError(
                 "this argument cannot be read", given=argument, allowed="key=value",
-                do=f"put the value in quotes: '{argument.partition('=')[0]}=\"...\"'",
+                do=corrected(argument, quoted(argument), arguments),
             ) from error  # fmt: skip
     return parsed
+
+
+def quoted(argument: str) -> str:
+    """`key=value` with the value in the quotes that Hydra's grammar asks for where it is not a plain word."""
+    key, _, value = argument.partition("=")
+    value = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{value}"'
 
 
 def is_choice(override: Override, groups: Groups) -> bool:
@@ -131,7 +143,8 @@ def compose_group(group: str, name: str, groups: Groups, domain: str) -> dict[st
 def _run_hydra(lines: list[str], groups: Groups) -> dict[str, Any]:
     store = ConfigStore.instance()
     for name, path in groups.files["experiments"].items():
-        store.store(group="experiments", name=name, node=OmegaConf.load(path), package="_global_")
+        if f"experiments={name}" in lines:
+            store.store(group="experiments", name=name, node=read_yaml(path), package="_global_")
     more = [f"file://{folder}" for folder in groups.folders[1:]]
     if more:
         lines = [*lines, f"hydra.searchpath=[{','.join(more)}]"]
@@ -140,6 +153,9 @@ def _run_hydra(lines: list[str], groups: Groups) -> dict[str, Any]:
             return dict(
                 OmegaConf.to_container(hydra_compose("train", overrides=lines), resolve=True, throw_on_missing=True)
             )
+    except (YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise unreadable(mark.name if mark is not None else "a config", error) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(
             "the configs do not fit together",
@@ -176,17 +192,17 @@ def _setting(override: Override, chosen: Mapping[str, Any], groups: Groups) -> s
         if accepted is None or rest[0] in accepted:
             return f"++{_line(override)}"
         raise unknown_key(key, [f"{first}.{name}" for name in sorted(accepted)], override.value())
-    if first in chosen and rest:
+    if first in chosen and rest and isinstance(chosen[first], Mapping):
         within = [name for name in _leaves(chosen) if name.startswith(f"{first}.")]
         if within:
             raise unknown_key(key, within, override.value())
-    known = sorted(groups.files) + _leaves(chosen)
-    near = closest(key, known) or next((name for name in known if name.rpartition(".")[2] == key), None)
+    accepted = {f"{part}.{name}" for part in FREE for name in accepted_keys(chosen.get(part) or {}) or ()}
+    near = closest_key(key, [*sorted(groups.files), *_leaves(chosen), *sorted(accepted)])
     raise UserError(
         f"there is no key or group {key!r}",
         given=override.input_line,
         allowed=f"groups {', '.join(sorted(groups.files))}; keys {', '.join(k for k in chosen if k not in groups.files)}",
-        do=f"{near}={override.input_line.partition('=')[2]}" if near else "python train.py --cfg shows every key",
+        do=f"{near}={override.input_line.partition('=')[2]}" if near else "python train.py --help lists every key",
     )
 
 
@@ -215,8 +231,20 @@ def _check_part(part: str, values: Mapping[str, Any], allow: Sequence[str]) -> N
             if found.open:
                 continue
             raise unknown_key(f"{part}.{key}", [f"{part}.{name}" for name in sorted(found.parameters)], value)
-        if value is not None:
-            convert(value, found.parameters[key], f"{part}.{key}")
+        convert(value, found.parameters[key], f"{part}.{key}")
+
+
+def _check_scan(config: Config) -> None:
+    """A model that walks along a scan is given one."""
+    found = signature.of(str(config.model["_target_"]))
+    if config.scan is not None or found is None or "scan" not in found.parameters:
+        return
+    try:
+        convert(None, found.parameters["scan"], "scan")
+    except UserError as error:
+        name = config.model.get("name", "?")
+        do = "scan=bidirectional"
+        raise UserError(f"model {name!r} needs a scan", given="scan=null", allowed="scan=<name>", do=do) from error
 
 
 def _check_domains(chosen: Mapping[str, Any], groups: Groups) -> None:

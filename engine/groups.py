@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
 from ..core.errors import UserError, closest
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -43,13 +45,17 @@ class Groups:
 
     def for_domain(self, group: str, domain: str) -> list[str]:
         """The options of a group whose file lists `domain` under `domains`, or lists none."""
-        return [name for name in self.options(group) if domain in self.read(group, name).get("domains", [domain])]
+        return [name for name in self.options(group) if domain in self._domains(group, name, domain)]
 
     def read(self, group: str, name: str) -> dict[str, Any]:
         """The plain content of one option's file."""
-        from omegaconf import OmegaConf
+        return read_yaml(self.files[group][name])
 
-        return dict(OmegaConf.to_container(OmegaConf.load(self.files[group][name])) or {})
+    def _domains(self, group: str, name: str, domain: str) -> Sequence[str]:
+        try:
+            return self.read(group, name).get("domains", [domain])
+        except UserError:  # a file that nobody chose is not what this run has to tell about
+            return []
 
     def summary(self, group: str, name: str) -> str:
         """The first comment line of an option's file that says something, without the #."""
@@ -69,6 +75,32 @@ class Groups:
             allowed=self.options(group) or "nothing yet",
             do=f"{group}={near}" if near else None,
         )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The plain content of a YAML file of keys, interpolations as they are written.
+
+    Raises:
+        UserError: it is none; the message names the line.
+    """
+    from omegaconf import OmegaConf
+
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError) as error:
+        raise unreadable(path, error) from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no keys", given=type(values).__name__, allowed="lines of the form key: value")
+    return values
+
+
+def unreadable(path: Path | str, error: Exception) -> UserError:
+    """The error for a YAML file that cannot be read: which line, and why."""
+    mark = getattr(error, "problem_mark", None)
+    line = f", line {mark.line + 1}" if mark is not None else ""
+    why = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__
+    do = "indent with spaces" if "'\\t'" in why else "each key once" if "duplicate" in why else "write it as key: value"
+    return UserError(f"{path} cannot be read", given=f"{why}{line}", allowed="a YAML file", do=do)
 
 
 def _options(folder: Path) -> dict[str, Path]:

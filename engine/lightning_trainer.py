@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
 from .config import Config
+from .duration import parse_duration
 from .hardware import LIGHTNING_PRECISION, Hardware
 from .plan import Length
 
@@ -98,30 +97,6 @@ def require_tensorboard() -> None:
             "TensorBoard is not installed", given="logger=tensorboard", allowed="csv, or tensorboard once it is installed",
             do="pip install tensorboard",
         )  # fmt: skip
-
-
-def parse_duration(text: str | None) -> timedelta | None:
-    """A wall-clock time: "90s", "3m", "1h30m", "2d", or "hours:minutes:seconds".
-
-    Raises:
-        UserError: none of these.
-    """
-    if text is None:
-        return None
-    clock = re.fullmatch(r"(\d+):(\d\d):(\d\d)", text)
-    if clock:
-        hours, minutes, seconds = map(int, clock.groups())
-        return timedelta(hours=hours, minutes=minutes, seconds=seconds)
-    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
-    if not text or not parts:
-        raise UserError(
-            "trainer.time_limit is not a time",
-            given=text,
-            allowed="90s, 3m, 1h30m, 2d, 01:30:00",
-            do="trainer.time_limit=3m",
-        )
-    days, hours, minutes, seconds = (int(each or 0) for each in parts.groups())
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
 @contextmanager

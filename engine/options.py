@@ -12,6 +12,8 @@ from pathlib import Path
 from ..core.errors import UserError
 from .groups import Groups
 
+SCRIPTS = ("train.py", "eval.py", "predict.py")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -73,6 +75,31 @@ def read_options(arguments: Sequence[str]) -> Options:
         else:
             plain.append(word)
     return Options(tuple(plain), **dict.fromkeys(flags, True), config_dirs=tuple(folders), allow=tuple(packages))
+
+
+def corrected(wrong: str, right: str, arguments: Sequence[str]) -> str:
+    """The command line that was typed, to paste, with one argument put right."""
+    words = sys.argv[1:] if wrong in sys.argv[1:] else list(arguments)
+    return _line([right if each == wrong else each for each in words])
+
+
+def joined(words: Sequence[str]) -> str:
+    """A command line, to paste, in which words that a space tore off are part of the value before them again."""
+    whole: list[str] = []
+    for word in words:
+        torn = whole and not whole[-1].startswith("-") and not word.startswith(("-", "~"))
+        if torn and (whole[-1].endswith("=") or word.startswith("=")):
+            whole[-1] += word
+        elif torn and "=" in whole[-1] and "=" not in word:
+            whole[-1] += f" {word}"
+        else:
+            whole.append(word)
+    return _line(whole)
+
+
+def _line(words: Sequence[str]) -> str:
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    return shlex.join(["python", _script(name if name in SCRIPTS else SCRIPTS[0]), *words])
 
 
 def _short(executable: str) -> str:

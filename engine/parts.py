@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..core.errors import UserError
 from . import seeds
 from .build import LABELS, build
 from .checkpoint import read_weights
 from .config import Config
+from .memory import check_memory
 from .run_folder import run_of
+from .signature import PACKAGE
 
 TOKENIZER = "tokenizer.json"
 
@@ -28,15 +32,21 @@ class Parts:
     task: Any
 
 
-def build_parts(config: Config, allow: Sequence[str] = ()) -> Parts:
+def build_parts(config: Config, allow: Sequence[str] = (), training: bool = True) -> Parts:
     """Builds everything a run needs, after seeding, so that one seed gives one set of first weights.
 
     Raises:
-        UserError: from the data (a file missing or damaged), the scan or the model (sizes that do not fit).
+        UserError: from the data (a file missing or damaged), the scan or the model (sizes that do not fit), or more memory
+            would be needed than there is.
     """
     data = build(config.data, allow, "data")
     describe = dict(data.describe())
     scan = build_scan(config)
+    if str(config.model["_target_"]).startswith(f"{PACKAGE}."):
+        # Its sizes cost nothing here; of a model from elsewhere it is not known whether it can be made of sizes alone.
+        with torch.device("meta"):
+            sizes = build(config.model, allow, describe=describe, scan=scan)
+        check_memory(config, sizes, describe, training)
     seeds.seed_everything(config.seed)
     model = build(config.model, allow, "model", describe=describe, scan=scan)
     task = build(config.task, allow, "task", model=model, describe=describe)
@@ -49,7 +59,7 @@ def build_trained(config: Config, checkpoint: Path, allow: Sequence[str] = ()) -
     Raises:
         UserError: as build_parts; the weights do not fit the data or the model.
     """
-    parts = build_parts(with_tokenizer(config, run_of(checkpoint)), allow)
+    parts = build_parts(with_tokenizer(config, run_of(checkpoint)), allow, training=False)
     weights = read_weights(checkpoint)
     check_fit(weights, parts.model)
     parts.model.load_state_dict(weights)

@@ -15,6 +15,7 @@ from ..core.errors import UserError
 from ..core.ops import backends
 from .config import Config
 from .hardware import Hardware
+from .memory import describe_memory
 from .optimizer import warmup_steps
 
 
@@ -62,7 +63,7 @@ def write_plan(
     chosen = "scan" in config.data.get("choose", {})
     starts = f"what data={config.data['name']} asks for" if chosen else f"what domain={config.domain} starts with"
     why = "asked for" if typed else starts
-    settings = config.trainer
+    settings, memory = config.trainer, describe_memory(config, model, describe)
     limit = f", at most {settings.time_limit}" if settings.time_limit else ""
     lines = {
         "domain": f"{config.domain}, task {config.task['_target_'].rpartition('.')[2]}",
@@ -81,6 +82,7 @@ def write_plan(
         "precision": f"{hardware.precision} ({hardware.precision_reason})",
         "backend": f"{backend[0]} ({backend[1]})",
         "device": f"{hardware.device} ({hardware.device_reason}), {hardware.threads} CPU threads",
+        **({} if memory is None else {"memory": memory}),
         "seed": f"{config.seed}",
         **({} if begins is None else {"begins": f"with the weights of {begins}"}),
         "folder": f"{folder}",

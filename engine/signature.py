@@ -20,7 +20,7 @@ class Signature:
     """The keyword arguments of a function or class.
 
     Args:
-        parameters: name -> type, `object` where it is not written or not a plain one.
+        parameters: name -> type; `object` (anything but null) where it is not a plain one, `Any` where it is not written.
         open: True where further names are accepted that cannot be known without running it.
     """
 
@@ -110,6 +110,12 @@ def _of_parent(node: ast.ClassDef, module: str) -> Signature | None:
 def _of_function(node: ast.FunctionDef, module: str, owner: ast.ClassDef | None = None) -> Signature:
     arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
     parameters = {each.arg: _type(each.annotation) for each in arguments if each.arg not in ("self", "cls")}
+    positional = [*node.args.posonlyargs, *node.args.args]
+    defaults = dict(zip(reversed(positional), reversed(node.args.defaults), strict=False))
+    defaults |= dict(zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True))
+    for each, default in defaults.items():
+        if isinstance(default, ast.Constant) and default.value is None and each.arg in parameters:
+            parameters[each.arg] = parameters[each.arg] | None
     if node.args.kwarg is None:
         return Signature(parameters)
     forwarded = _forwarded(node, module, node.args.kwarg.arg, owner)
@@ -144,16 +150,15 @@ def _type(annotation: ast.expr | None) -> Any:
     names of core.ranges, else object."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         annotation = ast.parse(annotation.value, mode="eval").body
-    if annotation is None:
-        return object
+    if annotation is None or isinstance(annotation, ast.Attribute):
+        return Any
     plain = {"int": int, "float": float, "str": str, "bool": bool, "dict": dict, "list": list, "tuple": tuple} | RANGES
     if isinstance(annotation, ast.Constant) and annotation.value is None:
         return type(None)
     if isinstance(annotation, ast.Name):
         return plain.get(annotation.id, object)
     if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):
-        left, right = _type(annotation.left), _type(annotation.right)
-        return object if object in (left, right) else left | right
+        return _type(annotation.left) | _type(annotation.right)
     if isinstance(annotation, ast.Subscript) and isinstance(annotation.value, ast.Name):
         return _subscripted(annotation.value.id, annotation.slice)
     return object

@@ -18,7 +18,7 @@ from .config import Config
 from .environment import describe_environment
 from .hardware import Hardware, choose_hardware
 from .initial import read_initial
-from .lightning_trainer import make_trainer, parse_duration, quiet, require_tensorboard
+from .lightning_trainer import make_trainer, quiet, require_tensorboard
 from .optimizer import build_optimizer
 from .parts import TOKENIZER, Parts, build_parts, with_tokenizer
 from .plan import Length, plan_length, resolve_backend, write_plan
@@ -151,7 +151,6 @@ def _cannot_write(error: OSError, folder: Path) -> str:
 
 def check_before_building(config: Config) -> None:
     """Raises UserError for settings that are wrong whatever the data and the model are; needs no torch."""
-    parse_duration(config.trainer.time_limit)
     if config.logger.name == "tensorboard":
         require_tensorboard()
 

@@ -66,12 +66,11 @@ def convert(value: Any, wanted: Any, path: str) -> Any:
     """
     origin, arguments = get_origin(wanted), get_args(wanted)
     if origin is Annotated:
-        value = convert(value, arguments[0], path)
         for note in arguments[1:]:
-            if isinstance(note, Range):
+            if isinstance(note, Range) and type(value) in (int, arguments[0]):
                 note.check(value, path)
-        return value
-    if wanted is Any or wanted is object:
+        return convert(value, arguments[0], path)
+    if wanted is Any or (wanted is object and value is not None):
         return value
     if is_dataclass(wanted):
         return from_mapping(wanted, value, f"{path}.")
@@ -95,7 +94,7 @@ def convert(value: Any, wanted: Any, path: str) -> Any:
         return dict(value)
     if plain is type(None) and value is None:
         return None
-    if isinstance(plain, type) and isinstance(value, plain) and plain not in (int, float):
+    if isinstance(plain, type) and isinstance(value, plain) and plain not in (int, float, object):
         return value
     raise _wrong_type(value, wanted, path)
 
@@ -103,6 +102,8 @@ def convert(value: Any, wanted: Any, path: str) -> Any:
 def _convert_union(value: Any, wanted: Any, choices: tuple[Any, ...], path: str) -> Any:
     if value is None and type(None) in choices:
         return None
+    if value == "" and str in choices and type(None) in choices:
+        raise UserError(f"{path} is empty", given=f"{path}=", allowed=describe(wanted), do=f"{path}=null")
     real = [choice for choice in choices if choice is not type(None)]
     for choice in real:
         try:
@@ -130,12 +131,15 @@ def _convert_items(value: Any, wanted: Any, origin: type, arguments: tuple[Any, 
             raise UserError(f"{path} has the wrong length", given=list(value), allowed=describe(wanted))
         return tuple(convert(item, kind, path) for item, kind in zip(value, arguments, strict=True))
     kind = arguments[0] if arguments else Any
+    if not value and get_origin(kind) is Annotated:
+        raise UserError(f"{path} is empty", given="[]", allowed=describe(wanted))
     return origin(convert(item, kind, path) for item in value)
 
 
 def describe(wanted: Any) -> str:
     """A type in words: "a whole number", "a number or null", "auto or cpu"."""
     words = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null"}
+    words[object] = "a value"
     if wanted in words:
         return words[wanted]
     origin, arguments = get_origin(wanted), get_args(wanted)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...core.errors import UserError
+from ...core.ranges import OutOfRange
 from . import checkpoint_jamba
 from .checkpoint_configs import NAMINGS, arguments_of, config_of
 from .models.language_model import LanguageModel
@@ -116,7 +117,7 @@ def _empty(config: Mapping[str, Any], options: Mapping[str, Any], dtype: torch.d
     arguments = arguments_of(config)
     try:
         return LanguageModel(**arguments, **options, device="meta", dtype=dtype)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, OutOfRange) as error:
         # An argument of a mixer that is not known here, or a number that is none.
         raise UserError("config.json describes no model that can be built", given=str(error).split("\n")[0]) from error
 
@@ -139,7 +140,13 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
 def _unpickle(path: Path) -> dict[str, Tensor]:
     # Nothing but tensors is ever unpickled: a file from elsewhere may hold code.
-    return torch.load(path, map_location="cpu", weights_only=True)
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
+        raise ValueError(f"{path.name} holds something else than tensors by name")
+    return found
 
 
 def _to_ours(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
