@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError, closest
-from .options import Options, joined, read_options
+from .options import SCRIPTS, Options, joined, read_options
 from .stop import Failed, Stopped, listening
+
+MOST_RUNS = 8  # that a message names
 
 
 def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
 
 def _run(arguments: list[str], job: str) -> int:
     try:
-        _check_words(arguments)
+        _check_words(arguments, job)
         options = read_options(arguments)
         if options.help:
             from .help import help_text
@@ -95,7 +97,7 @@ def _to_nowhere() -> None:
     os.close(nowhere)
 
 
-def _check_words(words: Sequence[str]) -> None:
+def _check_words(words: Sequence[str], job: str) -> None:
     """Raises UserError for arguments that were torn by a space, or that are not text."""
     for number, word in enumerate(words):
         if any("\ud800" <= letter <= "\udfff" for letter in word):
@@ -104,12 +106,14 @@ def _check_words(words: Sequence[str]) -> None:
         plain = "=" not in word and not word.startswith(("-", "~")) and word != "help"
         value_of_option = number > 0 and words[number - 1] in ("--config-dir", "--allow", "--cfg", "-c")
         if (plain or word.startswith("=")) and not value_of_option:
-            before = any("=" in each and not each.startswith("-") for each in words[:number])
+            before = number > 0 and "=" in words[number - 1] and not words[number - 1].startswith("-")
+            if job == "predict" and not (before and words[number - 1].startswith(("prompt=", "stop=", "ckpt="))):
+                continue  # a prompt that was typed without its key
             after = number + 1 < len(words) and words[number + 1].startswith("=")
             whole = before or after or word.startswith("=")
             raise UserError(
                 "not of the form key=value", given=word, allowed="key=value; a value with a space in quotes",
-                do=joined(words) if whole else f"{_option_named(word) or word + '=<value>'}",
+                do=joined(words, SCRIPTS[job]) if whole else f"{_option_named(word) or word + '=<value>'}",
             )  # fmt: skip
 
 
@@ -139,12 +143,16 @@ def _train(options: Options) -> int:
     from .compose import compose
 
     config = compose(typed, options.groups(), options.allow)
-    if options.show_config:
-        from .run_folder import config_yaml
+    return show(config, options) if options.show_config else run(config, options, typed)
 
-        print(config_yaml(config), end="")
-        return 0
-    return run(config, options, typed)
+
+def show(config: Any, options: Options) -> int:
+    """Prints a whole configuration with the comments of the files that it comes from."""
+    from .comments import commented, explanations
+    from .run_folder import config_yaml
+
+    print(commented(config_yaml(config), explanations(config.plain(), options.groups())), end="")
+    return 0
 
 
 def _resume(options: Options, where: str, typed: list[str]) -> int:
@@ -158,13 +166,32 @@ def _resume(options: Options, where: str, typed: list[str]) -> int:
     stored, notes = stored_config(checkpoint, RESUMABLE)
     why = "a run that goes on keeps what its results depend on"
     config = check(amend(stored, typed, options.groups(), WHEN_RESUMING, why), options.allow)
+    if options.show_config:
+        return show(config, options)
     _note([*([remark] if remark else []), *notes, *changed_environment(run_of(checkpoint))])
+    _check_more_to_do(config, checkpoint)
     return run(config, options, typed, checkpoint)
 
 
 def _note(lines: Sequence[str]) -> None:
     if lines:
         print("\n" + "\n".join(lines), file=sys.stderr)
+
+
+def _check_more_to_do(config: Any, checkpoint: Path) -> None:
+    """Raises UserError where a run is to end before the place where it already is."""
+    from .checkpoint import verify
+
+    done, settings = verify(checkpoint), config.trainer
+    for key, wanted, reached in (
+        ("epochs", settings.epochs, done.get("epoch")),
+        ("steps", settings.steps, done["step"]),
+    ):
+        if wanted is not None and reached is not None and wanted < reached:
+            raise UserError(
+                f"this run has already trained for {reached:,} {key}", given=f"trainer.{key}={wanted}",
+                allowed=f"{reached:,} or more", do=f"trainer.{key}={2 * reached}",
+            )  # fmt: skip
 
 
 def run(config, options: Options, typed: Sequence[str], resume: Path | None = None) -> int:
@@ -196,6 +223,8 @@ def _evaluate(options: Options) -> int:
     stored, notes = stored_config(checkpoint)
     config = check(amend(stored, typed, options.groups(), ("data", "trainer", "task"), why), options.allow)
     _note(notes)
+    if options.show_config:
+        return show(config, options)
     from .startup import import_torchmetrics
 
     import_torchmetrics()
@@ -229,6 +258,8 @@ def _predict(options: Options) -> int:
     stored, notes = stored_config(checkpoint)
     config = check(amend(stored, changes, options.groups(), allowed, why), options.allow)
     _note(notes)
+    if options.show_config:
+        return show(config, options)
     from .startup import import_torchmetrics
 
     import_torchmetrics()
@@ -272,12 +303,24 @@ def _checkpoint(key: str, where: str, prefer: tuple[str, ...]) -> tuple[Path, st
         near = closest(Path(where).name, [run.name for run in beside])
         raise UserError(
             "there is no such run or checkpoint", given=f"{key}={where}",
-            allowed=[str(run) for run in runs[-8:]] or "a run's folder; there is none here yet",
+            allowed=[str(run) for run in runs[-MOST_RUNS:]] or "a run's folder; there is none here yet",
             do=f"{key}={parent / near}" if near else None,
+        )  # fmt: skip
+    within = [] if (Path(where) / "checkpoints").exists() else _runs_in(Path(where))
+    if within:
+        raise UserError(
+            "this folder holds several runs" if len(within) > 1 else "the run is a folder further down",
+            given=f"{key}={where}", allowed=[str(run) for run in within[:MOST_RUNS]], do=f"{key}={within[0]}",
         )  # fmt: skip
     from .checkpoint import find
 
     return find(where, prefer)
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The runs up to three folders below one, newest first."""
+    found = {each.parent for depth in ("*", "*/*", "*/*/*") for each in folder.glob(f"{depth}/checkpoints")}
+    return sorted(found, key=lambda run: run.stat().st_mtime, reverse=True)
 
 
 def _take(arguments: Sequence[str], key: str) -> tuple[str | None, list[str]]:

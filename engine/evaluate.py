@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import checkpoint as files
 from .config import Config
@@ -14,6 +15,7 @@ from .lightning_trainer import make_trainer, quiet
 from .parts import build_trained
 from .plan import describe_data, resolve_backend
 from .run_folder import run_of, write_text
+from .typed import typed
 
 METRICS = "metrics.json"
 
@@ -40,6 +42,7 @@ def evaluate(
     backend, reason = resolve_backend(config, hardware)
     say(f"\n  weights    {checkpoint / files.WEIGHTS}")
     say(f"  data       {describe_data(parts.describe)}")
+    say(f"  tested     {describe_part(config, parts.describe)}")
     say(f"  computing  on {hardware.device} in {hardware.precision}, backend {backend} ({reason})\n")
     with quiet():
         trainer = make_trainer(config, hardware, run_of(checkpoint))
@@ -50,6 +53,20 @@ def evaluate(
         run_of(checkpoint) / METRICS, str(parts.describe.get("name", "data")), checkpoint, parts.describe, metrics
     )
     return metrics
+
+
+def describe_part(config: Config, describe: Mapping[str, Any]) -> str:
+    """Which part of the data is tested, in a line."""
+    counts = [describe.get(split) for split in ("train", "val", "test")]
+    if None in counts:
+        return "the test part"
+    share, test = counts[2] / max(sum(counts), 1), counts[2]
+    named = f"{test:,} of {sum(counts):,}, {share:.0%}: "
+    if config.data.get("test_files"):
+        return f"{test:,}: all of data.test_files={typed(config.data['test_files'])}"
+    if "test_files" in config.data:
+        return f"{named}data.test_fraction={config.data['test_fraction']} of data.files; data.test_files=FILE tests all of a file"
+    return f"{named}the test part" + (" (data.test_fraction)" if "test_fraction" in config.data else "")
 
 
 def table(metrics: dict[str, float]) -> str:

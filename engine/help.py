@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any, get_type_hints
+
+from . import signature
+from .comments import explanations
+from .compose import FREE, accepted_keys, compose
+from .config import Config
 from .options import Options
+from .typed import describe, typed
+
+HIDDEN = ("_target_", "name", "domains", "choose")
+OFFERED = ("describe", "scan", "model")  # what a run gives, not the user
 
 TRAIN = """Train a model.
 
@@ -20,10 +31,13 @@ TRAIN = """Train a model.
   python train.py -m scan=raster,cross seed=0,1              one run for each combination
   python train.py debug=fast                                 one step of everything
 
-  --cfg                  print the whole configuration and stop
+  --help model=mamba_lm domain=nlp     the keys that this choice has
+  --cfg                  print the whole configuration with its comments and stop
   -m                     values with commas mean several runs
-  --config-dir=<folder>  a folder of your own, laid out like configs/
-  --allow=<package>      let _target_ name things in your own package
+"""
+
+OWN = """  --config-dir=<folder>  a folder of your own, laid out like configs/: mine/model/my_net.yaml adds model=my_net
+  --allow=<package>      let _target_ in these files name things in your own package, which must be importable
 """
 
 EVALUATE = """Test the weights of a run.
@@ -72,11 +86,40 @@ trainer's keys only:
 def help_text(options: Options, job: str) -> str:
     """The help of a job, with every group and its options."""
     if job != "train":
-        return {"evaluate": EVALUATE, "predict": PREDICT}[job]
+        return {"evaluate": EVALUATE, "predict": PREDICT}[job] + "\n" + OWN
     groups = options.groups()
-    lines = [TRAIN, "Groups and their options", ""]
+    lines = [TRAIN + OWN, "Groups and their options", ""]
     for group in sorted(groups.files):
         names = groups.options(group)
         if group != "recipe":
             lines.append(f"  {group:<12} {', '.join(names) or 'nothing yet'}")
+    values = compose(options.arguments, groups, options.allow).plain()
+    said = explanations(values, groups)
+    lines += ["", "Keys, as they are with what was typed: value, what it may be, what it means", ""]
+    rows = [(f"{key}={typed(value)}", kind, said.get(key, "")) for key, value, kind in keys(values)]
+    lines += [f"  {key:<38} {kind:<42} {text}".rstrip() for key, kind, text in rows]
     return "\n".join(lines) + "\n"
+
+
+def keys(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Every key that may be typed with a configuration: its dotted name, its value, and what it may be, in words."""
+    hints = get_type_hints(Config, include_extras=True)
+    for name, value in values.items():
+        if name in FREE:
+            found = signature.of(str(value["_target_"]))
+            kinds = {} if found is None else found.parameters
+            more = {key: None for key in sorted(accepted_keys(value) or ()) if key not in value and key not in OFFERED}
+            for key, inner in {**value, **more}.items():
+                if key not in HIDDEN:
+                    yield f"{name}.{key}", inner, _words(kinds.get(key))
+        elif isinstance(value, Mapping):
+            kinds = get_type_hints(hints[name], include_extras=True) if hasattr(hints[name], "__mro__") else {}
+            for key, inner in value.items():
+                if key not in HIDDEN:
+                    yield f"{name}.{key}", inner, _words(kinds.get(key))
+        elif name != "domain" and not isinstance(hints[name], type):
+            yield name, value, _words(hints[name])
+
+
+def _words(kind: Any) -> str:
+    return "" if kind in (None, Any, object) else describe(kind)

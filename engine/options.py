@@ -12,7 +12,7 @@ from pathlib import Path
 from ..core.errors import UserError
 from .groups import Groups
 
-SCRIPTS = ("train.py", "eval.py", "predict.py")
+SCRIPTS = {"train": "train.py", "evaluate": "eval.py", "predict": "predict.py"}
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,12 @@ def read_options(arguments: Sequence[str]) -> Options:
 def corrected(wrong: str, right: str, arguments: Sequence[str]) -> str:
     """The command line that was typed, to paste, with one argument put right."""
     words = sys.argv[1:] if wrong in sys.argv[1:] else list(arguments)
-    return _line([right if each == wrong else each for each in words])
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    script = name if name in SCRIPTS.values() else SCRIPTS["train"]
+    return shlex.join(["python", _script(script), *(right if each == wrong else each for each in words)])
 
 
-def joined(words: Sequence[str]) -> str:
+def joined(words: Sequence[str], script: str) -> str:
     """A command line, to paste, in which words that a space tore off are part of the value before them again."""
     whole: list[str] = []
     for word in words:
@@ -94,12 +96,7 @@ def joined(words: Sequence[str]) -> str:
             whole[-1] += f" {word}"
         else:
             whole.append(word)
-    return _line(whole)
-
-
-def _line(words: Sequence[str]) -> str:
-    name = Path(sys.argv[0]).name if sys.argv else ""
-    return shlex.join(["python", _script(name if name in SCRIPTS else SCRIPTS[0]), *words])
+    return shlex.join(["python", _script(script), *whole])
 
 
 def _short(executable: str) -> str:

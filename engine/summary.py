@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from ..core.errors import UserError
+from ..core.scans import Grid, Scan
+from ..core.scans import get as get_scan
 from . import checkpoint as files
+from .compose import compose
 from .config import Config
 from .evaluate import table
 from .options import Options
 from .run_folder import OVERRIDES
 from .stop import Stopped
 from .train import Result, best_checkpoint
+
+OTHERS = ("cross", "bidirectional", "raster")
 
 
 def after_training(result: Result, config: Config, options: Options) -> str:
@@ -30,12 +37,29 @@ def after_training(result: Result, config: Config, options: Options) -> str:
     if config.task["_target_"].endswith(".LanguageModelling"):
         lines.append("  write text      " + options.command("predict.py", f"ckpt={result.folder}", "prompt=The "))
     lines.append("  train longer    " + options.command("train.py", *longer))
-    if config.scan is not None:
-        other = "cross" if config.scan["name"] != "cross" else "bidirectional"
-        typed = (result.folder / OVERRIDES).read_text(encoding="utf-8").splitlines()
-        typed = [each for each in typed if not each.lstrip("+").startswith(("scan", "run_dir="))]
+    typed = (result.folder / OVERRIDES).read_text(encoding="utf-8").splitlines()
+    typed = [each for each in typed if not each.lstrip("+").startswith(("scan=", "scan.", "run_dir="))]
+    other = another_scan(config, result.task.model, typed, options)
+    if other is not None:
         lines.append("  another scan    " + options.command("train.py", *typed, f"scan={other}"))
     return "\n".join(lines) + "\n"
+
+
+def another_scan(config: Config, model: Any, typed: Sequence[str], options: Options) -> str | None:
+    """A scan that the same command can be typed with: the model's mixers can walk it on their grid; None where there is none."""
+    walked = next((module.scan for module in model.modules() if isinstance(getattr(module, "scan", None), Scan)), None)
+    if config.scan is None or walked is None:
+        return None
+    grid = getattr(model, "grid", None) or Grid((model.tokens,))
+    for name in OTHERS:
+        try:
+            if name != config.scan["name"]:
+                compose([*typed, f"scan={name}"], options.groups(), options.allow)
+                get_scan(name).layer(0).order(grid)
+                return name
+        except UserError:
+            continue
+    return None
 
 
 def best_link(result: Result) -> str:

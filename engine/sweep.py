@@ -37,6 +37,10 @@ def sweep(options: Options) -> int:
     if len(runs) > 1:
         runs = [_numbered(typed, number) for number, typed in enumerate(runs, start=1)]
     configs = [compose(each, options.groups(), options.allow) for each in runs]
+    if options.show_config:
+        from .command_line import show
+
+        return max(show(config, options) for config in configs)
     from .startup import import_torchmetrics
 
     import_torchmetrics()

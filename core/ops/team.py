@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import getpass
 import hashlib
 import os
+import pickle
+import shutil
+import tempfile
 from array import array
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -26,6 +32,18 @@ from numba.extending import intrinsic
 from .subnormals import call_at, flush_subnormals, restore_subnormals
 
 _home = os.getpid()
+
+# What reading a cache that was cut off or overwritten ends in.
+DAMAGED = (
+    pickle.UnpicklingError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+)
 
 # Beside an operator's own kernels, what goes into them.
 SHARED_SOURCES = ("dots", "lane_math", "lanes", "phases", "residual_norm", "subnormals", "team", "token_convolution")
@@ -63,9 +81,8 @@ class Kernel:
 
     @functools.cached_property
     def address(self) -> int:
-        with cached_on_disk(self.function.__code__.co_filename):
-            compile_ = numba.cfunc("void(int64)", cache=True, nopython=True, error_model="numpy")
-            self.compiled = compile_(self.function)
+        compile_ = numba.cfunc("void(int64)", cache=True, nopython=True, error_model="numpy")
+        self.compiled = kept_on_disk(self.function.__code__.co_filename, lambda: compile_(self.function))
         return self.compiled.address
 
     @functools.cached_property
@@ -90,9 +107,22 @@ class Kernel:
                 one.result()
 
 
+def kept_on_disk(source: str, compile_: Callable[[], Any]) -> Any:
+    """What `compile_` gives, from the disk where it lies there; a damaged cache is deleted and filled again."""
+    with cached_on_disk(source) as folder:
+        try:
+            return compile_()
+        except DAMAGED:
+            shutil.rmtree(folder, ignore_errors=True)
+            return compile_()
+
+
 @contextmanager
 def cached_on_disk(source: str):
-    """Functions that Numba compiles with cache=True in this context are kept in the folder of their operator's sources."""
+    """Functions that Numba compiles with cache=True in this context are kept in the folder of their operator's sources.
+
+    Yields that folder; it lies in the system's temporary folder where the usual one cannot be made or written to.
+    """
     base = (
         os.environ.get("NUMBA_CACHE_DIR")
         or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polymamba"
@@ -101,10 +131,15 @@ def cached_on_disk(source: str):
     shared = (Path(__file__).with_name(f"{name}.py") for name in SHARED_SOURCES)
     for file in (*sorted(Path(source).parent.glob("cpu*_kernels.py")), *shared):
         digest.update(file.read_bytes())
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(Path(base) / f"kernels-{digest.hexdigest()[:16]}")
+    before, name = numba.config.CACHE_DIR, f"kernels-{digest.hexdigest()[:16]}"
+    folder = Path(base, name)
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        folder = Path(tempfile.gettempdir(), f"polymamba-{getpass.getuser()}", name)
+    numba.config.CACHE_DIR = str(folder)
     try:
-        yield
+        yield folder
     finally:
         numba.config.CACHE_DIR = before
 
