@@ -40,7 +40,7 @@ class Range:
 
     def holds(self, number: float) -> bool:
         """Whether a number lies inside; NaN and infinity never do."""
-        if not math.isfinite(number):
+        if number != number or number in (math.inf, -math.inf):
             return False
         high_enough = number > self.low if self.above else number >= self.low
         low_enough = self.high is None or (number < self.high if self.below else number <= self.high)
@@ -53,7 +53,7 @@ class Range:
         too_large = number > self.low  # an upper bound that is merely very large is named only to those who meet it
         nearest = self.high if too_large and not self.below else None if too_large or self.above else self.low
         do = f"{name}={nearest}" if nearest is not None and math.isfinite(nearest) and number == number else None
-        raise OutOfRange(f"{name} is out of range", given=number, allowed=self.describe(too_large), do=do)
+        raise OutOfRange(f"{name} is out of range", given=_short(number), allowed=self.describe(too_large), do=do)
 
     def describe(self, whole: bool = False) -> str:
         """The range in words; whole: with an upper bound that is merely very large."""
@@ -65,6 +65,11 @@ class Range:
         if self.above:
             return f"{low}, {'below' if self.below else 'at most'} {_figure(self.high)}"
         return f"{self.low:g} to {'below ' if self.below else ''}{_figure(self.high)}"
+
+
+def _short(number: float) -> str:
+    text = str(number)
+    return text if len(text) <= 40 else f"{text[:12]}… ({len(text)} digits)"
 
 
 def _figure(number: float) -> str:

@@ -8,6 +8,7 @@ import pickle
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ class CIFAR10(ImageData):
         seed: Seed = 0,
         image_size: Side | Sequence[Side] | None = None,
         channels: Size | None = None,
-        augmentation: str = "light",
+        augmentation: Literal["none", "light", "standard"] = "light",
         rand_augment: str | None = None,
         erasing: Share | None = None,
         val_fraction: Fraction = 0.1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ class Digits(ImageData):
         seed: Seed = 0,
         image_size: Side | Sequence[Side] | None = None,
         channels: Size | None = None,
-        augmentation: str = "light",
+        augmentation: Literal["none", "light", "standard"] = "light",
         rand_augment: str | None = None,
         erasing: Share | None = None,
         val_fraction: Fraction = 0.1,

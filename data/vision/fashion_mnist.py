@@ -6,6 +6,7 @@ import math
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class FashionMNIST(ImageData):
         seed: Seed = 0,
         image_size: Side | Sequence[Side] | None = None,
         channels: Size | None = None,
-        augmentation: str = "light",
+        augmentation: Literal["none", "light", "standard"] = "light",
         rand_augment: str | None = None,
         erasing: Share | None = None,
         val_fraction: Fraction = 0.1,

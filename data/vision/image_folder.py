@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class ImageFolder(ImageData):
         channels: Size = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        augmentation: str = "light",
+        augmentation: Literal["none", "light", "standard"] = "light",
         rand_augment: str | None = None,
         erasing: Share | None = None,
         val_fraction: Fraction = 0.1,

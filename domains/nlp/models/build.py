@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -32,8 +32,8 @@ HEAD_CHANNELS = {"micro": 32}
 def build(
     describe: dict,
     scan: str | Scan | None = None,
-    mixer: str = "mamba",
-    size: str | None = None,
+    mixer: Literal["mamba", "mamba2", "mamba3", "s4d"] = "mamba",
+    size: Literal["micro", "130m", "370m", "790m", "1.4b", "2.8b"] | None = None,
     d_model: Size | None = None,
     n_layer: Depth | None = None,
     mixer_options: Mapping[str, Any] | None = None,
@@ -45,10 +45,10 @@ def build(
     experts_options: Mapping[str, Any] | None = None,
     tie_embeddings: bool = True,
     pad_vocab_size_multiple: Size = 8,
-    pool: str = "mean",
+    pool: Literal["mean", "last"] = "mean",
     drop_rate: Rate = 0.0,
     checkpointing: bool = False,
-    backend: str = "auto",
+    backend: Literal["auto", "cpu", "gpu", "reference"] = "auto",
 ) -> nn.Module:
     """A language model, or for a data set whose task is classification a text classifier.
 

@@ -7,7 +7,7 @@ RMSNorm, rotary positions, SwiGLU: the "Transformer++" of the Mamba papers. A la
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -123,7 +123,7 @@ class Transformer(nn.Module):
 @checked(group="model")
 def build(
     describe: Mapping[str, Any],
-    size: str | None = None,
+    size: Literal["micro", "130m", "370m", "790m", "1.4b", "2.8b"] | None = None,
     d_model: Size | None = None,
     n_layer: Depth | None = None,
     num_heads: Size | None = None,

@@ -6,6 +6,7 @@ Structure and parameter names are those of the published checkpoints; `scan` cha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from timm.layers import DropPath, resample_patch_embed, trunc_normal_
@@ -296,18 +297,18 @@ def checkpoint_filter_fn(state_dict: dict, model: Vim) -> dict[str, Tensor]:
 def build(
     describe: dict,
     scan: str | Scan = "bidirectional",
-    size: str | None = None,
+    size: Literal["micro", "tiny", "small", "base"] | None = None,
     patch_size: Side | None = None,
     stride: Side | None = None,
-    class_token: str | None = None,
-    parameters: str = "separate",
+    class_token: Literal["middle", "front", "end", "double", "none"] | None = None,
+    parameters: Literal["separate", "shared", "decay"] = "separate",
     divide: bool = True,
     drop_path_rate: Rate = 0.0,
     d_state: Size = 16,
     embed_dim: Size | None = None,
     depth: Depth | None = None,
-    conv: str = "path",
-    backend: str = "auto",
+    conv: Literal["path", "grid"] = "path",
+    backend: Literal["auto", "cpu", "gpu", "reference"] = "auto",
 ) -> Vim:
     """A Vim for a data set.
 

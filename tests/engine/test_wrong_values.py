@@ -1,0 +1,132 @@
+"""Every setting of every config option with values that it cannot have: it works with them, or says what is wrong with them."""
+
+import copy
+import math
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from polymamba.core.errors import UserError
+from polymamba.engine.build import build
+from polymamba.engine.compose import check, compose
+from polymamba.engine.groups import Groups
+from polymamba.engine.hardware import choose_hardware
+from polymamba.engine.help import keys
+from polymamba.engine.lightning_trainer import make_trainer
+from polymamba.engine.memory import check_memory
+from polymamba.engine.optimizer import build_optimizer
+from polymamba.engine.parts import build_scan
+from polymamba.engine.plan import plan_length
+
+VALUES = (
+    0,
+    -1,
+    2**63,
+    2**64,
+    10**400,
+    1.5,
+    math.nan,
+    math.inf,
+    -math.inf,
+    True,
+    None,
+    "",
+    "abc",
+    [],
+    [1],
+    [0, "x"],
+    {},
+    {"a": 1},
+)
+SHIPPED = Groups()
+
+
+@cache
+def bases():
+    """A configuration for every option of every group, by "group=option"."""
+    found = {}
+    for group in ("data", "model", "task", "scan", "optimizer"):
+        for name in SHIPPED.options(group):
+            [domain, *_] = SHIPPED.read(group, name).get("domains", ["vision"])
+            found[f"{group}={name}"] = compose([f"domain={domain}", f"{group}={name}"]).plain()
+    found["trainer=default"] = compose([]).plain()
+    return found
+
+
+def cases():
+    """(option, key) of every setting; those that several options take from one constructor, or with one meaning, once."""
+    seen = set()
+    for option, values in bases().items():
+        group = option.partition("=")[0]
+        for key, _, kind in keys(values):
+            if key.partition(".")[0] == group or (group == "trainer" and "." not in key):
+                same = (key, kind if group == "data" else values[group].get("_target_", option))
+                if same not in seen:
+                    seen.add(same)
+                    yield option, key
+
+
+def changed(values, key, value):
+    values = copy.deepcopy(values)
+    *path, last = key.split(".")
+    place = values
+    for word in path:
+        place = place[word]
+    place[last] = value
+    return values
+
+
+class Tokenizer:
+    name, vocab_size, end = "bytes", 257, 256
+
+    def byte_counts(self):
+        import numpy as np
+
+        return np.ones(self.vocab_size, np.int64)
+
+
+def told(config):
+    """What the data would say of itself."""
+    if config.domain == "vision":
+        return {"channels": 1, "image_size": (8, 8), "num_classes": 10, "classes": list("0123456789"), "model_size": "micro",
+                "mean": (0.5,), "std": (0.5,), "train": 100, "val": 10, "test": 10}  # fmt: skip
+    kinds = {"language_modelling": "language_modelling", "recall": "recall", "text_classification": "classification"}
+    return {"vocab_size": 257, "length": 16, "task": kinds[config.task["name"]], "num_classes": 2, "classes": ["a", "b"],
+            "tokenizer": Tokenizer(), "test_lengths": [16], "model_size": "micro", "train": 100, "val": 10, "test": 10}  # fmt: skip
+
+
+def prepare(config, group, tmp_path):
+    """As far as a run goes before its first step, without reading data."""
+    if group == "data":
+        build(config.data)
+    elif group in ("model", "task", "scan"):
+        describe, scan = told(config), build_scan(config)
+        with torch.device("meta"):
+            check_memory(config, build(config.model, describe=describe, scan=scan), describe, True)
+        build(config.task, model=build(config.model, describe=describe, scan=scan), describe=describe)
+    else:
+        before = torch.get_num_threads()
+        hardware, length = choose_hardware(config.trainer), plan_length(config, 3)
+        torch.set_num_threads(before)
+        build_optimizer(nn.Linear(2, 2), config.optimizer, length.steps)
+        make_trainer(config, hardware, tmp_path, length=length)
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
+@pytest.mark.parametrize("group", ["data", "model", "task", "scan", "optimizer", "trainer"])
+def test_a_run_can_be_prepared_or_one_message_says_why_not(group, tmp_path):
+    refused = 0
+    for option, key in cases():
+        if option.partition("=")[0] != group:
+            continue
+        for value in VALUES:
+            try:
+                prepare(check(changed(bases()[option], key, value)), group, tmp_path)
+            except UserError as error:
+                refused += 1
+                assert len(str(error)) < 2000, (option, key, value)
+            except Exception as error:
+                raise AssertionError(f"{option} {key}={value!r}") from error
+    assert refused
