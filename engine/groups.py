@@ -49,7 +49,11 @@ class Groups:
 
     def read(self, group: str, name: str) -> dict[str, Any]:
         """The plain content of one option's file."""
-        return read_yaml(self.files[group][name])
+        values = read_yaml(self.files[group][name])
+        domains = values.get("domains", [])
+        if not isinstance(domains, list) or not all(isinstance(each, str) for each in domains):
+            raise UserError(f"{self.files[group][name]}: domains is a list of words", given=domains, allowed="[vision]")
+        return values
 
     def _domains(self, group: str, name: str, domain: str) -> Sequence[str]:
         try:
@@ -65,8 +69,11 @@ class Groups:
         return ""
 
     def check(self, group: str, name: str | None) -> None:
-        """Raises UserError where `group=name` does not exist; None (choose nothing) always does."""
-        if name is None or name in self.files[group]:
+        """Raises UserError where `group=name` does not exist or cannot be read; None (choose nothing) always does."""
+        if name is None:
+            return
+        if name in self.files[group]:
+            self.read(group, name)
             return
         near = closest(name, self.options(group))
         raise UserError(

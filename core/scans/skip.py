@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from ..errors import UserError
 from .path import Path, axis_orders, numbered
 
+MOST_PATHS = 1024  # each may have parameters of its own
+
 
 def skip(sizes: Sequence[int], step: int = 2) -> list[Path]:
     """One path for each offset below `step` along the axes; every token is on exactly one of them.
@@ -23,6 +25,11 @@ def skip(sizes: Sequence[int], step: int = 2) -> list[Path]:
             allowed=f"1 to {max(sizes)}",
             do="Set scan.step=2, or choose scan=raster." if max(sizes) > 1 else "Choose scan=raster.",
         )
+    if step ** len(sizes) > MOST_PATHS:
+        raise UserError(
+            "This step makes too many paths.", given=f"step={step}",
+            allowed=f"1 to {int(MOST_PATHS ** (1 / len(sizes)))}", do="Set scan.step=2.",
+        )  # fmt: skip
     axes = axis_orders(len(sizes))
     paths = []
     for k, offsets in enumerate(itertools.product(range(step), repeat=len(sizes))):
