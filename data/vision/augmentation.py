@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ...core.errors import UserError, closest
 from ..randomness import hashed, own_randomness, uniforms
+from .decoding import open_image
 
 KINDS = ("none", "light", "standard")
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
@@ -293,22 +294,3 @@ def to_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
         return images.expand(-1, 3, -1, -1)
     weights = torch.tensor(LUMA).view(1, 3, 1, 1)
     return (images.float() * weights).sum(1, keepdim=True).round_().to(images.dtype)
-
-
-def open_image(path: Path):
-    """Decode an image file into a PIL image with three channels.
-
-    Raises:
-        UserError: the file is missing, broken, cut off or no image.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"Broken image: {path}",
-            given=f"{type(error).__name__}: {error}".replace(f" '{path}'", ""),
-            do="replace or delete this file; data.verify() names every broken one",
-        ) from error

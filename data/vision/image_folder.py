@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,21 +16,31 @@ import torch
 
 from ...core.errors import UserError
 from ...core.ranges import Fraction, Seed, Share, Side, Size, Workers
+from ..folders import files_below, hidden
 from ..loading import Loading
 from ..randomness import stratified
 from ..sources import IMAGE_FOLDER
-from .augmentation import Augmentation, open_image
+from .augmentation import Augmentation
+from .decoding import open_image
 from .module import SPLITS, ImageData, Split, checked_fraction
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-ALIASES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".jp2", ".tga", ".avif",
+)  # fmt: skip
+WORDS = {"train": "train|training|trn", "val": "val|valid|validation|dev|eval|evaluation", "test": "test|testing|tst"}
+# what may stand beside the word: train_set, test-images, Training Data, val2017
+BESIDE = "set|sets|split|data|dataset|image|images|img|imgs|photos|pictures|folder|samples"
 MOST_NAMED = 20
 
 
 class ImageFolder(ImageData):
     """Images in folders: root/train/CLASS/*, root/val/CLASS/*, root/test/CLASS/*; or root/CLASS/* with an automatic split.
+
+    Folders inside a class belong to it. The splits' folders may have other names that say the same (Training, test_set,
+    validation, …). Hidden files and folders are left out. How images are decoded: see `open_image`.
 
     A folder for val or test may be missing: then val is taken out of train, and without a test folder the validation
     images are tested on, which is said in the log and in `describe()`.
@@ -91,12 +102,14 @@ class ImageFolder(ImageData):
         """List the images and check the folders; see `ImageData.load`."""
         if not self.root.is_dir():
             raise UserError("There is no such folder", given=f"data.root={self.root}", do="data.root=FOLDER")
-        folders = {split: self._folder_of(split) for split in SPLITS}
+        folders = self._folders()
         if folders["train"] is None:
-            if folders["val"] or folders["test"]:
+            if alone := folders["val"] or folders["test"]:
                 raise UserError(
-                    f"{self.root} has a folder for {'val' if folders['val'] else 'test'} but none for train"
-                )
+                    f"{self.root} has a folder for {'val' if folders['val'] else 'test'} but none for train",
+                    given=f"{alone.name}: a split, no class", allowed=f"{self.root}/train/CLASS/image.jpg",
+                    do=f"rename {alone.name} where it is a class",
+                )  # fmt: skip
             samples = self._list(self.root)
             train, val, test = self._parts(samples, *self.fractions)
             return {"train": train, "val": val, "test": test}
@@ -130,17 +143,28 @@ class ImageFolder(ImageData):
                 do="replace or delete these files",
             )
 
-    def _folder_of(self, split: str) -> Path | None:
-        found = [self.root / name for name in ALIASES[split] if (self.root / name).is_dir()]
-        if len(found) > 1:
-            raise UserError(f"{self.root} has more than one folder for {split}", given=[path.name for path in found])
-        return found[0] if found else None
+    def _folders(self) -> dict[str, Path | None]:
+        """The folder of each split, None where there is none."""
+        found: dict[str, list[Path]] = {split: [] for split in SPLITS}
+        others = []
+        for folder in _subfolders(self.root):
+            split = _split_of(folder.name)
+            (others if split is None else found[split]).append(folder)
+        for split, folders in found.items():
+            if len(folders) > 1:
+                raise UserError(
+                    f"{self.root} has more than one folder for {split}", given=[path.name for path in folders]
+                )
+        for folder in others if any(found.values()) else []:
+            if any(_is_image(path) for path in files_below(folder)):
+                log.warning("%s is not read: it is neither train nor val nor test", folder)
+        return {split: next(iter(folders), None) for split, folders in found.items()}
 
     def _list(self, folder: Path, classes: Sequence[str] | None = None) -> Split:
         """The images under a folder of classes, sorted; the first folder listed says which classes there are."""
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-        names = [entry.name for entry in entries if entry.is_dir()]
-        if loose := [entry for entry in entries if entry.is_file() and entry.suffix.lower() in SUFFIXES]:
+        names = [path.name for path in _subfolders(folder)]
+        loose = sorted(path for path in folder.iterdir() if path.is_file() and _is_image(path))
+        if loose:
             raise UserError(
                 f"{loose[0]} lies in no class's folder", given=f"{len(loose)} such images", do=_layout(folder)
             )
@@ -150,16 +174,25 @@ class ImageFolder(ImageData):
                     f"{folder} has {'only one class' if names else 'no classes'}",
                     given=f"folders: {', '.join(names) or 'none'}",
                     allowed="two classes or more",
-                    do=_layout(folder),
+                    do=f"data.root={folder / names[0]}" if _holds_classes(folder, names) else _layout(folder),
+                )
+            if doubtful := [name for name in names if _looks_like_split(folder / name)]:
+                raise UserError(
+                    f"{folder / doubtful[0]} looks like a part of the data, not like a class",
+                    given=f"folders: {', '.join(names)}",
+                    allowed="folders named train, val and test; classes that hold images",
+                    do=f"rename {doubtful[0]}: to train, val or test, or to the class's name",
                 )
             self.classes = classes = tuple(names)
         elif unknown := sorted(set(names) - set(classes)):
             raise UserError(f"{folder / unknown[0]} is a class that train does not have", allowed=classes)
         elif absent := sorted(set(classes) - set(names)):
             raise UserError(f"{folder} lacks the class {absent[0]}", given=names, allowed=classes)
-        paths, labels = [], []
+        paths, labels, others = [], [], set()
         for label, name in enumerate(classes):
-            images = _images(folder / name)
+            files = files_below(folder / name)
+            images = [path for path in files if _is_image(path)]
+            others.update(path.suffix or path.name for path in files if not _is_image(path))
             if not images:
                 raise UserError(
                     f"The class folder {folder / name} holds no images",
@@ -168,6 +201,8 @@ class ImageFolder(ImageData):
                 )
             paths += images
             labels += [label] * len(images)
+        if others:
+            log.warning("%s: files that are no images are not read: %s", folder, ", ".join(sorted(others)[:8]))
         return Split(paths, torch.tensor(labels))
 
     def _parts(self, samples: Split, *fractions: float) -> list[Split]:
@@ -180,9 +215,37 @@ class ImageFolder(ImageData):
         return [samples.take(part) for part in parts]
 
 
-def _images(folder: Path) -> list[Path]:
-    found = (Path(where) / name for where, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+def _subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted; raises UserError for a link that leads back to where it lies."""
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and not hidden(path.name))
+    for path in found:
+        if folder.resolve().is_relative_to(path.resolve()):
+            raise UserError(f"{path} is a link to a folder that it lies in", given=path.resolve(), do=f"delete {path}")
+    return found
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not hidden(path.name)
+
+
+def _split_of(name: str) -> str | None:
+    """The split that a folder's name means: train for Training, train_set or train2017; None: a class."""
+    word = re.sub(r"[^a-z]", "", name.lower())
+    for split, words in WORDS.items():
+        if re.fullmatch(f"({BESIDE})*({words})({BESIDE})*", word):
+            return split
+    return None
+
+
+def _looks_like_split(folder: Path) -> bool:
+    """Whether a name holds a split's word (seg_train) and the images lie in folders of their own, as classes do."""
+    said = set(re.split(r"[^a-z]+", folder.name.lower())) & set("|".join(WORDS.values()).split("|"))
+    return bool(said) and len(_subfolders(folder)) > 1 and not any(_is_image(path) for path in folder.iterdir())
+
+
+def _holds_classes(folder: Path, names: Sequence[str]) -> bool:
+    """Whether all there is in a folder is one that holds folders, as an unpacked archive does."""
+    return len(names) == 1 and len(_subfolders(folder / names[0])) > 1
 
 
 def _broken(path: Path) -> UserError | None:
