@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import logging
+from collections.abc import Hashable, Iterable
+
+log = logging.getLogger(__name__)
 
 NEAR = 0.5  # how alike two words must be for one to be offered for the other
 
@@ -48,3 +51,13 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate that looks most like `word`, or None where nothing is near."""
     matches = difflib.get_close_matches(str(word), list(candidates), n=1, cutoff=NEAR)
     return matches[0] if matches else None
+
+
+def say_once(message: str, about: Hashable) -> None:
+    """Logs a warning, the first time that there is one about this."""
+    if about not in _SAID:
+        _SAID.add(about)
+        log.warning(message)
+
+
+_SAID: set[Hashable] = set()

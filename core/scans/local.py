@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, say_once
 from .path import Path, numbered, with_reverses
 from .raster import bidirectional
 
@@ -14,6 +14,7 @@ from .raster import bidirectional
 def local(sizes: Sequence[int], window: int | tuple[int, ...] = 7, flip: bool = False) -> list[Path]:
     """Windows in raster order, tokens of a window in raster order; windows at the border are cut to the grid.
 
+    One larger than the grid is the whole grid: later stages of a hierarchical network have few tokens.
     `window` is the side of a window, or one side for each axis; `flip` walks the path backwards.
     """
     if min(sizes) == 0:
@@ -48,12 +49,7 @@ def _sides(sizes: Sequence[int], window: int | tuple[int, ...]) -> tuple[int, ..
             allowed=f"one whole number, or {len(sizes)} of them",
         )
     if all(side > size for side, size in zip(sides, sizes, strict=True)):
-        raise UserError(
-            "The window is larger than the whole grid: this would be the raster scan.",
-            given=f"window={window} on a grid of {grid}",
-            allowed=f"windows of 1 to {max(sizes)}",
-            do="Choose scan=raster."
-            if max(sizes) <= 2
-            else f"Set scan.window={max(sizes) // 2}, or choose scan=raster.",
+        say_once(
+            f"scan window={window} is larger than a grid of {grid}: there it is the raster scan", ("window", window)
         )
     return sides

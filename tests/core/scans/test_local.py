@@ -3,9 +3,11 @@
 import math
 
 import pytest
+import torch
 
-from polymamba.core import scans
+from polymamba.core import Mamba, scans
 from polymamba.core.errors import UserError
+from polymamba.core.scans.cache import OrderCache
 
 
 def padded_windows(sizes, window):
@@ -74,13 +76,17 @@ def test_cubes_and_windows_within_frames():
         assert scans.get("local", window=window).order(sizes).tolist() == [expected]
 
 
-@pytest.mark.parametrize(("sizes", "window", "do"), [((4, 6), 7, "scan.window=3"), ((1, 2), 3, "scan=raster")])
-def test_a_window_larger_than_the_grid(sizes, window, do):
-    with pytest.raises(UserError, match="larger than the whole grid") as error:
-        scans.get("local", window=window).order(sizes)
-    assert f"window={window}" in error.value.given
-    assert error.value.allowed == f"windows of 1 to {max(sizes)}"
-    assert do in error.value.do
+@pytest.mark.parametrize(("sizes", "window"), [((4, 6), 7), ((1, 2), 3), ((1, 1), 2), ((2, 3, 2), 4), ((3, 3), (4, 9))])
+def test_a_window_larger_than_the_grid_is_the_grid(sizes, window, caplog, monkeypatch):
+    monkeypatch.setattr("polymamba.core.errors._SAID", set())
+    monkeypatch.setattr("polymamba.core.scans.scan.ORDERS", OrderCache(4))
+    raster = scans.get("raster").order(sizes).tolist()
+    for name in ("local", "local_flip", "local_vim"):
+        whole = scans.get(name, window=sizes if len(set(sizes)) > 1 else sizes[0])
+        assert scans.get(name, window=window).order(sizes).tolist() == whole.order(sizes).tolist()
+    assert scans.get("local", window=window).order(sizes).tolist() == raster
+    assert len(caplog.records) == 1
+    assert "there it is the raster scan" in caplog.text
 
 
 def test_a_window_larger_than_one_side_is_cut():
@@ -93,3 +99,17 @@ def test_a_window_with_the_wrong_number_of_axes():
     assert "2-D" in scan.describe()
     with pytest.raises(UserError, match="number of axes"):
         scan.order((14, 14))
+
+
+def test_the_stages_of_a_hierarchical_network(caplog, monkeypatch):
+    """One scan object on grids that halve, down to a single token: it is said once that windows are cut."""
+    monkeypatch.setattr("polymamba.core.errors._SAID", set())
+    monkeypatch.setattr("polymamba.core.scans.scan.ORDERS", OrderCache(64))
+    for mode, values in (("local", {"window": 7}), ("local_vim", {"window": 7}), ("skip", {"step": 4})):
+        scan = scans.get(mode, **values)
+        for side in (56, 28, 14, 7, 3, 1):
+            mixer = Mamba(d_model=8, scan=scan, axes=2)
+            y, _ = mixer(torch.randn(1, side * side, 8), grid=(side, side))
+            assert y.shape == (1, side * side, 8)
+            assert y.isfinite().all()
+    assert len(caplog.records) == 2

@@ -5,7 +5,6 @@ import itertools
 import pytest
 
 from polymamba.core import scans
-from polymamba.core.errors import UserError
 
 
 def visited(path):
@@ -56,9 +55,13 @@ def test_a_sequence():
     assert scans.get("skip", step=3).order(7).tolist() == [[0, 3, 6], [1, 4, -1], [2, 5, -1]]
 
 
-def test_a_step_larger_than_the_grid():
-    with pytest.raises(UserError, match="larger than the whole grid") as error:
-        scans.get("skip", step=5).order((3, 4))
-    assert error.value.given == "step=5 on a grid of 3×4"
-    assert error.value.allowed == "1 to 4"
+def test_a_step_larger_than_the_grid(caplog, monkeypatch):
+    monkeypatch.setattr("polymamba.core.errors._SAID", set())
+    for sizes in ((3, 4), (2, 2)):
+        order = scans.get("skip", step=5).order(sizes)
+        assert order.shape == (25, 1)
+        assert sorted(order[order >= 0].tolist()) == list(range(sizes[0] * sizes[1]))
+    assert [each.getMessage() for each in caplog.records] == [
+        "scan step=5 is larger than a grid of 3×4: there no path has a second token"
+    ]
     assert scans.get("skip", step=4).order((3, 4)).shape == (16, 1)

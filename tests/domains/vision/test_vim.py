@@ -294,7 +294,7 @@ def test_a_checkpoint_of_another_scan_is_named():
 
 def test_a_scan_that_cannot_walk_the_grid_says_so_when_built():
     with pytest.raises(UserError, match="window"):
-        vim(scan="local", scan_parameters={"window": 20})
+        vim(scan="local", scan_parameters={"window": (2, 2, 2)})
 
 
 def test_patch_sizes():
