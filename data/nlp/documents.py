@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.errors import UserError
 from ..randomness import hashed
+from .decoding import text_of
+
+log = logging.getLogger(__name__)
 
 PIECE = 1 << 20
 
@@ -72,19 +75,17 @@ def from_texts(texts: Iterable[str | bytes]) -> Documents:
     return Documents([np.frombuffer(b"".join(contents), np.uint8)], table)
 
 
-def from_files(paths: Sequence[Path], separator: str | None = None) -> Documents:
-    """Files, memory-mapped: each a document, or several that a separator stands between.
+def from_files(paths: Sequence[Path], separator: str | None = None, encoding: str | None = None) -> Documents:
+    """Text files: each a document, or several that a separator stands between.
+
+    Files of UTF-8 with line feeds are memory-mapped; others are decoded into memory, see `text_of`.
 
     Raises:
-        UserError: a file cannot be read.
+        UserError: a file cannot be read, or is no text.
     """
     shards, rows = [], []
     for path in paths:
-        try:
-            size = path.stat().st_size
-            shard = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
-        except OSError as error:
-            raise UserError(f"Cannot read {path}: {error.strerror or error}") from error
+        shard = text_of(path, encoding)
         for start, stop in _bounds(shard, separator):
             if stop > start:
                 rows.append((len(shards), start, stop))
@@ -95,28 +96,66 @@ def from_files(paths: Sequence[Path], separator: str | None = None) -> Documents
 def divided(documents: Documents, fractions: tuple[float, ...], seed: int) -> list[Documents]:
     """Parts of the documents: the rest first, then one of each fraction.
 
-    Ten documents or more are dealt out whole, in the order of a hash of their position; of fewer, each is cut into
-    stretches, the first the longest.
+    Ten documents or more are dealt out whole, in the order of a hash of their position. What is too long for that, a part's
+    share or more, is cut into stretches, the first the longest; so is each of fewer documents. Equal documents count as one,
+    so that no part holds what another one does.
     """
-    if len(documents) < 10:
-        return _stretches(documents, fractions)
-    order = np.argsort(hashed(seed, np.arange(len(documents))), kind="stable")
-    ends = np.cumsum(documents.sizes[order]) / documents.sizes.sum()
+    first, sizes = _first_equal(documents), documents.sizes
+    together = np.bincount(first, sizes, len(documents))
+    least = min(*fractions, 1 - sum(fractions)) * sizes.sum()
+    cut = (together >= least)[first] if len(documents) >= 10 else np.ones(len(documents), bool)
+    stretches = _stretches(documents.take(np.flatnonzero(cut)), fractions)
+    pieces = _dealt(np.flatnonzero(~cut), first, sizes, fractions, seed)
+    if copies := int((first != np.arange(len(first))).sum()):
+        log.info("%d of %d documents are copies of others: copies stay in one part", copies, len(documents))
+    return [
+        Documents(documents.shards, np.concatenate([documents.table[piece], stretch.table]))
+        for piece, stretch in zip(pieces, stretches, strict=True)
+    ]
+
+
+def _dealt(
+    whole: np.ndarray, first: np.ndarray, sizes: np.ndarray, fractions: tuple[float, ...], seed: int
+) -> list[np.ndarray]:
+    """The documents `whole` in parts, equal ones in the same part; arguments as in `divided`."""
+    order = whole[np.lexsort((whole, first[whole], hashed(seed, first[whole])))]
+    ends = np.cumsum(sizes[order]) / max(sizes[order].sum(), 1)
     bounds = np.searchsorted(ends, np.cumsum(fractions), side="left") + 1
-    bounds = np.minimum(bounds, len(documents) - 1)
+    begins = np.flatnonzero(np.diff(first[order], prepend=-1)) if len(order) else np.zeros(1, np.int64)
+    # not between equal documents, and something is left for the rest
+    bounds = [int(begins[min(np.searchsorted(begins, bound), len(begins) - 1)]) for bound in bounds]
     pieces = np.split(order, bounds)
-    return [documents.take(np.sort(piece)) for piece in (pieces[-1], *pieces[:-1])]
+    return [np.sort(piece) for piece in (pieces[-1], *pieces[:-1])]
+
+
+def _first_equal(documents: Documents) -> np.ndarray:
+    """The position of the first document of the same content, int64 (documents,)."""
+    found, sizes = np.arange(len(documents)), documents.sizes
+    _, kind, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+    seen: dict[bytes, int] = {}
+    for index in np.flatnonzero(counts[kind] > 1).tolist():
+        content = np.ascontiguousarray(documents[index])
+        found[index] = seen.setdefault(hashlib.sha256(content).digest(), index)
+    return found
 
 
 def _stretches(documents: Documents, fractions: tuple[float, ...]) -> list[Documents]:
     shares = np.cumsum([0.0, 1 - sum(fractions), *fractions])
+    cuts = np.round(shares[:, None] * documents.sizes).astype(np.int64)
+    cuts = [[_character(documents[i], int(cut)) for i, cut in enumerate(row)] for row in cuts]
     parts = []
-    for low, high in pairwise(shares):
+    for low, high in pairwise(np.array(cuts, np.int64).reshape(len(shares), -1)):
         table = documents.table.copy()
-        table[:, 1] = documents.table[:, 1] + np.round(low * documents.sizes).astype(np.int64)
-        table[:, 2] = documents.table[:, 1] + np.round(high * documents.sizes).astype(np.int64)
+        table[:, 1], table[:, 2] = documents.table[:, 1] + low, documents.table[:, 1] + high
         parts.append(Documents(documents.shards, table[table[:, 2] > table[:, 1]]))
     return parts
+
+
+def _character(content: np.ndarray, place: int) -> int:
+    """The place, or the one before it where a character begins."""
+    while 0 < place < len(content) and content[place] & 0xC0 == 0x80:
+        place -= 1
+    return place
 
 
 def _cut(content: np.ndarray, start: int, size: int) -> int:
@@ -127,9 +166,7 @@ def _cut(content: np.ndarray, start: int, size: int) -> int:
     lines = np.flatnonzero(content[start:stop] == ord("\n"))
     if len(lines):
         return start + int(lines[-1]) + 1
-    while stop > start + 1 and content[stop] & 0xC0 == 0x80:
-        stop -= 1
-    return stop
+    return max(_character(content, stop), start + 1)
 
 
 def _bounds(shard: np.ndarray, separator: str | None) -> Iterator[tuple[int, int]]:

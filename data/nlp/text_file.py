@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...core.errors import UserError, closest
 from ...core.ranges import Fraction, Length, Seed, Size, Workers
+from ..folders import files_below
 from ..loading import Loading
 from ..sources import TEXT_FILE
 from .documents import Documents, divided, from_files
@@ -15,14 +16,15 @@ from .module import TextData
 
 
 class TextFile(TextData):
-    """Plain text files, memory-mapped: each file is a document, or several with a separator between them.
+    """Plain text files of any size: each file is a document, or several with a separator between them.
 
-    Without files for val and test, ten documents or more are dealt out whole by a hash, and of fewer each is cut into
-    three stretches, the first for training.
+    Without files for val and test, ten documents or more are dealt out whole by a hash. Of those that are too long for that,
+    and of fewer, each is cut into three stretches, the first for training. Equal documents stay in one part.
 
     Args:
         files: a path, or several; * and ** match many (recursively), a folder stands for every file below it.
         val_files, test_files: the same for validation and testing; None: parts of `files`.
+        encoding: of the files, like latin-1; None: UTF-8, or what a mark at the beginning says.
         separator: what stands between documents in a file, like "<|endoftext|>"; None: a file is a document.
         val_fraction, test_fraction: share of the bytes for validation and testing, where there are no files for them.
         split_seed: seed of the split.
@@ -49,6 +51,7 @@ class TextFile(TextData):
         limit: Size | None = None,
         pin_memory: bool = False,
         name: str = "text_file",
+        encoding: str | None = None,
     ):
         super().__init__(name, Loading(batch_size, workers, seed, limit, pin_memory), length, tokenizer, vocab_size)
         if not files:
@@ -56,7 +59,7 @@ class TextFile(TextData):
         if separator == "":
             raise UserError("data.separator is empty", allowed="some text, or null")
         self.files = {"train": files, "val": val_files, "test": test_files}
-        self.separator, self.split_seed = separator, split_seed
+        self.separator, self.encoding, self.split_seed = separator, encoding, split_seed
         self.fractions = {"val": val_fraction, "test": test_fraction}
         for split, share in self.fractions.items():
             if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share < 0.5:
@@ -64,12 +67,18 @@ class TextFile(TextData):
 
     def load(self) -> dict[str, Documents]:
         """Map the files; see `TextData.load`."""
-        found = {s: from_files(matched(f), self.separator) for s, f in self.files.items() if f}
+        found = {s: from_files(matched(f), self.separator, self.encoding) for s, f in self.files.items() if f}
         cut = [split for split in ("val", "test") if split not in found]
         if cut:
             if not len(found["train"]):
                 raise UserError("The files are empty", given=f"data.files={self.files['train']}")
             parts = divided(found["train"], tuple(self.fractions[split] for split in cut), self.split_seed)
+            if not all(len(part) for part in parts):
+                raise UserError(
+                    "The files hold too little text to take validation and test text out of it",
+                    given=f"data.files={self.files['train']}: {found['train'].sizes.sum():,} bytes",
+                    do="add text, or name data.val_files=FILE and data.test_files=FILE",
+                )
             found |= dict(zip(("train", *cut), parts, strict=True))
         return found
 
@@ -88,7 +97,7 @@ def matched(patterns: str | Sequence[str]) -> list[Path]:
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
-            here = {each for each in path.rglob("*") if each.is_file() and not each.name.startswith(".")}
+            here = set(files_below(path))
         elif path.is_file():
             here = {path}
         else:

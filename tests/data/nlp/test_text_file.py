@@ -30,6 +30,63 @@ def test_what_patterns_match(folder):
     assert caught.value.do == f"data.files={folder / 'one.md'}"
 
 
+def test_hidden_files_and_folders_are_not_read(folder):
+    for name in (".git/objects", ".ipynb_checkpoints", "__MACOSX", "deep/.venv"):
+        (folder / "texts" / name).mkdir(parents=True)
+        (folder / "texts" / name / "copy.txt").write_bytes(b"\0")
+    (folder / "texts" / "Thumbs.db").write_bytes(b"\0")
+    (folder / "texts" / "round").symlink_to(folder / "texts")
+    assert len(matched(str(folder / "texts"))) == 30
+    assert len(matched(str(folder / "texts" / "**" / "*"))) >= 30
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 11, 19, 20, 21, 40])
+@pytest.mark.parametrize("fractions", [(0.05, 0.05), (0.3, 0.1), (0.45, 0.45)])
+def test_every_part_of_equal_or_uneven_files_has_text(tmp_path, count, fractions):
+    kinds = {
+        "equal": lambda i: "the same in each\n" * 20,
+        "alike": lambda i: f"{i:04}" * 50,
+        "novel": lambda i: "a long novel " * 5000 if i == 7 % count else f"note {i}",
+        "pairs": lambda i: f"{i // 2:04}" * 50,
+    }
+    for kind, text in kinds.items():
+        (tmp_path / kind).mkdir()
+        for i in range(count):
+            (tmp_path / kind / f"{i:02}.txt").write_text(text(i))
+        parts = TextFile(str(tmp_path / kind), val_fraction=fractions[0], test_fraction=fractions[1]).load()
+        total = sum(map(size, parts.values()))
+        assert total == sum(len(text(i)) for i in range(count))
+        assert all(size(part) > 0 for part in parts.values()), kind
+        for split, share in zip(("val", "test"), fractions, strict=True):
+            assert size(parts[split]) / total == pytest.approx(
+                share, abs=2 * max(0.05, 1 / count) * (kind != "novel") + 0.01
+            )
+
+
+def test_copies_stay_in_one_part(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for i in range(200):
+        (tmp_path / f"{i:03}.txt").write_text(f"text {i % 100:02}, which is here twice")
+    parts = TextFile(str(tmp_path), val_fraction=0.2, test_fraction=0.2).load()
+    found = [{bytes(part[i]) for i in range(len(part))} for part in parts.values()]
+    assert sum(map(len, found)) == len(set.union(*found)) == 100
+    assert [len(part) for part in parts.values()] == [2 * len(texts) for texts in found]
+    assert "100 of 200 documents are copies" in caplog.text
+
+
+def test_stretches_do_not_cut_characters(tmp_path):
+    (tmp_path / "a.txt").write_text("世界" * 17)
+    parts = TextFile(str(tmp_path / "a.txt"), val_fraction=0.13, test_fraction=0.11).load()
+    assert "".join(bytes(parts[split][0]).decode() for split in ("train", "val", "test")) == "世界" * 17
+
+
+def test_too_little_text_to_divide(tmp_path):
+    (tmp_path / "a.txt").write_text("ab")
+    with pytest.raises(UserError, match="too little text") as caught:
+        TextFile(str(tmp_path / "a.txt")).setup()
+    assert "data.test_files=FILE" in caught.value.do
+
+
 def test_many_files_are_dealt_out(folder):
     parts = TextFile(str(folder / "texts"), val_fraction=0.1, test_fraction=0.2).load()
     assert sum(map(len, parts.values())) == 30
