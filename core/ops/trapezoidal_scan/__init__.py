@@ -129,13 +129,13 @@ def _outer(x: Tensor, B: Tensor) -> Tensor:
 
 
 def _last(values: Tensor, before: Tensor | None, way: Paths) -> Tensor:
-    """What the last visited step of (paths * batch, steps, ...) holds, else what came before, else zeros; float32."""
+    """What the last visited step of (paths * batch, steps, ...) holds, else what came before, else zeros; float32, a copy."""
     if before is None:
         before = values.new_zeros(values.shape[0], *values.shape[2:], dtype=torch.float32)
     if not way.steps:
-        return before
+        return before.clone()
     if way.complete:
-        return values[:, -1].float()
+        return values[:, -1].to(torch.float32, copy=True)
     count = way.visited.sum(1).reshape(-1, *(1,) * (values.dim() - 1))
     index = (count - 1).clamp_min(0).expand(-1, 1, *values.shape[2:])
     return torch.where(count[:, 0] > 0, values.gather(1, index)[:, 0].float(), before)
