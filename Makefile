@@ -2,13 +2,14 @@
 # make test       lint and the test suite
 # make test-all   the slow tests too
 # make bench      measure speed and memory; writes experiments/results/
+# make gpu        on a machine with a card: check every kernel, then measure it; installs nothing where PyTorch and Triton are
 PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 --version >/dev/null 2>&1 && echo python3.12 || echo python3)
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: setup train test test-all bench lint format clean
+.PHONY: setup train test test-all bench gpu lint format clean
 
 setup: $(READY)
 
@@ -41,6 +42,16 @@ format: $(READY)
 bench: $(READY)
 	$(PY) -m uv pip install --quiet --python $(PY) -c constraints.txt -e ".[dev,bench]"
 	$(PY) -m polymamba.engine.benchmark $(ARGS)
+
+# The interpreter asked for, else the first that has PyTorch and Triton: a machine with a card may have no network.
+GPU_PYTHONS := $(if $(filter command line environment,$(origin PYTHON)),$(PYTHON)) $(PY) python3 $(PYTHON)
+HAS_TORCH := import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, ("torch", "triton"))))
+
+gpu:
+	@for python in $(GPU_PYTHONS); do \
+		if $$python -c '$(HAS_TORCH)' 2>/dev/null; then exec $$python benchmarks/gpu/run.py $(ARGS); fi; \
+	done; \
+	$(MAKE) setup && exec $(PY) benchmarks/gpu/run.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -105,7 +105,9 @@ def passes(call: Callable[..., object], given: dict, which: str, **options) -> C
     return partial({"forward": forward, "forward+backward": step}[which], call, given, **options)
 
 
-def numbers(device: Device, *shape: int, dtype: torch.dtype = torch.bfloat16, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+def numbers(
+    device: Device, *shape: int, dtype: torch.dtype = torch.bfloat16, scale: float = 1.0, shift: float = 0.0
+) -> Tensor:
     """Random ones that want a gradient, the same in every run."""
     g = None if device.kind == "meta" else torch.Generator(device.name).manual_seed(math.prod(shape) % 2**31)
     values = torch.randn(shape, device=device.name, generator=g) * scale + shift

@@ -18,7 +18,14 @@ from .device import Device, use_kernels
 
 WIDTH, LAYERS, VOCABULARY = 768, 24, 50277
 BATCH, LENGTH = 8, 2048
-MIXERS = {"mamba": {}, "mamba2": {}, "mamba3": {}, "mamba3, rank 4": {"is_mimo": True}, "s4d": {}, "attention": {"num_heads": 12}}
+MIXERS = {
+    "mamba": {},
+    "mamba2": {},
+    "mamba3": {},
+    "mamba3, rank 4": {"is_mimo": True},
+    "s4d": {},
+    "attention": {"num_heads": 12},
+}
 SMALL = {"mamba": {"d_state": 4}, "mamba2": {"d_state": 4, "headdim": 8}, "mamba3": {"d_state": 4, "headdim": 8}}
 SMALL |= {"s4d": {"d_state": 4}, "attention": {"num_heads": 2}}
 
@@ -62,7 +69,9 @@ def _mixers(name, options, batch, length, width, which, device: Device) -> Calls
 def _official_mixer(name, width, x, which, device: Device):
     import mamba_ssm
 
-    mixer = {"mamba": mamba_ssm.Mamba, "mamba2": mamba_ssm.Mamba2}[name](width, device=device.name, dtype=torch.bfloat16)
+    mixer = {"mamba": mamba_ssm.Mamba, "mamba2": mamba_ssm.Mamba2}[name](
+        width, device=device.name, dtype=torch.bfloat16
+    )
     return passes(lambda x, **_: mixer(x), {"x": x} | dict(mixer.named_parameters()), which)
 
 
@@ -179,7 +188,7 @@ def _train_vim(batch: int, device: Device) -> Calls:
     side, classes = model.img_size[0], model.num_classes
     x = torch.randn(batch, 3, side, side, device=device.name)
     labels = torch.arange(batch, device=device.name) % classes
-    return _training(device, model, lambda: F.cross_entropy(model(x).float(), labels))
+    return _training(device, model, lambda: F.cross_entropy(model(x.to(model.norm_f.weight.dtype)).float(), labels))
 
 
 def _train_language(name, sizes, batch, length, device: Device) -> Calls:

@@ -78,7 +78,12 @@ def _heads_case(name, build, device: Device, batch: int, length: int, which: str
     flops = 2 * rows * (2 * heads * width * states + CHUNK * (groups * states + heads * width) / 2)
     label = f"{name} {which}, batch {batch}, length {length}, {heads} heads of {width}, {states} states"
     label += f", rank {rank}" if name == "trapezoidal scan" else ""
-    return Case(label, partial(build, batch, length, heads, width, states, which), Work(times * moved, 0, times * flops), batch * length)
+    return Case(
+        label,
+        partial(build, batch, length, heads, width, states, which),
+        Work(times * moved, 0, times * flops),
+        batch * length,
+    )
 
 
 def _dualities(batch, length, heads, width, states, which, device: Device) -> Calls:
@@ -107,7 +112,11 @@ def _trapezoids(rank, batch, length, heads, width, states, which, device: Device
     given = {"x": numbers(device, batch, length, rank, heads, width)}
     with torch.no_grad():
         told = [numbers(device, batch, length, heads, **f32).sigmoid() for _ in range(3)]
-    given |= {"log_decay": (-told[0]).requires_grad_(), "dt": told[1].requires_grad_(), "trapezoid": told[2].requires_grad_()}
+    given |= {
+        "log_decay": (-told[0]).requires_grad_(),
+        "dt": told[1].requires_grad_(),
+        "trapezoid": told[2].requires_grad_(),
+    }
     given |= {name: numbers(device, batch, length, rank, heads, states) for name in "BC"}
     found = {KERNEL: passes(trapezoidal_scan, given, which, backend="gpu")}
     if rank == 1:

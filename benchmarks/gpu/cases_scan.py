@@ -57,7 +57,9 @@ def _calls(batch, length, channels, states, paths, order, which, reference, devi
     return found
 
 
-def arguments(device: Device, batch: int, length: int, channels: int, states: int, paths: int = 1, order: str = "raster"):
+def arguments(
+    device: Device, batch: int, length: int, channels: int, states: int, paths: int = 1, order: str = "raster"
+):
     """What a mixer gives to the scan: (tensors that want gradients, options)."""
     several, own = ((batch, paths, length), (paths,)) if paths > 1 else ((batch, length), ())
     decay = -torch.arange(1.0, states + 1, device=device.name).expand(*own, channels, states)
@@ -76,7 +78,10 @@ def orders(device: Device, paths: int, length: int, order: str) -> torch.Tensor:
     """(paths, length) int32: random ones, or the raster order forwards and backwards in turn."""
     g = torch.Generator().manual_seed(0)
     raster = torch.arange(length)
-    rows = [torch.randperm(length, generator=g) if order == "random" else raster.flip(0) if i % 2 else raster for i in range(paths)]
+    rows = [
+        torch.randperm(length, generator=g) if order == "random" else raster.flip(0) if i % 2 else raster
+        for i in range(paths)
+    ]
     return torch.stack(rows).int().to(device.name)
 
 
@@ -90,7 +95,9 @@ def _official(given: dict, which: str):
 
     names = {"x": "u"}
     swapped = {
-        names.get(name, name): (t.detach().transpose(1, 2).contiguous() if t.dim() == 3 else t.detach().clone()).requires_grad_()
+        names.get(name, name): (
+            t.detach().transpose(1, 2).contiguous() if t.dim() == 3 else t.detach().clone()
+        ).requires_grad_()
         for name, t in given.items()
     }
     return passes(run, swapped, which)

@@ -43,7 +43,7 @@ def scan_checks(device: Device) -> Checks:
     from operators import selective_scan_call
 
     sizes = device.pick({}, {"longest": 5, "states": 6, "paths": 2})
-    yield from _random_checks("selective_scan", selective_scan, selective_scan_call, sizes, device, 32, 3)
+    yield from _random_checks("selective_scan", selective_scan, selective_scan_call, sizes, device, 24, 3)
 
 
 def convolution_checks(device: Device) -> Checks:
@@ -58,8 +58,10 @@ def duality_checks(device: Device) -> Checks:
 
     sizes = device.pick({}, {"longest": 5, "states": 6, "paths": 2})
     make = partial(state_space_duality_call, **sizes)
-    yield from _random_checks("state_space_duality", state_space_duality, make, {}, device, 20, 2)
-    yield from _random_checks("trapezoidal_scan", _trapezoidal, partial(trapezoidal_scan_call, **sizes), {}, device, 16, 2)
+    yield from _random_checks("state_space_duality", state_space_duality, make, {}, device, 12, 2)
+    yield from _random_checks(
+        "trapezoidal_scan", _trapezoidal, partial(trapezoidal_scan_call, **sizes), {}, device, 10, 2
+    )
 
 
 def _trapezoidal(h=None, B_before=None, x_before=None, **given):
@@ -72,7 +74,10 @@ def _trapezoidal(h=None, B_before=None, x_before=None, **given):
 def _random_checks(name, operator, make, sizes, device: Device, count: int, small: int) -> Checks:
     for seed in range(device.pick(count, small)):
         call = partial(make, seed, **sizes)
-        yield f"{name}, random call {seed}, float32, output, state and gradients", partial(exact, operator, call, device)
+        yield (
+            f"{name}, random call {seed}, float32, output, state and gradients",
+            partial(exact, operator, call, device),
+        )
         if seed % 4 == 0:
             yield f"{name}, random call {seed}, three times the same bits", partial(repeats, operator, call, device)
         # The interpreter multiplies the bits of bfloat16 numbers.
@@ -112,7 +117,9 @@ def in_half(operator, make: Callable[[], tuple[dict, dict]], dtype: torch.dtype,
     limit, errors = RELATIVE_ERROR[dtype], {}
     for name, value in expected.items():
         error = relative_error(found[name], value)
-        negligible = name.startswith("d") and float((found[name].double().cpu() - value.cpu()).norm()) <= limit * 1e-2 * largest
+        negligible = (
+            name.startswith("d") and float((found[name].double().cpu() - value.cpu()).norm()) <= limit * 1e-2 * largest
+        )
         if not error <= limit and not negligible:
             errors[name] = error
     if errors:

@@ -16,6 +16,7 @@ from .checks import Checks, Refused, near
 from .device import Device
 
 F32 = RELATIVE_ERROR[torch.float32]
+TOKENS = ("x", "delta", "dt", "B", "C", "z")  # tensors with a row a token
 BY_NAME = {"selective_scan": selective_scan, "causal_conv1d": causal_conv1d, "state_space_duality": state_space_duality}
 
 
@@ -50,7 +51,11 @@ def call(name: str, device: Device, batch: int = 2, length: int = 37, order: boo
         options = {"activation": "silu"}
     elif name == "selective_scan":
         tensors = {"x": normal(batch, length, channels), "delta": normal(batch, length, channels)}
-        tensors |= {"A": -normal(channels, states).exp(), "B": normal(batch, length, states), "C": normal(batch, length, states)}
+        tensors |= {
+            "A": -normal(channels, states).exp(),
+            "B": normal(batch, length, states),
+            "C": normal(batch, length, states),
+        }
         tensors |= {"D": normal(channels), "z": normal(batch, length, channels), "delta_bias": normal(channels)}
         tensors |= {"initial_state": normal(batch, channels, states)}
         options = {"delta_softplus": True}
@@ -61,22 +66,30 @@ def call(name: str, device: Device, batch: int = 2, length: int = 37, order: boo
         options = {"dt_softplus": True}
     if order:
         options["order"] = torch.randperm(length, generator=g)[None]
-        options["seq_idx"] = torch.arange(length).div(max(1, length // 3), rounding_mode="floor").expand(batch, -1).contiguous()
+        options["seq_idx"] = (
+            torch.arange(length).div(max(1, length // 3), rounding_mode="floor").expand(batch, -1).contiguous()
+        )
     return tensors, options | {"return_final_state": True}
 
 
 def compare(name: str, tensors: dict, options: dict, device: Device, prepare: Callable = lambda t: t) -> None:
     """Outputs and gradients on the device against the float64 reference on the CPU."""
-    from operators import run
-
-    expected = run(BY_NAME[name], tensors, options, "reference", torch.float64)
-
-    def prepared(**given):
-        return BY_NAME[name](**{n: prepare(t) if n in ("x", "delta", "B", "C", "z", "dt") else t for n, t in given.items()})
-
-    found = run(prepared, tensors, options, "gpu", torch.float32, device.name)
+    expected = _everything(name, tensors, options, lambda t: t, torch.float64, "cpu", "reference")
+    found = _everything(name, tensors, options, prepare, torch.float32, device.name, "gpu")
     for part, value in expected.items():
         near(found[part], value, F32, part)
+
+
+def _everything(name: str, tensors: dict, options: dict, prepare: Callable, kind: torch.dtype, on: str, backend: str):
+    """Outputs and gradients by name; the gradient of what nothing was computed from is zero."""
+    given = {n: t.to(on, kind).requires_grad_() for n, t in tensors.items()}
+    laid = {n: prepare(t) if n in TOKENS else t for n, t in given.items()}
+    moved = {n: v.to(on) if torch.is_tensor(v) else v for n, v in options.items()}
+    out, state = BY_NAME[name](**laid, **moved, backend=backend)
+    g = torch.Generator().manual_seed(0)
+    incoming = [torch.randn(t.shape, generator=g, dtype=torch.float64).to(t) for t in (out, state)]
+    found = torch.autograd.grad((out, state), list(given.values()), incoming, allow_unused=True, materialize_grads=True)
+    return {"out": out, "state": state} | {f"d{n}": t for n, t in zip(given, found, strict=True)}
 
 
 def edge(name: str, batch: int, length: int, device: Device) -> None:
@@ -177,7 +190,7 @@ def long(name: str, length: int, device: Device) -> None:
     """
     chunk, (batch, channels) = device.pick(256, 2), device.pick((2, 64), (1, 4))
     tensors, options = _long_call(name, batch, length, channels, device)
-    rows = [n for n in tensors if n in ("x", "delta", "B", "C", "z", "dt")]
+    rows = [n for n in tensors if n in TOKENS]
     grad = torch.randn(tensors["x"].shape, generator=torch.Generator().manual_seed(1)).to(device.name)
     operator = partial(BY_NAME[name], **options, return_final_state=True)
 
@@ -204,7 +217,9 @@ def long(name: str, length: int, device: Device) -> None:
         found = torch.autograd.grad((expected, last), wanted, (grad[:, part].double(), told.double()))
         near(out[:, part], expected, F32, f"output from token {begin}")
         for n, value in zip(rows, found, strict=True):
-            near(gradients[n][:, part], value, 2 * F32, f"d{n} from token {begin}")  # state and its gradient are rounded too
+            near(
+                gradients[n][:, part], value, 2 * F32, f"d{n} from token {begin}"
+            )  # state and its gradient are rounded too
 
 
 def _long_call(name: str, batch: int, length: int, channels: int, device: Device) -> tuple[dict, dict]:
@@ -218,7 +233,11 @@ def _long_call(name: str, batch: int, length: int, channels: int, device: Device
         return {"x": normal(batch, length, channels), "weight": normal(channels, 4)}, {"activation": "silu"}
     if name == "selective_scan":
         tensors = {"x": normal(batch, length, channels), "delta": normal(batch, length, channels) - 3}
-        tensors |= {"A": -normal(channels, states).exp(), "B": normal(batch, length, states), "C": normal(batch, length, states)}
+        tensors |= {
+            "A": -normal(channels, states).exp(),
+            "B": normal(batch, length, states),
+            "C": normal(batch, length, states),
+        }
         return tensors | {"z": normal(batch, length, channels)}, {"delta_softplus": True}
     heads = max(1, channels // 32)
     tensors = {"x": normal(batch, length, heads, channels // heads), "dt": normal(batch, length, heads) - 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from functools import partial
 
 import torch
@@ -54,7 +55,9 @@ def pair(name: str, device: Device, scan: str = "raster") -> tuple[nn.Module, nn
 
 def _tokens(device: Device, length: int | None = None) -> torch.Tensor:
     length = length or device.pick(48, 4)
-    return torch.randn(2 if not device.small else 1, length, device.pick(64, 8), generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        2 if not device.small else 1, length, device.pick(64, 8), generator=torch.Generator().manual_seed(1)
+    )
 
 
 def whole(name: str, scan: str, device: Device) -> None:
@@ -80,7 +83,7 @@ def pieces(name: str, device: Device) -> None:
     with torch.no_grad():
         expected, last = exact(x.double())
         state, parts, cuts = None, [], (0, 1, device.pick(20, 2), x.shape[1] - 1, x.shape[1])
-        for begin, end in zip(cuts, cuts[1:], strict=False):
+        for begin, end in itertools.pairwise(cuts):
             part, state = ours(x[:, begin:end].to(device.name), None, state)
             parts.append(part)
     near(torch.cat(parts, 1), expected, DEEP * RELATIVE_ERROR[torch.float32], "output")
@@ -91,7 +94,9 @@ def pieces(name: str, device: Device) -> None:
 def packed(name: str, device: Device) -> None:
     ours, exact = pair(name, device)
     x = _tokens(device)
-    sequences = torch.arange(x.shape[1]).div(device.pick(11, 3), rounding_mode="floor").expand(x.shape[0], -1).contiguous()
+    sequences = (
+        torch.arange(x.shape[1]).div(device.pick(11, 3), rounding_mode="floor").expand(x.shape[0], -1).contiguous()
+    )
     with torch.no_grad():
         expected, _ = exact(x.double(), None, None, sequences)
         found, _ = ours(x.to(device.name), None, None, sequences.to(device.name))

@@ -44,7 +44,7 @@ def prepare(kind: str) -> Device:
             found = automatic(device, dtype)
             return ("gpu", "stand-in for a card") if dtype in backends.KERNEL_DTYPES else found
 
-        backends._automatic = kernels
+        backends._automatic, backends._interpreting = kernels, lambda: True
     return Device(kind, {"cuda": "cuda", "interpret": "cpu", "meta": "meta"}[kind])
 
 

@@ -25,7 +25,12 @@ def rows(device: Device) -> Iterator[dict]:
     for case in chosen(device):
         call = next(iter(case.build(device).values()))
         seconds = [_seconds(call, device) for _ in range(2)]
-        yield {"case": case.name, "what": f"first call, kernels {what}", "first_call_s": round(seconds[0], 3), "second_call_s": round(seconds[1], 4)}  # noqa: E501
+        yield {
+            "case": case.name,
+            "what": f"first call, kernels {what}",
+            "first_call_s": round(seconds[0], 3),
+            "second_call_s": round(seconds[1], 4),
+        }
 
 
 def chosen(device: Device) -> list[Case]:

@@ -22,9 +22,15 @@ def facts(device: Device) -> dict:
     found["versions"] = {name: version for name in PACKAGES if (version := _version(name))}
     if device.kind != "cuda":
         return found | {"card": device.kind}
+    if not torch.cuda.is_available():
+        return found
     properties = torch.cuda.get_device_properties(0)
     free, total = torch.cuda.mem_get_info()
-    found |= {"card": properties.name, "capability": f"{properties.major}.{properties.minor}", "cuda": torch.version.cuda}
+    found |= {
+        "card": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "cuda": torch.version.cuda,
+    }
     found |= {"multiprocessors": properties.multi_processor_count, "l2_megabytes": properties.L2_cache_size >> 20}
     found |= {"free_megabytes": free >> 20, "total_megabytes": total >> 20, "cards": torch.cuda.device_count()}
     return found | {"nvidia_smi": _smi()}

@@ -5,6 +5,7 @@ A step hangs, crashes or is killed: the rows it wrote until then remain, and its
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -69,10 +70,8 @@ class Running:
 
     def stop(self) -> None:
         """End what is left of its process group."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
 

@@ -16,14 +16,18 @@ def complete(results: dict) -> None:
     for row in results["rows"]:
         row |= limit(row, results["ceilings"])
     wrong = [check for check in results["checks"] if check["ok"] is False]
-    unfinished = [s["step"] for s in results["steps"] if s["step"].startswith(("check", "tests")) and s["outcome"] != "done"]
-    results["wrong"] = [f"{check['check']}: {check['error']}" for check in wrong] + [f"{step}: not finished" for step in unfinished]
+    unfinished = [s["step"] for s in results["steps"] if s["step"].startswith("check") and s["outcome"] != "done"]
+    results["wrong"] = [f"{check['check']}: {check['error']}" for check in wrong] + [
+        f"{step}: not finished" for step in unfinished
+    ]
     results["correct"] = not results["wrong"] and any(check["ok"] for check in results["checks"])
 
 
 def limit(row: Mapping, ceilings: Mapping[str, float]) -> dict:
     """The milliseconds that the card's slowest unit needs for the work, which unit that is, and the time as a multiple."""
-    needs = {unit: 1e3 * row[unit] / ceilings[rate] for unit, rate in UNITS.items() if row.get(unit) and ceilings.get(rate)}
+    needs = {
+        unit: 1e3 * row[unit] / ceilings[rate] for unit, rate in UNITS.items() if row.get(unit) and ceilings.get(rate)
+    }
     if not needs:
         return {}
     unit = max(needs, key=needs.__getitem__)
@@ -38,7 +42,10 @@ def table(results: Mapping) -> str:
     lines = ["", f"{results['machine'].get('card', 'no card')}, {results['date']}"]
     lines += [f"  {name.replace('_', ' ')}: {value:.4g}" for name, value in results["ceilings"].items()]
     right = sum(check["ok"] is True for check in results["checks"])
-    lines += [f"  checks: {right} right, {len(results['wrong'])} wrong", *(f"    WRONG {line}" for line in results["wrong"])]
+    lines += [
+        f"  checks: {right} right, {len(results['wrong'])} wrong",
+        *(f"    WRONG {line}" for line in results["wrong"]),
+    ]
     case = None
     for row in results["rows"]:
         if row["case"] != case:

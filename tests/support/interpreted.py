@@ -8,7 +8,8 @@ Triton decides when a kernel is defined whether it will be interpreted, so this 
 runs the first 40 scans, cut to 12 tokens, 20 states and 3 paths, or the first 40 convolutions of at most 100 token visits (a
 visit takes about 10 ms here). Prints one JSON object a line: the call, the form of the kernels, and by name the relative
 errors of outputs and gradients.
-New tensors of the host code are filled with NaN, so that a number never written cannot pass for one.
+New tensors of the host code are filled with NaN, so that a number never written cannot pass for one. What an operator returns
+is held to what its shape function promises torch.compile.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from collections.abc import Iterator
 
 import torch
 from operators import causal_conv1d_call, relative_error, run, selective_scan_call
+
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from polymamba.core.ops.causal_conv1d import causal_conv1d
 from polymamba.core.ops.selective_scan import gpu, selective_scan
@@ -40,6 +44,24 @@ def poison() -> None:
     torch.empty, torch.Tensor.new_empty = filled(torch.empty), filled(torch.Tensor.new_empty)
 
 
+class AsPromised(TorchDispatchMode):
+    """Every operator of the project returns tensors of the shapes, dtypes and strides that it promises."""
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        found = function(*arguments, **(keywords or {}))
+        if function.namespace == "polymamba":
+            with FakeTensorMode() as mode:
+                promised = function(*(mode.from_tensor(a) if torch.is_tensor(a) else a for a in arguments))
+            for a, b in zip(found, promised, strict=True):
+                assert _layout(a) == _layout(b), f"{function}: {_layout(a)}, promised {_layout(b)}"
+        return found
+
+
+def _layout(t: torch.Tensor) -> tuple:
+    strides = [stride for stride, size in zip(t.stride(), t.shape, strict=True) if size > 1] if t.numel() else []
+    return tuple(t.shape), t.dtype, strides
+
+
 def visits(call: tuple[dict, dict]) -> int:
     """Token visits of all programs, batch × paths × groups × length."""
     shapes, order = {name: t.shape for name, t in call[0].items()}, call[1].get("order")
@@ -55,7 +77,8 @@ def calls(make, count: int, most: int) -> Iterator[tuple[int, tuple[dict, dict]]
 
 def report(operator, call: tuple[dict, dict], **label) -> None:
     expected = run(operator, *call, "reference", torch.float64)
-    found = run(operator, *call, "gpu", torch.float32)
+    with AsPromised():
+        found = run(operator, *call, "gpu", torch.float32)
     errors = {name: relative_error(found[name], expected[name]) for name in expected}
     print(json.dumps(label | {"errors": errors}), flush=True)
 

@@ -103,7 +103,7 @@ def backward(
                 SILU=activation == "silu", **plan.constants,
             )  # fmt: skip
         reach = plan.steps + width - 1
-        if dx.numel() and reach:
+        if plan.programs(reach):  # also where there is no token: the state's gradient passes by
             conv_backward_input_kernel[(plan.programs(reach),)](
                 inputs.tensors[1], *inputs.tensors[3:5], inputs.count, dpre, grad_state, dx, dinitial, *inputs.strides,
                 *plan.sizes, **plan.constants,

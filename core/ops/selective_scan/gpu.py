@@ -82,11 +82,15 @@ class Plan(NamedTuple):
         return {"BR": tile.rows, "BN": tile.states, "BW": tile.width, "num_warps": tile.warps}
 
 
-def tile_of(states: int) -> Tile:
-    """The launch configuration for a number of states: at most 16 numbers of the state a thread."""
+def tile_of(states: int, capability: int = 9) -> Tile:
+    """The launch configuration for a number of states: at most 16 numbers of the state a thread.
+
+    Args:
+        capability: the card's, its first digit: before 9, two steps at a time in the backward do not fit into registers.
+    """
     padded = max(4, triton.next_power_of_2(states))
     if padded <= 16:
-        return Tile(rows=4, states=padded, width=8, unroll=4, replay=2, warps=1)
+        return Tile(rows=4, states=padded, width=8, unroll=4, replay=2 if capability >= 9 else 1, warps=1)
     if padded == 32:
         return Tile(rows=2, states=padded, width=8, unroll=2, replay=1, warps=1)
     if padded <= 128:
@@ -260,7 +264,11 @@ def _inputs(plan, x, delta, A, B, C, D, z, delta_bias, order, seq_idx, initial_s
 
 def _plan(x: Tensor, A: Tensor, B: Tensor, order: Tensor | None) -> Plan:
     (batch, _, length, channels), (paths, _, states), groups = x.shape, A.shape, B.shape[3]
-    steps, group, tile = length if order is None else order.shape[-1], channels // groups, tile_of(states)
+    steps, group, tile = (
+        length if order is None else order.shape[-1],
+        channels // groups,
+        tile_of(states, _capability(x.device)),
+    )
     blocks = groups * triton.cdiv(group, tile.channels)
     segments = segments_of(batch * paths * blocks, tile.warps, steps, _processors(x.device))
     segment = CHUNK * max(1, triton.cdiv(triton.cdiv(steps, CHUNK), segments))
@@ -274,6 +282,10 @@ def _processors(device: torch.device) -> int:
         if device.type == "cuda"
         else PROCESSORS_WITHOUT_GPU
     )
+
+
+def _capability(device: torch.device) -> int:
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
 
 
 def _on(x: Tensor):
@@ -301,7 +313,7 @@ def _from_tiles(plan: Plan, tiles: Tensor) -> Tensor:
     tile, front = plan.tile, tiles.shape[:-2]
     rows = tiles.view(*front, plan.groups, -1, tile.rows, tile.states, tile.width).transpose(-1, -2)
     rows = rows.reshape(*front, plan.groups, -1, tile.states)[..., : plan.group, : plan.states]
-    return rows.reshape(*front, plan.channels, plan.states)
+    return rows.reshape(*front, plan.channels, plan.states).contiguous()
 
 
 def _sum_paths(gradient: Tensor, like: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def test_interpreted_kernels_match_the_reference_on_the_calls_of_the_cpu_tests_c
 
 
 def compiled(kernel, states: int, architecture: int, dtype: str = "bf16", absent=(), **constants) -> dict[str, int]:
-    tile = gpu.tile_of(states)
+    tile = gpu.tile_of(states, architecture // 10)
     sizes = {"BR": tile.rows, "BN": tile.states, "BW": tile.width, "CHUNK": gpu.CHUNK, "SOFTPLUS": True, "WIDE": False}
     sizes["UNROLL"] = tile.replay if kernel is scan_backward_kernel else tile.unroll
     names = {parameter.name for parameter in kernel.params}
