@@ -22,7 +22,6 @@ from collections.abc import Iterator
 
 import torch
 from operators import causal_conv1d_call, relative_error, run, selective_scan_call
-
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
