@@ -76,23 +76,29 @@ def forward(call: Callable[..., object], given: dict, **options) -> object:
 
 
 def first(result) -> Tensor:
+    """Of an output and states the output."""
     return result[0] if isinstance(result, tuple) else result
+
+
+def outputs(result) -> list[Tensor]:
+    """Those that gradients come from: all of a list, of an output and states the output."""
+    return result if isinstance(result, list) else [first(result)]
 
 
 def step(call: Callable[..., object], given: dict, **options) -> tuple[Tensor, ...]:
     """Forward and backward, gradients of everything given."""
-    out = first(call(**given, **options))
-    return torch.autograd.grad(out, list(given.values()), torch.ones_like(out))
+    out = outputs(call(**given, **options))
+    return torch.autograd.grad(out, list(given.values()), [torch.ones_like(t) for t in out])
 
 
 def backward(call: Callable[..., object], given: dict, **options) -> Callable[[], object]:
     """A call of the backward pass alone; the first one runs forward."""
-    made: list[Tensor] = []
+    made: list[list[Tensor]] = []
 
     def run():
         if not made:
-            out = first(call(**given, **options))
-            made.extend((out, torch.ones_like(out)))
+            out = outputs(call(**given, **options))
+            made.extend((out, [torch.ones_like(t) for t in out]))
         return torch.autograd.grad(made[0], list(given.values()), made[1], retain_graph=True)
 
     return run

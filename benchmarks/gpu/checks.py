@@ -43,14 +43,14 @@ def scan_checks(device: Device) -> Checks:
     from operators import selective_scan_call
 
     sizes = device.pick({}, {"longest": 5, "states": 6, "paths": 2})
-    yield from _random_checks("selective_scan", selective_scan, selective_scan_call, sizes, device, 24, 3)
+    yield from _random_checks("selective_scan", selective_scan, selective_scan_call, sizes, device, 16, 3)
 
 
 def convolution_checks(device: Device) -> Checks:
     from operators import causal_conv1d_call
 
     sizes = device.pick({}, {"longest": 6, "paths": 2})
-    yield from _random_checks("causal_conv1d", causal_conv1d, causal_conv1d_call, sizes, device, 24, 3)
+    yield from _random_checks("causal_conv1d", causal_conv1d, causal_conv1d_call, sizes, device, 16, 3)
 
 
 def duality_checks(device: Device) -> Checks:
@@ -58,9 +58,9 @@ def duality_checks(device: Device) -> Checks:
 
     sizes = device.pick({}, {"longest": 5, "states": 6, "paths": 2})
     make = partial(state_space_duality_call, **sizes)
-    yield from _random_checks("state_space_duality", state_space_duality, make, {}, device, 12, 2)
+    yield from _random_checks("state_space_duality", state_space_duality, make, {}, device, 10, 2)
     yield from _random_checks(
-        "trapezoidal_scan", _trapezoidal, partial(trapezoidal_scan_call, **sizes), {}, device, 10, 2
+        "trapezoidal_scan", _trapezoidal, partial(trapezoidal_scan_call, **sizes), {}, device, 8, 2
     )
 
 

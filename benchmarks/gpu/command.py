@@ -59,7 +59,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--out", default=str(RESULTS), help="folder of the results")
     parser.add_argument("--total", type=float, default=TOTAL, help="seconds for everything")
-    parser.add_argument("--beside", type=int, default=16, help="checks that run beside each other at most")
+    parser.add_argument("--beside", type=int, default=32, help="checks that run beside each other at most")
     parser.add_argument("--step", help="run this step in this process")
     return parser.parse_args(arguments)
 
@@ -112,7 +112,9 @@ class Run:
                 if left < 1:
                     self._keep(Outcome(name, "not run", 0.0, [], "no time was left"))
                 else:
-                    running.append(Running(name, command, min(limit, left)))
+                    # The reference's threads would be in each other's way.
+                    variables = {"OMP_NUM_THREADS": "1"} if len(group) > 1 else None
+                    running.append(Running(name, command, min(limit, left), variables))
             for step in running:
                 self._keep(step.wait())
         finally:
