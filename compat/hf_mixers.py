@@ -11,7 +11,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from ..core.linear import is_plain
+from ..core.linear import is_bare, is_plain
 from ..core.ops.backends import KERNEL_DTYPES
 from ..core.ops.causal_conv1d import causal_conv1d
 from ..core.ops.linear import linear
@@ -23,7 +23,8 @@ from ..core.ops.selective_scan import selective_scan
 
 def mamba_forward(mixer: nn.Module, x: Tensor, cache_params=None, attention_mask=None, **more) -> Tensor | None:
     """MambaMixer's and FalconMambaMixer's forward."""
-    if not _known(mixer, x, more):
+    # The mixer itself reads the step's projection without calling it.
+    if not _known(mixer, x, more) or not is_plain(mixer.dt_proj) or mixer.dt_proj.bias is None:
         return None
     if cache_params is None:
         return _mamba_tokens(mixer, x, None, attention_mask)
@@ -35,12 +36,12 @@ def mamba_forward(mixer: nn.Module, x: Tensor, cache_params=None, attention_mask
         return _mamba_tokens(mixer, x, cache_params, attention_mask)
     if not all(known) or attention_mask is not None or not few_rows_at_once(x):
         return None
-    m, linears = mixer, (mixer.in_proj, mixer.x_proj, mixer.dt_proj, mixer.out_proj)
-    if not all(map(is_plain, linears)):
+    m, linears, norms = mixer, (mixer.in_proj, mixer.x_proj, mixer.out_proj), _norms(mixer)
+    if not all(map(is_plain, linears)) or any(norm._parameters or not is_bare(norm) for norm in norms):
         return None
     weights = MambaWeights(
         m.in_proj.weight, m.in_proj.bias, m.conv1d.weight, m.conv1d.bias, m.x_proj.weight, m.dt_proj.weight, m.dt_proj.bias,
-        m.A_log, m.D, m.out_proj.weight, m.out_proj.bias, (None,) * 3 if _normed(m) else None, getattr(m, "rms_eps", 0.0),
+        m.A_log, m.D, m.out_proj.weight, m.out_proj.bias, (None,) * 3 if norms else None, getattr(m, "rms_eps", 0.0),
     )  # fmt: skip
     return _step(mamba_step, x, weights, states)
 
@@ -53,7 +54,8 @@ def mamba2_forward(mixer: nn.Module, x: Tensor, cache_params=None, attention_mas
     if (
         cache_params.is_recording_past(m.layer_idx)
         or any(state is None for state in states)
-        or not (is_plain(m.in_proj) and is_plain(m.out_proj) and _bare(m.norm))
+        or not (is_plain(m.in_proj) and is_plain(m.out_proj) and is_bare(m.norm))
+        or type(m.norm).__name__ != "MambaRMSNormGated"
     ):
         return None
     weights = Mamba2Weights(
@@ -70,7 +72,7 @@ def headed(own):
     @functools.wraps(own)
     def run(self, *arguments, **named):
         head = getattr(self, "lm_head", None)
-        if type(head) is not nn.Linear or "forward" in vars(head) or torch.compiler.is_compiling():
+        if not isinstance(head, nn.Linear) or not is_plain(head) or torch.compiler.is_compiling():
             return own(self, *arguments, **named)
         head.forward = lambda x: linear(x, head.weight, head.bias)
         try:
@@ -90,8 +92,8 @@ def _mamba_tokens(mixer: nn.Module, x: Tensor, cache, mask: Tensor | None) -> Te
     u = causal_conv1d(u, m.conv1d.weight.squeeze(1), m.conv1d.bias, "silu")[:, -length:]
     u = _masked(u, mask)
     step, B, C = _product(m.x_proj, u).split([m.time_step_rank, m.ssm_state_size, m.ssm_state_size], dim=-1)
-    if _normed(m):
-        step, B, C = m.dt_layernorm(step), m.b_layernorm(B), m.c_layernorm(C)
+    if norms := _norms(m):
+        step, B, C = (norm(t) for norm, t in zip(norms, (step, B, C), strict=True))
     y, state = selective_scan(
         u, linear(step, m.dt_proj.weight), -torch.exp(m.A_log.float()), B, C, m.D.float(), z, m.dt_proj.bias.float(), True,
         return_final_state=True,
@@ -126,24 +128,19 @@ def _known(mixer: nn.Module, x: Tensor, more: dict) -> bool:
     return (
         not more
         and x.dtype in KERNEL_DTYPES
-        and x.dtype == mixer.in_proj.weight.dtype
         and mixer.activation in ("silu", "swish")
-        and type(mixer.conv1d) is nn.Conv1d
-        and _bare(mixer.conv1d)
-        and _bare(mixer)
+        and is_plain(mixer.conv1d, (nn.Conv1d,))
+        and x.dtype == mixer.conv1d.weight.dtype
+        and is_bare(mixer)
         and not hasattr(mixer.config if hasattr(mixer, "config") else mixer, "_is_quantized")
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled(x.device.type)
     )
 
 
-def _bare(module: nn.Module) -> bool:
-    """No hook of accelerate's, or of anybody else, wants to hear of the module being called."""
-    return not (hasattr(module, "_hf_hook") or module._forward_hooks or module._forward_pre_hooks)
-
-
-def _normed(mixer: nn.Module) -> bool:
-    return hasattr(mixer, "dt_layernorm")
+def _norms(mixer: nn.Module) -> list[nn.Module]:
+    """FalconMamba's, over the step, B and C."""
+    return [getattr(mixer, f"{name}_layernorm") for name in ("dt", "b", "c")] if hasattr(mixer, "dt_layernorm") else []
 
 
 def _masked(x: Tensor, mask: Tensor | None) -> Tensor:

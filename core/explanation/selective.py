@@ -30,7 +30,10 @@ def unroll_mamba(mixer: Mamba, x: Tensor, grid, seq_idx: Tensor | None) -> Unrol
     A = A if A.dim() == 3 else A[None]
     delta, B, C = (t if t.dim() == 4 else t[:, None] for t in (delta, B, C))
     steps = steps_of(given.order, seq_idx, x.shape[0], mixer.paths, x.shape[1], x.device)
-    delta = F.softplus(delta.to(A.dtype) + (bias if bias.dim() == 1 else bias[None, :, None]).to(A.dtype))
+    delta = delta.to(A.dtype)
+    if bias is not None:
+        delta = delta + (bias if bias.dim() == 1 else bias[None, :, None]).to(A.dtype)
+    delta = F.softplus(delta)
     delta, B, C = (along_paths(t.to(A.dtype), steps.token) for t in (delta, B, C))
     delta = delta.masked_fill(~steps.visited[..., None], 0)
     return Unrolled(A.shape[-2], steps, x.shape[1], mixer.merge, partial(entries, A, delta, B, C))

@@ -24,7 +24,7 @@ from ..scans import Grid, Scan
 from ..scans import get as get_scan
 from . import mamba_steps
 from .call import check_state, check_tokens
-from .path_layers import convolved, convolved_on_grid, normed, product
+from .path_layers import convolved, convolved_on_grid, normed, product, bias_left_out
 from .path_parameters import check_path_parameters
 from .walk import Shares, Walk, Walks, sizes_of
 
@@ -215,8 +215,9 @@ class Mamba(nn.Module):
             order, raster = skip_padding(order, seq_idx), skip_padding(None, seq_idx)
         x, z = self._project_in(without_padding(x, seq_idx))
         x, conv = self._convolve(x, raster if self.parameters_per_path == "decay" else order, grid, state, seq_idx)
-        delta, B, C, bias = self._project(x)
-        return Selection((x, delta, self._decay(), B, C, self._skip(), z), bias, order, conv)
+        delta, B, C = self._project(x)
+        tensors = (x, delta, self._decay(), B, C, self._skip(), z)
+        return Selection(tensors, bias_left_out(self._layers("dt_proj")), order, conv)
 
     def state_shapes(self, batch: int) -> MambaState:
         """The shapes of a state of so many sequences."""
@@ -253,19 +254,16 @@ class Mamba(nn.Module):
         before = None if state is None else state.conv
         return convolved(layers, x, self.d_conv, "silu", order, seq_idx, before, self.backend)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """delta, B and C of every path from (batch, [paths,] length, channels), and the bias that delta still lacks.
-
-        B and C are views.
-        """
-        both, bias = product(self._layers("x_proj"), x)
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """delta without the bias left out, B and C of every path from (batch, [paths,] length, channels); B and C are views."""
+        layers = self._layers("x_proj")
+        both, bias = product(layers, x), bias_left_out(layers)
         if bias is not None:
             both = both + (bias if bias.dim() == 1 else bias[:, None])
         step, B, C = both.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         if self.norms != "none":
             step, B, C = (self._normed(t, name) for t, name in zip((step, B, C), NORMED, strict=True))
-        delta, bias = product(self._layers("dt_proj"), step)
-        return delta, B, C, bias
+        return product(self._layers("dt_proj"), step), B, C
 
     def _normed(self, t: Tensor, name: str) -> Tensor:
         if self.norms == "weightless":
@@ -284,10 +282,11 @@ class Mamba(nn.Module):
         x = x.index_select(1, shares.tokens.flatten()).unflatten(1, shares.tokens.shape)
         if self.conv == "path":
             x, _ = self._convolve(x, None, None, None, None)
-        delta, B, C, bias = self._project(x)
+        delta, B, C = self._project(x)
         y = selective_scan(
-            x, delta, self._decay(), B, C, self._skip(), None, bias, True, merge="none", backend=self.backend
-        )
+            x, delta, self._decay(), B, C, self._skip(), None, bias_left_out(self._layers("dt_proj")), True,
+            merge="none", backend=self.backend,
+        )  # fmt: skip
         y = y.flatten(1, 2)
         tokens = y.index_select(1, shares.slot)
         if shares.met is not None:

@@ -21,10 +21,8 @@ from ..ops.paths import along_paths, onto_tokens, restart_of_step, token_of_step
 from .grid_conv import grid_conv, grid_conv_called
 
 
-def product(layers: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What the paths' linear layers make of x without their biases, and these, ([paths,] outputs).
-
-    No biases (None) where there are none, or where they are in the product already: layers were called.
+def product(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """What the paths' linear layers make of x, without what `bias_left_out` says.
 
     Args:
         layers: one for all paths, or one a path.
@@ -33,18 +31,22 @@ def product(layers: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, Tensor | No
     Returns:
         (batch, [paths,] length, outputs): with the paths axis where x has it or there are several layers.
     """
-    biases = {layer.bias is None for layer in layers} if _all_plain(layers) else {}
-    if len(biases) != 1:
-        return called(layers, x), None
-    weight, bias = stacked(layers, "weight"), stacked(layers, "bias")
+    if not _readable(layers):
+        return called(layers, x)
+    weight = stacked(layers, "weight")
     if weight.dim() == 2:
-        return linear(x, weight), bias
+        return linear(x, weight)
     if x.dim() == 3:
-        return F.linear(x, weight.flatten(0, 1)).unflatten(-1, weight.shape[:2]).transpose(1, 2), bias
+        return F.linear(x, weight.flatten(0, 1)).unflatten(-1, weight.shape[:2]).transpose(1, 2)
     # Of (batch, paths, length, inputs) no copy where the paths lie outermost in memory.
     rows = x.transpose(0, 1)
     y = torch.bmm(rows.flatten(1, 2), weight.transpose(1, 2))
-    return y.unflatten(1, rows.shape[1:3]).transpose(0, 1), bias
+    return y.unflatten(1, rows.shape[1:3]).transpose(0, 1)
+
+
+def bias_left_out(layers: Sequence[nn.Module]) -> Tensor | None:
+    """The biases that a `product` lacks, ([paths,] outputs); None where there are none, or it has them: layers were called."""
+    return stacked(layers, "bias") if _readable(layers) else None
 
 
 def called(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
@@ -95,6 +97,10 @@ def stacked(layers: Sequence[nn.Module], kind: str) -> Tensor | None:
     """A parameter of the one layer there is, or those of the paths stacked: ([paths,] ...)."""
     parts = [getattr(layer, kind) for layer in layers]
     return parts[0] if len(parts) == 1 or parts[0] is None else torch.stack(parts)
+
+
+def _readable(layers: Sequence[nn.Module]) -> bool:
+    return _all_plain(layers) and len({layer.bias is None for layer in layers}) == 1
 
 
 def _all_plain(layers: Sequence[nn.Module], *kinds) -> bool:
