@@ -20,6 +20,7 @@ from ..ops.trapezoidal_scan import TrapezoidalState, trapezoidal_scan
 from ..packing import without_padding
 from ..ranges import Positive, Share, Size, Weight, checked
 from ..scans import Grid, Scan
+from ..stack import normalised
 from .call import check_state, check_tokens
 from .gated_norm import GatedRMSNorm
 from .path_mixer import PathMixer
@@ -249,7 +250,7 @@ class Mamba3(PathMixer):
         return (x * self.mimo_x.transpose(0, 1)).to(x.dtype) if self.is_mimo else x
 
     def _keys(self, t: Tensor, norm: nn.Module, bias: Tensor) -> Tensor:
-        t = norm(t.unflatten(-1, (self.rank, self.ngroups, self.d_state)))
+        t = normalised(norm, t.unflatten(-1, (self.rank, self.ngroups, self.d_state)))
         t = t if self.ngroups == 1 else t.repeat_interleave(self.nheads // self.ngroups, dim=-2)
         return t + bias.transpose(0, 1)
 

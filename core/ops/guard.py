@@ -69,9 +69,8 @@ class Guard:
                 block[:MARGIN], block[end:] = whole[:MARGIN], whole[end:]
                 found = [f"{MARGIN - before[0]} bytes before its beginning"] if before.size else []
                 found += [f"{1 + after[-1]} bytes past its end"] if after.size else []
-                raise OverrunError(
-                    f"a kernel wrote up to {' and '.join(found)}: {', '.join(names) or 'a tensor of another call'} ({inner.size} bytes)"
-                )
+                name = ", ".join(names) or "a tensor of another call"
+                raise OverrunError(f"a kernel wrote up to {' and '.join(found)}: {name} ({inner.size} bytes)")
 
 
 def _canaries(size: int) -> np.ndarray:

@@ -22,8 +22,8 @@ def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
     if read is None:
         return None
     told = record(
-        multiply, **read, x=address("x", given, (count, inputs)), out=address("out", made, (count, outputs)), rows=count, inputs=inputs, outputs=outputs, half=half,
-        team=team, tiers=tiers(size, team),
+        multiply, **read, x=address("x", given, (count, inputs)), out=address("out", made, (count, outputs)), rows=count,
+        inputs=inputs, outputs=outputs, half=half, team=team, tiers=tiers(size, team),
     )  # fmt: skip
     run(multiply, team, told)
     return made.view(*x.shape[:-1], outputs).to(x.dtype)
