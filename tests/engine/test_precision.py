@@ -19,13 +19,7 @@ SMALL = {
     ),
     "vision": ("data=digits", "model.embed_dim=32", "model.depth=2", "trainer.limit_train=3", "trainer.limit_val=1"),
 }  # fmt: skip
-COMMON = (
-    "trainer.progress=none",
-    "trainer.steps=2",
-    "trainer.limit_test=1",
-    "trainer.pictures=false",
-    "model.backend=cpu",
-)
+COMMON = ("trainer.progress=none", "trainer.steps=2", "trainer.limit_test=1", "trainer.pictures=false")
 
 
 @pytest.fixture(scope="module")
