@@ -138,11 +138,7 @@ def check_listed(target: str, allow: Sequence[str] = ()) -> None:
     if _unpickles(target):
         raise _pickles(target)
     known = any(target == each or target.startswith(f"{each}.") for each in listed)
-    if (
-        not known
-        or _unpickles(target)
-        or any(part.startswith("_") or not part.isidentifier() for part in target.split("."))
-    ):
+    if not known or any(part.startswith("_") or not part.isidentifier() for part in target.split(".")):
         raise _refused(target, listed)
 
 

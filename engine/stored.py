@@ -18,12 +18,12 @@ from .run_folder import CONFIG, ENVIRONMENT, read_config, run_of
 BUILT = ("domain", "data", "model", "scan", "task", "optimizer.name")
 
 
-def stored_config(checkpoint: Path, needed: Sequence[str] = ("config",)) -> tuple[dict[str, Any], list[str]]:
+def stored_config(checkpoint: Path, needed: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
     """The plain configuration that a checkpoint was made with, and a line for each value that config.yaml says otherwise.
 
     Args:
         checkpoint: a checkpoint folder.
-        needed: what its state must hold.
+        needed: what its state must hold. Where it holds no configuration (a checkpoint of weights alone), config.yaml counts.
 
     Raises:
         UserError: config.yaml cannot be read, or names another model, other data and the like than the checkpoint is of.
@@ -31,9 +31,12 @@ def stored_config(checkpoint: Path, needed: Sequence[str] = ("config",)) -> tupl
     """
     folder = run_of(checkpoint)
     written = read_config(folder)
-    ruling = dict(files.read_state(checkpoint, needed, mapped=True)["config"])
-    if ruling.pop("schema_version", None) != SCHEMA_VERSION:
+    ruling = files.read_state(checkpoint, needed, mapped=True).get("config", written)
+    if ruling is written:
+        return written, []
+    if not isinstance(ruling, Mapping) or ruling.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"{checkpoint} was written by another version", do=f"use the version named in {ENVIRONMENT}")
+    ruling = {key: value for key, value in ruling.items() if key != "schema_version"}
     now, then = dict(_flat(written)), dict(_flat(ruling))
     changed = [key for key in {**then, **now} if now.get(key) != then.get(key)]
     for key in changed:
