@@ -1,7 +1,7 @@
 """train.py, eval.py and predict.py: reads what was typed, runs it, and turns what went wrong into one message and an exit code.
 
-Exit codes: 0 done, 1 training broke down (the loss was not finite), 2 a mistake in what was typed, 130 Ctrl-C, 143 SIGTERM,
-141 what read the output went away (while training goes on without it).
+Exit codes: 0 done, 1 training broke down (numbers that are not finite, a disk that is full), 2 a mistake in what was typed,
+130 Ctrl-C, 143 SIGTERM, 141 what read the output went away (training goes on without it).
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ def new_run_folder(config: Config) -> Path:
         folder = Path("runs", config.domain, str(config.model.get("name", "model")), name)
     else:
         folder = Path(config.run_dir)
+    if not is_first():
+        return folder
     try:
         if (folder / LOCK).is_file():
             with locked(folder):
@@ -46,6 +48,11 @@ def new_run_folder(config: Config) -> Path:
     except OSError as error:
         raise _not_to_be_made(folder, error) from error
     return folder
+
+
+def is_first() -> bool:
+    """Whether this is the process, of several of one run, that writes into its folder."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _not_to_be_made(folder: Path, error: OSError) -> UserError:
@@ -89,8 +96,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process trains in it, or the folder cannot be written.
     """
-    # Of several processes of one run the first one writes.
-    if fcntl is None or int(os.environ.get("RANK", "0")) > 0:
+    if fcntl is None or not is_first():
         yield
         return
     path = folder / LOCK
@@ -128,7 +134,7 @@ def start(folder: Path, config: Config, overrides: Sequence[str], environment: d
     except OSError as error:
         raise _not_to_be_made(folder, error) from error
     with locked(folder):
-        if int(os.environ.get("RANK", "0")) == 0:
+        if is_first():
             if any(each.name != LOCK for each in folder.iterdir()):
                 raise in_use(folder)
             write_config(folder, config)
@@ -138,7 +144,7 @@ def start(folder: Path, config: Config, overrides: Sequence[str], environment: d
             yield
         except Stopped:
             # Without a checkpoint nothing in it is worth keeping, and the same command can start again.
-            if int(os.environ.get("RANK", "0")) == 0 and not any(folder.glob("checkpoints/[!.]*")):
+            if is_first() and not any(folder.glob("checkpoints/[!.]*")):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 

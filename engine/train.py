@@ -22,7 +22,7 @@ from .lightning_trainer import make_trainer, quiet, require_tensorboard
 from .optimizer import build_optimizer
 from .parts import TOKENIZER, Parts, build_parts, with_tokenizer
 from .plan import Length, plan_length, resolve_backend, write_plan
-from .run_folder import locked, new_run_folder, run_of, start
+from .run_folder import is_first, locked, new_run_folder, run_of, start
 from .stop import Failed, Stopped, StopRequest, listening
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _train(
             save_tokenizer = getattr(parts.describe.get("tokenizer"), "save", None)
             if save_tokenizer is not None:
                 save_tokenizer(folder / TOKENIZER)
-        else:
+        elif is_first():
             resume = files.settle(resume)
         metrics, ended = _fit_and_test(config, parts, length, hardware, folder, resume, callbacks, stop, say)
     return Result(folder, metrics, parts.task, ended)

@@ -204,7 +204,7 @@ def test_at_random_moments(number, accumulate, groups, tmp_path, monkeypatch):
     began = time.monotonic()
     assert start("whole", *usual, "run_dir=whole").wait() == 0
     lasts, whole, place = time.monotonic() - began, outcome("whole"), random.Random(accumulate)
-    for moment in range(15):
+    for moment in range(8):
         run = start(f"run{moment}", *usual, "run_dir=run")
         wanted = place.choice(("any", "train", "val", "save", "test"))
         until = time.monotonic() + place.random() * lasts * 0.8
