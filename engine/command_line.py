@@ -29,33 +29,34 @@ def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
         _write_whatever_the_terminal_takes(job)
     arguments = list(arguments)
     try:
-        with listening() as stop:
+        with listening() as stop, stop.unmasked():
             code = _run(arguments, job)
             # A signal that came where nothing could be raised.
-            return code if stop.received is None else 128 + stop.received
+            stop.check()
+            return code
     except Stopped as stopped:
         print(f"\n{stopped}", file=sys.stderr)
         return stopped.exit_code
-
-
-def _run(arguments: list[str], job: str) -> int:
-    try:
-        _check_words(arguments, job)
-        options = read_options(arguments)
-        if options.help:
-            from .help import help_text
-
-            print(help_text(options, job))
-            return 0
-        return {"train": _train, "evaluate": _evaluate, "predict": _predict}[job](options)
     except UserError as error:
         print(f"\n{error}\n", file=sys.stderr)
         return 2
     except BrokenPipeError:
         _to_nowhere()
         return 141
-    except Exception as error:
-        return _explain(error)
+    except Failed as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: list[str], job: str) -> int:
+    _check_words(arguments, job)
+    options = read_options(arguments)
+    if options.help:
+        from .help import help_text
+
+        print(help_text(options, job))
+        return 0
+    return {"train": _train, "evaluate": _evaluate, "predict": _predict}[job](options)
 
 
 def _write_whatever_the_terminal_takes(job: str) -> None:
@@ -122,14 +123,6 @@ def _option_named(word: str) -> str | None:
     from .groups import Groups
 
     return next((f"{group}={word}" for group, files in Groups().files.items() if word in files), None)
-
-
-def _explain(error: Exception) -> int:
-    """The exit code of an error that has a message for the user; other errors are raised again."""
-    if isinstance(error, Failed):
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    raise error
 
 
 def _train(options: Options) -> int:

@@ -92,6 +92,17 @@ class StopRequest:
             raise Stopped(self.received)
 
     @contextmanager
+    def unmasked(self) -> Iterator[None]:
+        """Within the block, what a signal raised stays that: a library that cleans up after it may raise an error of its own."""
+        try:
+            yield
+        except Failed:
+            raise
+        except Exception:
+            self.check()
+            raise
+
+    @contextmanager
     def deferred(self) -> Iterator[None]:
         """Signals are noted within the block, which must look at `received` or `check` often."""
         self.check()

@@ -78,15 +78,12 @@ def train(
             held.enter_context(locked(folder))
         before = files.last(folder / "checkpoints")
         try:
-            return _train(config, typed, allow, resume, folder, callbacks, say, stop, held)
+            with stop.unmasked(), _writing(folder):
+                return _train(config, typed, allow, resume, folder, callbacks, say, stop, held)
         except Stopped as stopped:
             now = files.last(folder / "checkpoints")
             stopped.in_run(folder, now and now[1], now != before)
             raise
-        except OSError as error:
-            if not _of_folder(error, folder):
-                raise
-            raise Failed(_cannot_write(error, folder)) from error
 
 
 def _train(
@@ -128,11 +125,17 @@ def _train(
     return Result(folder, metrics, parts.task, ended)
 
 
-def _of_folder(error: OSError, folder: Path) -> bool:
-    """Whether an error says that a run folder is gone, or that it or its disk takes no more."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-    inside = bool(error.filename) and Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder.absolute())
-    return full or inside or not folder.is_dir()
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """An error within the block that says that a run folder is gone, or that it or its disk takes no more, is told so."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+        inside = bool(error.filename) and Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder.absolute())
+        if not full and not inside and folder.is_dir():
+            raise
+        raise Failed(_cannot_write(error, folder)) from error
 
 
 def _cannot_write(error: OSError, folder: Path) -> str:

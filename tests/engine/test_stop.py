@@ -3,7 +3,8 @@ import signal
 
 import pytest
 
-from polymamba.engine.stop import ECHO_SECONDS, Stopped, StopRequest, listening
+from polymamba.core.errors import UserError
+from polymamba.engine.stop import ECHO_SECONDS, Failed, Stopped, StopRequest, listening
 
 NUMBERS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 
@@ -69,3 +70,45 @@ def test_a_forked_worker_leaves_ctrl_c_to_its_parent(number, code):
             signal.raise_signal(number)
             os._exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == code
+
+
+def test_what_a_library_raises_while_it_cleans_up_does_not_hide_the_signal():
+    def clean_up():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise UnboundLocalError("f")
+
+    def work():
+        with listening() as stop, stop.unmasked():
+            clean_up()
+
+    with pytest.raises(Stopped) as stopped:
+        work()
+    assert stopped.value.exit_code == 143
+
+
+@pytest.mark.parametrize(("error", "seen"), [(Failed("the disk is full"), Failed), (ValueError("3"), Stopped)])
+def test_a_signal_does_not_hide_that_training_broke_down(error, seen):
+    def work():
+        stop = StopRequest()
+        with stop.unmasked(), stop.deferred():
+            stop.ask(signal.SIGTERM)
+            raise error
+
+    with pytest.raises(seen):
+        work()
+
+
+@pytest.mark.parametrize(("number", "code"), NUMBERS)
+def test_a_command_line_that_a_signal_breaks_in_a_library(command, monkeypatch, number, code):
+    def compose(*_):
+        try:
+            signal.raise_signal(number)
+        finally:
+            raise UserError("the configs do not fit together")
+
+    monkeypatch.setattr("polymamba.engine.compose.compose", compose)
+    found, printed, message = command("domain=toy")
+    assert (found, printed) == (code, "")
+    assert message.strip() in ("SIGTERM: stopped.", "Ctrl-C: stopped.")
