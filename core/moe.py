@@ -19,6 +19,8 @@ from .linear import is_plain
 from .mlp import ACTIVATIONS, check_activation
 from .ranges import Positive, Size, checked
 
+# Weight of the experts' balance in the loss (MoE-Mamba, arXiv 2401.04081, as Switch Transformers).
+BALANCE = 0.01
 SCORES = ("softmax", "sigmoid")
 
 
@@ -181,3 +183,9 @@ def balance_loss(model: nn.Module) -> Tensor | None:
     """Sum of the balance losses of all mixtures of experts in a model after its forward pass; None where it has none."""
     found = [m.balance_loss for m in model.modules() if isinstance(m, MixtureOfExperts) and m.balance_loss is not None]
     return torch.stack(found).sum() if found else None
+
+
+def auxiliary_loss(model: nn.Module) -> Tensor | None:
+    """What training adds to any model's loss after a forward pass: BALANCE times its balance loss; None without experts."""
+    balance = balance_loss(model)
+    return None if balance is None else BALANCE * balance

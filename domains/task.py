@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
+
+from ..core.moe import auxiliary_loss
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,12 +22,15 @@ OptimizerFactory = Callable[[nn.Module], tuple[torch.optim.Optimizer, Any]]
 class Task(LightningModule):
     """What every domain's task shares: the three steps, logging, the optimizer hook and gradient clipping.
 
-    A subclass writes `step`, names its main metric in `monitor`, and may draw pictures. Metrics are logged as
-    `train/…` (loggers), `train/…_epoch` (means over an epoch), `val/…` and `test/…`.
+    A subclass writes `measure`, names its main metric in `monitor`, and may draw pictures. Metrics are logged as
+    `train/…` (loggers), `train/…_epoch` (means over an epoch), `val/…` and `test/…`. train/loss is what is minimised; where
+    the model has a part of its own in it, train/auxiliary says how much, and val/loss and test/loss are without it.
 
     Args:
         model: the network; an ordinary module that knows nothing of Lightning.
         describe: what the data module says of its data (classes, mean, std, …).
+        auxiliary: weight of what the model itself adds to the loss in training: its `auxiliary_loss()`, or without such a
+            method the balance of its mixtures of experts.
 
     Attributes:
         monitor: name of the metric that chooses the best weights, and whether its "max" or "min" is best.
@@ -35,9 +41,9 @@ class Task(LightningModule):
 
     monitor: ClassVar[tuple[str, str]] = ("val/loss", "min")
 
-    def __init__(self, model: nn.Module, describe: Mapping[str, Any]):
+    def __init__(self, model: nn.Module, describe: Mapping[str, Any], auxiliary: float = 1.0):
         super().__init__()
-        self.model = model
+        self.model, self.auxiliary = model, auxiliary
         self.describe = dict(describe)
         self.optimizer_factory: OptimizerFactory | None = None
         self.gradient_norm: Tensor | None = None
@@ -47,7 +53,7 @@ class Task(LightningModule):
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.model(*inputs)
 
-    def step(self, batch: Any, stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
+    def measure(self, batch: Any, stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
         """Runs the model on a batch.
 
         Args:
@@ -59,6 +65,16 @@ class Task(LightningModule):
             that have been updated with this batch. For "train" scalars only.
         """
         raise NotImplementedError
+
+    def step(self, batch: Any, stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
+        """`measure`, in training with what the model itself adds to the loss."""
+        loss, metrics = self.measure(batch, stage)
+        own = getattr(self.model, "auxiliary_loss", partial(auxiliary_loss, self.model))
+        more = own() if stage == "train" else None
+        if more is None:
+            return loss, metrics
+        more = self.auxiliary * more
+        return loss + more, {**metrics, "auxiliary": more.detach()}
 
     def samples(self, batch: Any) -> int:
         """Number of samples in a batch: the first dimension of its first tensor."""

@@ -23,7 +23,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -46,7 +46,12 @@ class Damaged(UserError):
 
 
 def write(
-    folder: Path, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], facts: Mapping[str, Any]
+    folder: Path,
+    step: int,
+    weights: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    about: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes one checkpoint below `folder` and returns its path; a crash at any moment leaves the others untouched.
 
@@ -56,6 +61,7 @@ def write(
         weights: tensors by name.
         state: tensors, numbers, words, lists and dicts of these: what torch reads with weights_only=True.
         facts: JSON values for the manifest.
+        about: JSON values that say what the weights are, for the weights file's own metadata.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
@@ -63,7 +69,10 @@ def write(
     unfinished = folder / f"{UNFINISHED}{target.name}"
     try:
         unfinished.mkdir()
-        save_file(_separate(weights), unfinished / WEIGHTS, metadata={"format": "pt"})
+        told = {name: json.dumps(value, ensure_ascii=False) for name, value in (about or {}).items()}
+        save_file(_separate(weights), unfinished / WEIGHTS, metadata={**told, "format": "pt"})
+        # safetensors lets the owner alone read it, whatever the umask
+        (unfinished / WEIGHTS).chmod(0o666 & ~_umask())
         with open(unfinished / STATE, "wb") as file:
             torch.save(dict(state), file)
         sums = {name: sha256(unfinished / name) for name in (WEIGHTS, STATE)}
@@ -209,6 +218,16 @@ def read_state(path: Path, needed: Iterable[str] = (), mapped: bool = False) -> 
     return state
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """What a checkpoint's weights file says of itself: `about` as it was written; empty where it says nothing."""
+    try:
+        with safe_open(path / WEIGHTS, "pt") as file:
+            told = file.metadata() or {}
+            return {name: json.loads(value) for name, value in told.items() if name != "format"}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise Damaged(f"{path / WEIGHTS}: {_line(error)}") from error
+
+
 def find(
     where: str | Path, prefer: tuple[str, ...] = ("last",), do: str = "start the run again"
 ) -> tuple[Path, str | None]:
@@ -312,6 +331,13 @@ def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         separate[name] = plain.clone() if place in seen else plain
         seen.add(place)
     return separate
+
+
+def _umask() -> int:
+    """The process's umask, which can be read only by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _sync(path: Path) -> None:

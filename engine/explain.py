@@ -56,14 +56,20 @@ def explain(
     from ..core.explanation import check_method
 
     check_method(method, "explain")
+    from .build import build
     from .hardware import choose_hardware
     from .parts import build_trained
     from .run_folder import run_of
 
     hardware = choose_hardware(config.trainer)
-    parts = build_trained(config, checkpoint, allow)
+    parts = build_trained(config, checkpoint, allow, with_data=False)
     task = parts.task.to(hardware.device).eval()
-    found = task.explain(method, prompt, lambda: _to(next(iter(parts.data.test_dataloader())), hardware.device))
+
+    def batch() -> Any:
+        data = parts.data if parts.data is not None else build(config.data, allow)
+        return _to(next(iter(data.test_dataloader())), hardware.device)
+
+    found = task.explain(method, prompt, batch)
     if found is None:
         raise UserError(
             "there is no picture of what this run's answers rest on", given=f"task {type(task).__name__}, "

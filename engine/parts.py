@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from ..core.errors import UserError
 from . import seeds
 from .build import LABELS, build
-from .checkpoint import read_weights
+from .checkpoint import read_about, read_weights
 from .config import Config
 from .memory import check_memory
 from .run_folder import run_of
@@ -23,7 +23,7 @@ TOKENIZER = "tokenizer.json"
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of. describe: what the data module says of its data."""
+    """What a run is made of. describe: what the data module says of its data. data: None where they were not read."""
 
     data: Any
     describe: dict[str, Any]
@@ -40,7 +40,34 @@ def build_parts(config: Config, allow: Sequence[str] = (), training: bool = True
             would be needed than there is.
     """
     data = build(config.data, allow, "data")
-    describe = dict(data.describe())
+    return _parts(config, data, dict(data.describe()), allow, training)
+
+
+def build_trained(config: Config, checkpoint: Path, allow: Sequence[str] = (), with_data: bool = True) -> Parts:
+    """As build_parts, with the weights of a checkpoint folder and the tokenizer that its run has kept.
+
+    Args:
+        with_data: read the data; False: where the checkpoint says what the model has to know of them, `data` is None.
+
+    Raises:
+        UserError: as build_parts; the weights do not fit the data or the model.
+    """
+    run = run_of(checkpoint)
+    config = with_tokenizer(config, run)
+    describe = None if with_data else _told(checkpoint, run)
+    parts = build_parts(config, allow, False) if describe is None else _parts(config, None, describe, allow, False)
+    weights = read_weights(checkpoint)
+    check_fit(weights, parts.model)
+    parts.model.load_state_dict(weights)
+    return parts
+
+
+def plain(describe: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a data module's description that JSON can hold: all but the tokenizer."""
+    return {name: value for name, value in describe.items() if _is_plain(value)}
+
+
+def _parts(config: Config, data: Any, describe: dict[str, Any], allow: Sequence[str], training: bool) -> Parts:
     scan = build_scan(config)
     if str(config.model["_target_"]).startswith(f"{PACKAGE}."):
         # Its sizes cost nothing here; of a model from elsewhere it is not known whether it can be made of sizes alone.
@@ -53,17 +80,22 @@ def build_parts(config: Config, allow: Sequence[str] = (), training: bool = True
     return Parts(data, describe, scan, model, task)
 
 
-def build_trained(config: Config, checkpoint: Path, allow: Sequence[str] = ()) -> Parts:
-    """As build_parts, with the weights of a checkpoint folder and the tokenizer that its run has kept.
+def _told(checkpoint: Path, run: Path) -> dict[str, Any] | None:
+    """The description that a checkpoint holds, with the tokenizer of its run; None where one of them is not there."""
+    about = read_about(checkpoint)
+    if not about or not (run / TOKENIZER).is_file():
+        return None
+    from ..data.nlp.tokenizer import load_tokenizer
 
-    Raises:
-        UserError: as build_parts; the weights do not fit the data or the model.
-    """
-    parts = build_parts(with_tokenizer(config, run_of(checkpoint)), allow, training=False)
-    weights = read_weights(checkpoint)
-    check_fit(weights, parts.model)
-    parts.model.load_state_dict(weights)
-    return parts
+    return {**about, "tokenizer": load_tokenizer(run / TOKENIZER)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def with_tokenizer(config: Config, folder: Path) -> Config:

@@ -95,26 +95,20 @@ def go_on(model: Any, tokenizer: Any, wanted: Wanted, write: Callable[[str], Any
 
 
 def _language_model(config: Config, checkpoint: Path, allow: Sequence[str]) -> tuple[Any, Any]:
-    """The model with its weights on the run's device, and the data's tokenizer."""
-    from .build import build
-    from .checkpoint import read_weights
+    """The model with its weights on the run's device, and the run's own tokenizer."""
     from .hardware import choose_hardware
-    from .parts import build_scan, check_fit
+    from .parts import build_trained
 
     hardware = choose_hardware(config.trainer)
-    describe = dict(build(config.data, allow).describe())
-    tokenizer = describe.get("tokenizer")
-    model = None if tokenizer is None else build(config.model, allow, describe=describe, scan=build_scan(config))
-    if not hasattr(model, "lm_head"):
+    parts = build_trained(config, checkpoint, allow, with_data=False)
+    tokenizer = parts.describe.get("tokenizer")
+    if tokenizer is None or not hasattr(parts.model, "lm_head"):
         raise UserError(
-            "this run is not a language model: it cannot go on with a text", given=f"data={describe.get('name')}, "
-            f"model={config.model.get('name')}", allowed="runs of domain=nlp task=language_modelling",
-            do="python eval.py ckpt=... tests other models",
+            "this run is not a language model: it cannot go on with a text",
+            given=f"data={parts.describe.get('name')}, model={config.model.get('name')}",
+            allowed="runs of domain=nlp task=language_modelling", do="python eval.py ckpt=... tests other models",
         )  # fmt: skip
-    weights = read_weights(checkpoint)
-    check_fit(weights, model)
-    model.load_state_dict(weights)
-    return model.to(hardware.device).eval(), tokenizer
+    return parts.model.to(hardware.device).eval(), tokenizer
 
 
 def _show(text: str) -> None:

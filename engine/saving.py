@@ -18,11 +18,12 @@ from .callbacks import NonFinite, published_weights
 from .callbacks.best import is_best
 from .config import SCHEMA_VERSION, Config
 from .lightning_trainer import parse_duration
+from .parts import plain
 from .run_folder import write_config
 from .stop import StopRequest
 
 MODEL = "model."
-PUBLISHED = "published_weights"
+PUBLISHED, ABOUT = "published_weights", "about"
 
 
 class CheckpointFolders(CheckpointIO):
@@ -38,7 +39,7 @@ class CheckpointFolders(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Writes a checkpoint below the folder `path`; `current` is where."""
         state = dict(checkpoint)
-        published = state.pop(PUBLISHED)
+        published, about = state.pop(PUBLISHED), state.pop(ABOUT, None)
         trained = state.pop("state_dict")
         same = all(trained.get(f"{MODEL}{name}") is not None for name in published) and all(
             value.data_ptr() == trained[f"{MODEL}{name}"].data_ptr() for name, value in published.items()
@@ -47,7 +48,8 @@ class CheckpointFolders(CheckpointIO):
         if same:
             trained = {name: value for name, value in trained.items() if name.removeprefix(MODEL) not in published}
         state["trained"], state["trained_in_weights_file"] = trained, same
-        self.current = files.write(Path(path), state["global_step"], published, state, {"epoch": state["epoch"]})
+        facts = {"epoch": state["epoch"]}
+        self.current = files.write(Path(path), state["global_step"], published, state, facts, about)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -172,6 +174,7 @@ class Saver(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[PUBLISHED] = published_weights(trainer, pl_module)
+        checkpoint[ABOUT] = {**plain(pl_module.describe), "model": self.config.model, "scan": self.config.scan}
         checkpoint["config"] = {"schema_version": SCHEMA_VERSION, **self.config.plain()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def bytes_of(self, ids: Sequence[int]) -> bytes:
-        """The UTF-8 bytes that these tokens stand for; marks stand for none."""
+        """The UTF-8 bytes of the text that these tokens are, from its beginning; marks stand for none."""
 
     def beginning(self) -> list[int]:
         """The marks that belong in front of a text by this tokenizer's own rule; none for those made here."""
@@ -54,7 +56,7 @@ class Tokenizer(ABC):
         return self.bytes_of(ids).decode(errors="replace")
 
     def byte_counts(self) -> np.ndarray:
-        """The number of bytes that each token stands for: int64 (vocab_size,)."""
+        """The number of bytes of a text that is one token, for each: int64 (vocab_size,)."""
         return np.array([len(self.bytes_of([token])) for token in range(self.vocab_size)], np.int64)
 
     def tokenise(self, documents: Documents) -> Documents:
@@ -122,6 +124,11 @@ class LibraryTokenizer(Tokenizer):
         # Added tokens that are plain text (GPT-NeoX has runs of spaces) are written in letters, not in the byte alphabet.
         self._plain = {number: token.content.encode() for number, token in added.items() if not token.special}
         self._letters = _byte_of_letter() if '"ByteLevel"' in content else None
+        # of a tokenizer that has some, the tokens that stand for one byte of a character that it lacks
+        self._bytes = {}
+        if '"ByteFallback"' in content:
+            named = ((byte, self.inner.token_to_id(f"<0x{byte:02X}>")) for byte in range(BYTES))
+            self._bytes = {token: bytes([byte]) for byte, token in named if token is not None}
 
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text, add_special_tokens=False).ids
@@ -129,7 +136,7 @@ class LibraryTokenizer(Tokenizer):
     def bytes_of(self, ids: Sequence[int]) -> bytes:
         ids = [token for token in map(int, ids) if token not in self._marks and token < self.vocab_size]
         if self._letters is None:
-            return self.inner.decode(ids).encode()
+            return self._decoded(ids)
         return b"".join(self._plain.get(token) or self._spelled(token) for token in ids)
 
     def beginning(self) -> list[int]:
@@ -139,6 +146,27 @@ class LibraryTokenizer(Tokenizer):
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text(self.content, encoding="utf-8")
+
+    def _decoded(self, ids: list[int]) -> bytes:
+        """The library's text; but tokens of single bytes it gives only where they make a whole character."""
+        if not self._bytes.keys() & set(ids):
+            return self.inner.decode(ids).encode()
+        parts = []
+        for single, run in groupby(ids, self._bytes.__contains__):
+            tokens = list(run)
+            if single:
+                parts += [self._bytes[token] for token in tokens]
+            else:
+                # only a text's first token is written without the space that it brings
+                before = [self._word] if parts else []
+                text = self.inner.decode([*before, *tokens])
+                parts.append(text[len(self.inner.decode(before)) :].encode())
+        return b"".join(parts)
+
+    @cached_property
+    def _word(self) -> int:
+        tokens = (token for token in range(self.vocab_size) if token not in self._marks and token not in self._bytes)
+        return next((token for token in tokens if self.inner.decode([token]).isalnum()), 0)
 
     def _spelled(self, token: int) -> bytes:
         return bytes(self._letters[letter] for letter in self.inner.id_to_token(token) or "")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...core.errors import UserError
 from ...core.explanation import check_method, draw_text, explain, part_in_answer
-from .text_stream import TextStream, Tokenizer
+from .text_stream import TextStream, Tokenizer, text_after
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,10 +38,12 @@ def explain_next_token(
     def scores(answer: tuple[Tensor, Any]) -> Tensor:
         return answer[0][0, -1, :size]
 
-    def name(token: int) -> str:
-        return repr(tokenizer.bytes_of([token]).decode(errors="replace")) if token != tokenizer.end else "the end"
+    ids = _ids(model, tokenizer, text)
 
-    return _explained(model, tokenizer, _ids(model, tokenizer, text), method, scores, name, [-1])
+    def name(token: int) -> str:
+        return repr(text_after(tokenizer, ids[0].tolist(), token)) if token != tokenizer.end else "the end"
+
+    return _explained(model, tokenizer, ids, method, scores, name, [-1])
 
 
 def explain_class(

@@ -8,9 +8,10 @@ A row's text depends on its prompt, its number and the seed, not on how the prom
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from numbers import Number
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ from .sampling import Sampling
 from .states import join_rows, take_rows
 from .text_stream import TextStream, Tokenizer
 
-Prompt = str | Sequence[int] | Tensor
+# one prompt; arrays of NumPy's, nested lists and bytes are taken too
+Prompt = str | bytes | Sequence[int] | Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +147,10 @@ class _Run:
         self.stop = [self.options.stop] if isinstance(self.options.stop, str) else list(self.options.stop)
         if any(self.stop) and self.tokenizer is None:
             raise UserError("stop strings need a tokenizer", given=f"stop={self.stop}", do="give tokenizer=...")
-        given = self.given.tolist() if isinstance(self.given, Tensor) else self.given
-        alone = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], int))
+        given = _plain(self.given)
+        if isinstance(given, Number):
+            raise UserError("a prompt is a text or token numbers", given=given, allowed="a list of them")
+        alone = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], Number))
         self.prompts = [self._tokens(each) for each in ([given] if alone else given)]
         if not self.prompts:
             raise UserError("nothing to go on from", given="no prompts", allowed="one or more")
@@ -195,7 +199,9 @@ class _Run:
             if self.tokenizer is None:
                 raise UserError("a text needs a tokenizer", given=repr(prompt[:40]), do="give tokenizer=...")
             prompt = self.tokenizer.encode(prompt)
-        prompt = [int(each) for each in prompt]
+        odd = next((each for each in prompt if not isinstance(each, int) or isinstance(each, bool)), None)
+        if odd is not None:
+            raise UserError("a prompt is a text or token numbers", given=repr(odd)[:60], allowed="whole numbers")
         if not prompt:
             begin = self.options.end_token if self.tokenizer is None else getattr(self.tokenizer, "end", None)
             if begin is None or begin < 0:
@@ -259,3 +265,19 @@ class _Run:
         if self.keep:
             for row in rows:
                 self.kept[row] = take_rows(self.states, [row])
+
+
+def _plain(prompt: Any) -> Any:
+    """A prompt or several as texts and lists of numbers, whatever arrays they come in."""
+    if isinstance(prompt, bytes | bytearray):
+        try:
+            return prompt.decode()
+        except UnicodeDecodeError as error:
+            raise UserError("a prompt of bytes is text in UTF-8", given=str(error)) from error
+    if hasattr(prompt, "tolist"):  # tensors, NumPy's arrays and numbers
+        return _plain(prompt.tolist())
+    if isinstance(prompt, str | Number):
+        return prompt
+    if not isinstance(prompt, Iterable):
+        raise UserError("a prompt is a text or token numbers", given=type(prompt).__name__)
+    return [_plain(each) for each in prompt]

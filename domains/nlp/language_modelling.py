@@ -14,8 +14,9 @@ from ...core.errors import UserError
 from ...core.ranges import Count, Size, Weight, checked
 from ..task import Task
 from .generation import generate
-from .text_loss import NATS_PER_BIT, Ratio
+from .text_loss import NATS_PER_BIT, Ratio, byte_counts
 from .text_picture import FAINT, INK, RIGHT, WRONG, draw_lines
+from .text_stream import text_after
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,11 +62,11 @@ class LanguageModelling(Task):
         sample: Count = 300,
         prompt: str = "\n",
     ):
-        super().__init__(model, describe)
+        super().__init__(model, describe, auxiliary)
         check_task(self.describe, "language_modelling", "LanguageModelling")
         self.vocab_size, self.tokenizer = self.describe["vocab_size"], self.describe["tokenizer"]
-        self.auxiliary, self.chunk, self.sample_tokens, self.prompt = auxiliary, chunk, sample, prompt
-        self.register_buffer("byte_counts", torch.from_numpy(self.tokenizer.byte_counts()), persistent=False)
+        self.chunk, self.sample_tokens, self.prompt = chunk, sample, prompt
+        self.register_buffer("byte_counts", byte_counts(self.tokenizer), persistent=False)
         self.metrics = nn.ModuleDict({stage: self._new_metrics() for stage in ("val", "test")})
         self.surprises = Surprises(worst)
 
@@ -76,7 +77,7 @@ class LanguageModelling(Task):
         }  # fmt: skip
         return nn.ModuleDict(named)
 
-    def step(self, batch: Mapping[str, Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
+    def measure(self, batch: Mapping[str, Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
         labels = batch["labels"]
         scored = labels != IGNORED
         if stage == "train":
@@ -84,11 +85,11 @@ class LanguageModelling(Task):
             losses = self._losses(logits, labels)
         else:
             losses = self._losses_in_pieces(batch)
-        nats, tokens, size = losses.sum(), scored.sum(), (self.byte_counts[labels.clamp(min=0)] * scored).sum()
+        nats, tokens, size = losses.sum(), scored.sum(), (self._sizes(batch) * scored).sum()
         loss = nats / tokens.clamp(min=1)
         if stage == "train":
             bits = nats.detach() / size.clamp(min=1) / NATS_PER_BIT
-            return self._with_auxiliary(loss), {"bits_per_byte": bits}
+            return loss, {"bits_per_byte": bits}
         for name, metric in self.metrics[stage].items():
             metric.update(nats, size if name == "bits_per_byte" else tokens)
         if stage == "test":
@@ -98,6 +99,11 @@ class LanguageModelling(Task):
     def tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Tokens of a batch, padding included."""
         return batch["input_ids"].numel()
+
+    def _sizes(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Bytes of every label's text, (batch, length); a document's first token may be shorter there than elsewhere."""
+        begins = batch["input_ids"] == self.tokenizer.end
+        return self.byte_counts[begins.long(), batch["labels"].clamp(min=0)]
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Nats of every token, (batch, length), 0 where it is not scored; the vocabulary's padding takes no part."""
@@ -113,10 +119,6 @@ class LanguageModelling(Task):
             logits, states = self.model(batch["input_ids"][:, piece], states, batch["seq_idx"][:, piece])
             parts.append(self._losses(logits, batch["labels"][:, piece]))
         return torch.cat(parts, 1)
-
-    def _with_auxiliary(self, loss: Tensor) -> Tensor:
-        more = self.model.auxiliary_loss() if hasattr(self.model, "auxiliary_loss") else None
-        return loss if more is None else loss + self.auxiliary * more
 
     def on_test_start(self) -> None:
         self.surprises.clear()
@@ -162,17 +164,17 @@ class LanguageModelling(Task):
         lines = []
         for entry, expected in zip(entries, logits, strict=True):
             before = self.tokenizer.decode(entry["before"])[-CONTEXT:]
-            mark = self._shown(entry["label"])
+            mark, likelier = (self._shown(entry["before_ids"], token) for token in (entry["label"], expected))
             lines.append(
                 [
                     (f"{entry['loss'] / NATS_PER_BIT:5.1f} bits ", FAINT), (before.rjust(CONTEXT), INK), (mark, WRONG),
-                    (self.tokenizer.decode(entry["after"])[:AFTER], FAINT), (f"  expected {self._shown(expected)}", RIGHT),
+                    (self.tokenizer.decode(entry["after"])[:AFTER], FAINT), (f"  expected {likelier}", RIGHT),
                 ]
             )  # fmt: skip
         return draw_lines(lines, f"Worst of {self.surprises.seen:,} test tokens: the text, the token it did not expect")
 
-    def _shown(self, token: int) -> str:
-        text = self.tokenizer.decode([token])
+    def _shown(self, before: list[int], token: int) -> str:
+        text = text_after(self.tokenizer, before, token)
         return "▏end" if not text else text.replace(" ", "␣")
 
     @torch.no_grad()

@@ -55,10 +55,10 @@ class Recall(Task):
         label_smoothing: Rate = 0.0,
         chunk: Size = 8192,
     ):
-        super().__init__(model, describe)
+        super().__init__(model, describe, auxiliary)
         check_task(self.describe, "recall", "Recall")
         self.label_smoothing = label_smoothing
-        self.vocab_size, self.auxiliary, self.chunk = self.describe["vocab_size"], auxiliary, chunk
+        self.vocab_size, self.chunk = self.describe["vocab_size"], chunk
         self.metrics = nn.ModuleDict({stage: self._new_metrics() for stage in ("val", "test")})
         lengths = self.describe.get("test_lengths", [])
         self.tested: dict[int, float] = {}
@@ -68,15 +68,14 @@ class Recall(Task):
     def _new_metrics() -> nn.ModuleDict:
         return nn.ModuleDict({"loss": Ratio(), "accuracy": Ratio()})
 
-    def step(self, batch: Mapping[str, Tensor], stage: str) -> tuple[Tensor, dict[str, Any]]:
+    def measure(self, batch: Mapping[str, Tensor], stage: str) -> tuple[Tensor, dict[str, Any]]:
         logits, labels = self._answers(batch, None if stage == "train" else self.chunk)
         smoothing = self.label_smoothing if stage == "train" else 0.0
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
         right = (logits.detach().argmax(1) == labels).float()
         loss = losses.mean()
         if stage == "train":
-            more = self.model.auxiliary_loss() if hasattr(self.model, "auxiliary_loss") else None
-            return loss if more is None else loss + self.auxiliary * more, {"accuracy": right.mean()}
+            return loss, {"accuracy": right.mean()}
         count = torch.tensor(len(labels), device=labels.device)
         self.metrics[stage]["loss"].update(losses.sum(), count)
         self.metrics[stage]["accuracy"].update(right.sum(), count)

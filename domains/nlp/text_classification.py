@@ -34,6 +34,7 @@ class TextClassification(Task):
         describe: of the data: "classes", "tokenizer".
         label_smoothing: share of the target spread evenly over all classes, from 0 to below 1 (Szegedy et al. 2016).
         worst: number of test texts in the picture of the worst predictions; 0: none.
+        auxiliary: weight of what the model itself wants added to the loss (a mixture of experts' balance).
 
     Raises:
         UserError: the data set is for another task.
@@ -42,8 +43,15 @@ class TextClassification(Task):
     monitor: ClassVar[tuple[str, str]] = ("val/accuracy", "max")
 
     @checked(group="task")
-    def __init__(self, model: nn.Module, describe: Mapping[str, Any], label_smoothing: Rate = 0.0, worst: Count = 24):
-        super().__init__(model, describe)
+    def __init__(
+        self,
+        model: nn.Module,
+        describe: Mapping[str, Any],
+        label_smoothing: Rate = 0.0,
+        worst: Count = 24,
+        auxiliary: Weight = 1.0,
+    ):
+        super().__init__(model, describe, auxiliary)
         check_task(self.describe, "classification", "TextClassification")
         self.classes, self.tokenizer = list(self.describe["classes"]), self.describe["tokenizer"]
         self.label_smoothing, self.worst = label_smoothing, worst
@@ -59,7 +67,7 @@ class TextClassification(Task):
             }
         )
 
-    def step(self, batch: Mapping[str, Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
+    def measure(self, batch: Mapping[str, Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
         labels = batch["labels"]
         logits = self.model(batch["input_ids"], seq_idx=batch["seq_idx"]).float()
         if stage == "train":

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from .text_stream import Tokenizer
+
 NATS_PER_BIT = math.log(2)
 
 
@@ -37,3 +39,17 @@ class Ratio(Metric):
         """The ratio so far, float32; NaN where the lower total is 0."""
         ratio = self.above / self.below * self.scale
         return (ratio.exp() if self.exponential else ratio).float()
+
+
+def byte_counts(tokenizer: Tokenizer) -> Tensor:
+    """The bytes that each token adds to a text, int64 (2, vocabulary): in its midst, and where the token is the first.
+
+    They differ where a word's token brings the space before it: at the beginning of a text there is none.
+    """
+    alone = [tokenizer.bytes_of([token]) for token in range(tokenizer.vocab_size)]
+    before = (
+        [next(token for token, text in enumerate(alone) if text.isalnum())] if any(map(bytes.isalnum, alone)) else []
+    )
+    known = len(tokenizer.bytes_of(before))
+    within = [len(tokenizer.bytes_of([*before, token])) - known for token in range(tokenizer.vocab_size)]
+    return torch.tensor([within, list(map(len, alone))])

@@ -65,6 +65,12 @@ class TextStream:
         return text
 
 
+def text_after(tokenizer: Tokenizer, before: Sequence[int], token: int) -> str:
+    """What a token adds to the text of those before it; half a character is U+FFFD."""
+    line = TextStream(tokenizer, before)
+    return line.feed(token) + line.finish()
+
+
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of the text that a stop string begins with."""
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-size:])), 0)

@@ -38,6 +38,7 @@ class Classification(Task):
         mix_probability: share of the batches that are mixed.
         cutmix_share: with both, share of the mixed batches that get CutMix.
         worst: number of test samples in the picture of the worst predictions; 0: none.
+        auxiliary: weight of what the model itself wants added to the loss (a mixture of experts' balance).
     """
 
     monitor: ClassVar[tuple[str, str]] = ("val/accuracy", "max")
@@ -53,8 +54,9 @@ class Classification(Task):
         mix_probability: Share = 1.0,
         cutmix_share: Share = 0.5,
         worst: Count = 24,
+        auxiliary: Weight = 1.0,
     ):
-        super().__init__(model, describe)
+        super().__init__(model, describe, auxiliary)
         self.classes = self.describe.get("num_classes") or len(self.describe["classes"])
         self.label_smoothing = label_smoothing
         self.mixing = None
@@ -73,7 +75,7 @@ class Classification(Task):
             {name: MulticlassAccuracy(self.classes, k, average="micro", validate_args=False) for name, k in top.items()}
         )
 
-    def step(self, batch: tuple[Tensor, Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
+    def measure(self, batch: tuple[Tensor, Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
         images, labels = batch
         if stage == "train":
             return self._train(images, labels)

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from polymamba.core.moe import MixtureOfExperts, balance_loss
 from polymamba.domains.task import Task
 
 pytestmark = [
@@ -180,3 +181,54 @@ def test_loggers_hear_the_training_loss(tmp_path):
     assert [row["step"] for row in rows] == ["1", "3", "5"]
     wanted = [follow.scalars[index]["train/loss"] for index in (1, 3, 5)]
     assert [float(row["train/loss"]) for row in rows] == pytest.approx(wanted)
+
+
+class Logits(Task):
+    """Cross-entropy of whatever a model says."""
+
+    def measure(self, batch, stage):
+        inputs, targets = batch
+        return nn.functional.cross_entropy(self.model(inputs), targets), {}
+
+
+def with_experts():
+    torch.manual_seed(0)
+    return nn.Sequential(MixtureOfExperts(8, 16, num_experts=4), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 3.0])
+def test_the_experts_of_any_model_are_balanced(weight):
+    """The router's gradient has the balance in it, and the loss says how much of it that is."""
+    inputs, targets = torch.randn(2, 6, 8), torch.randint(3, (2, 6))
+    batch = (inputs.flatten(0, 1)[None], targets.flatten())
+
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = with_experts()
+
+        def forward(self, x):
+            return self.inner(x)[0]
+
+    task = Logits(Flat(), {}, auxiliary=weight).train()
+    loss, scalars = task.step(batch, "train")
+    router = task.model.inner[0].router.weight
+    plain = nn.functional.cross_entropy(task.model(batch[0]), batch[1])
+    balance = balance_loss(task.model)
+    torch.testing.assert_close(loss, plain + weight * 0.01 * balance)
+    torch.testing.assert_close(scalars["auxiliary"], (weight * 0.01 * balance).detach())
+    assert not scalars["auxiliary"].requires_grad
+    (found,) = torch.autograd.grad(loss, router)
+    task.model.zero_grad()
+    plain = nn.functional.cross_entropy(task.model(batch[0]), batch[1])
+    (expected,) = torch.autograd.grad(plain + weight * 0.01 * balance_loss(task.model), router)
+    torch.testing.assert_close(found, expected)
+    assert task.step(batch, "val")[1] == {}
+
+
+def test_without_experts_the_loss_is_the_tasks():
+    task = Logits(nn.Linear(8, 3), {}).train()
+    batch = (torch.randn(5, 8), torch.tensor([0, 1, 2, 0, 1]))
+    loss, scalars = task.step(batch, "train")
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(task.model(batch[0]), batch[1]))
+    assert scalars == {}

@@ -181,3 +181,23 @@ def test_an_error_that_has_nothing_to_do_with_the_disk_stays_itself(tmp_path, mo
     with pytest.raises(RuntimeError, match="a worker died"):
         save(tmp_path, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077, 0o027])
+def test_files_are_as_readable_as_the_umask_lets_them_be(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        path = save(tmp_path, 1)
+    finally:
+        os.umask(before)
+    assert {each.stat().st_mode & 0o777 for each in path.iterdir()} == {0o666 & ~mask}
+
+
+def test_the_weights_say_what_they_are(tmp_path):
+    about = {"classes": ["Käse", "b"], "mean": [0.5], "scan": {"name": "cross"}, "limit": None, "image_size": [8, 8]}
+    path = files.write(tmp_path, 1, nn.Linear(2, 2).state_dict(), {}, {}, about)
+    assert files.read_about(path) == about
+    assert files.read_about(save(tmp_path, 2)) == {}
+    (path / files.WEIGHTS).write_bytes(b"no weights")
+    with pytest.raises(files.Damaged):
+        files.read_about(path)

@@ -19,12 +19,9 @@ from ....core.initialisation import scale_output_projections
 from ....core.linear import Linear
 from ....core.mixers import Attention
 from ....core.mlp import GatedMLP
-from ....core.moe import MixtureOfExperts, balance_loss
+from ....core.moe import MixtureOfExperts, auxiliary_loss
 from ....core.ranges import Count, Depth, Positive, Size, Weight, checked
 from ....core.stack import ResidualBlock, final_norm, make_norm, run_stack
-
-# Weight of the experts' balance in the loss (MoE-Mamba, arXiv 2401.04081, as Switch Transformers).
-BALANCE = 0.01
 
 
 class Backbone(nn.Module):
@@ -160,8 +157,7 @@ class LanguageModel(nn.Module):
 
     def auxiliary_loss(self) -> Tensor | None:
         """What training adds to the loss after a forward pass: the mixtures' balance, a scalar; None without experts."""
-        balance = balance_loss(self)
-        return None if balance is None else BALANCE * balance
+        return auxiliary_loss(self)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute the layers again in the backward pass instead of keeping what it needs."""

@@ -67,7 +67,8 @@ def test_the_encoding_may_be_named(tmp_path):
     "content",
     [
         b"a text with a \0 in it", bytes(range(256)) * 8, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\x1f\x8b\x08\0\0",
-        "cut inside a character: ü".encode()[:-1], "漢字かな交じり文。".encode("utf-16-le"), "Grüße".encode("utf-32-le"), b"\xff\xfea",
+        "cut inside a character: ü".encode()[:-1], "漢字かな交じり文。".encode("utf-16-le"),
+        "Grüße".encode("utf-32-le"), b"\xff\xfea",
     ],
 )  # fmt: skip
 def test_what_is_no_text_is_named(tmp_path, pieces, content):

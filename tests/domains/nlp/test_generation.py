@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -142,3 +143,35 @@ def test_mistakes_are_explained(byte_tokenizer):
     ):
         with pytest.raises(UserError, match=message):
             generate(model, prompt, **options)
+
+
+NUMBERS = [5, 6, 7]
+ONE = {
+    "list": NUMBERS, "tuple": tuple(NUMBERS), "range": range(5, 8), "tensor": torch.tensor(NUMBERS),
+    "int32": torch.tensor(NUMBERS, dtype=torch.int32), "array": np.array(NUMBERS), "uint16": np.array(NUMBERS, np.uint16),
+    "numbers": list(np.array(NUMBERS)), "scalars": list(torch.tensor(NUMBERS)), "bytes": bytes(NUMBERS), "text": "\5\6\7",
+    "str_": np.str_("\5\6\7"), "one row": np.array([NUMBERS]), "one text": ["\5\6\7"], "texts": np.array(["\5\6\7"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ONE)
+def test_prompts_of_any_kind(model, byte_tokenizer, kind):
+    options = {"max_new_tokens": 4, "temperature": 0}
+    expected = generate(model, [NUMBERS], byte_tokenizer, **options)
+    assert generate(model, ONE[kind], byte_tokenizer, **options) == expected
+
+
+@pytest.mark.parametrize("kind", ["list", "array", "tensor", "numbers", "bytes", "text"])
+def test_several_prompts_of_any_kind(model, byte_tokenizer, kind):
+    found = generate(model, [ONE[kind], "ab"], byte_tokenizer, max_new_tokens=4, temperature=0)
+    assert found == generate(model, [NUMBERS, [97, 98]], byte_tokenizer, max_new_tokens=4, temperature=0)
+    both = generate(model, np.array([NUMBERS, NUMBERS]), byte_tokenizer, max_new_tokens=4, temperature=0)
+    assert both.tokens[0] == both.tokens[1] == found.tokens[0]
+
+
+@pytest.mark.parametrize(
+    "prompt", [1.5, None, 7, [1.5], np.array([0.5]), [None], [[True]], b"\xff", {"a": 1}.items, [[[1]]]]
+)
+def test_what_is_no_prompt(model, byte_tokenizer, prompt):
+    with pytest.raises(UserError, match="prompt"):
+        generate(model, prompt, byte_tokenizer)

@@ -6,12 +6,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from tokenizers_of_words import MAKERS
+from tokenizers_of_words import TEXTS as WORDS
 from torch import nn
 
 from polymamba.core.errors import UserError
 from polymamba.data.nlp.documents import from_texts
 from polymamba.data.nlp.packing import PackedRows
-from polymamba.data.nlp.tokenizer import ByteTokenizer, trained_bpe
+from polymamba.data.nlp.tokenizer import ByteTokenizer, LibraryTokenizer, trained_bpe
 from polymamba.domains.nlp.language_modelling import LanguageModelling
 from polymamba.domains.nlp.models import LanguageModel
 
@@ -179,3 +181,19 @@ def test_what_does_not_fit():
     assert caught.value.do == "task=text_classification"
     with pytest.raises(UserError, match=r"task\.chunk"):
         LanguageModelling(Table(257), describe(ByteTokenizer()), chunk=0)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_bits_per_byte_are_over_the_bytes_of_the_text(kind):
+    """Of a model that finds every token as likely as any other, they are known: bits of all tokens over bytes of all texts."""
+    tokenizer = LibraryTokenizer(MAKERS[kind]().to_str(), kind)
+    documents = from_texts(WORDS)
+    packed = PackedRows(tokenizer.tokenise(documents), 16, tokenizer.end)
+    model = Table(tokenizer.vocab_size)
+    torch.nn.init.zeros_(next(model.parameters()))
+    task = LanguageModelling(model, describe(tokenizer))
+    for row in range(len(packed)):
+        task.step(packed.take(np.array([row])), "val")
+    tokens = sum(len(tokenizer.encode(text)) + 1 for text in WORDS)
+    expected = tokens * math.log2(tokenizer.vocab_size) / sum(len(text.encode()) for text in WORDS)
+    assert float(task.metrics["val"]["bits_per_byte"].compute()) == pytest.approx(expected, rel=1e-6)

@@ -99,3 +99,17 @@ def test_what_does_not_fit(logits):
         TextClassification(Fixed(logits), {**describe(), "task": "language_modelling"})
     with pytest.raises(UserError, match="label_smoothing"):
         TextClassification(Fixed(logits), describe(), label_smoothing=1.0)
+
+
+def test_a_classifiers_experts_are_balanced():
+    from polymamba.core.moe import balance_loss
+
+    model = build(describe(), d_model=32, n_layer=2, mlp_ratio=1, experts=4).train()
+    task = TextClassification(model, describe())
+    loss, scalars = task.step(batch(), "train")
+    plain = F.cross_entropy(model(**{k: v for k, v in batch().items() if k != "labels"}), torch.tensor(LABELS))
+    torch.testing.assert_close(loss, plain + 0.01 * balance_loss(model))
+    torch.testing.assert_close(scalars["auxiliary"], 0.01 * balance_loss(model).detach())
+    router = model.backbone.layers[1].mlp.router.weight
+    with_balance, without = (torch.autograd.grad(each, router, retain_graph=True)[0] for each in (loss, plain))
+    assert (with_balance - without).abs().max() > 0

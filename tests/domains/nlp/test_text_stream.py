@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers_of_words import MAKERS, TEXTS
 
-from polymamba.domains.nlp.text_stream import TextStream
+from polymamba.data.nlp.tokenizer import LibraryTokenizer
+from polymamba.domains.nlp.text_loss import byte_counts
+from polymamba.domains.nlp.text_stream import TextStream, text_after
 
 
 class Words:
@@ -64,3 +67,33 @@ def test_the_first_of_several_stop_strings(byte_tokenizer):
 def test_how_a_token_is_written_depends_on_the_one_before():
     assert pieces(Words(), "a b c")[0] == ["a", " b", " c", ""]
     assert pieces(Words(), "b c", before=[0])[0] == [" b", " c", ""]
+
+
+@pytest.fixture(params=MAKERS)
+def of_words(request):
+    return LibraryTokenizer(MAKERS[request.param]().to_str(), request.param)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_streamed_text_is_the_whole_text(of_words, text):
+    ids = of_words.encode(text)
+    assert of_words.decode(ids) == text
+    assert "".join(pieces(of_words, text)[0]) == text
+    for cut in range(len(ids)):
+        line = TextStream(of_words, ids[:cut])
+        told = "".join(map(line.feed, ids[cut:])) + line.finish()
+        assert of_words.bytes_of(ids[:cut]) + told.encode() == text.encode() or "\ufffd" in told
+
+
+def test_single_tokens_keep_their_spaces(of_words):
+    ids = of_words.encode("the cat the cat")
+    words = [text_after(of_words, ids[:place], token) for place, token in enumerate(ids)]
+    assert "".join(words) == "the cat the cat"
+    assert any(word.startswith(" ") for word in words)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_bytes_are_those_of_the_text(of_words, text):
+    within, first = byte_counts(of_words)
+    ids = of_words.encode(text)
+    assert int(first[ids[0]] + within[ids[1:]].sum()) == len(text.encode())
