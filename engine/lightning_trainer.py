@@ -11,7 +11,6 @@ from typing import Any
 
 from ..core.errors import UserError
 from .config import Config
-from .duration import parse_duration
 from .hardware import LIGHTNING_PRECISION, Hardware
 from .plan import Length
 

@@ -17,7 +17,7 @@ from . import checkpoint as files
 from .callbacks import NonFinite, published_weights
 from .callbacks.best import is_best
 from .config import SCHEMA_VERSION, Config
-from .lightning_trainer import parse_duration
+from .duration import parse_duration
 from .parts import plain
 from .run_folder import write_config
 from .stop import StopRequest

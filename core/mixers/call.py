@@ -28,7 +28,8 @@ def check_state(mixer: nn.Module, state: tuple | None, batch: int) -> None:
     shapes = mixer.state_shapes(batch)
     if not isinstance(state, type(shapes)):
         raise UserError(
-            f"state must be what the call on the piece before returned, a {type(shapes).__name__}", given=type(state).__name__
+            f"state must be what the call on the piece before returned, a {type(shapes).__name__}",
+            given=type(state).__name__,
         )
     for name, shape, part in zip(shapes._fields, shapes, state, strict=True):
         check_shape(f"state.{name}", part, shape, note="")

@@ -24,7 +24,7 @@ from ..scans import Grid, Scan
 from ..scans import get as get_scan
 from . import mamba_steps
 from .call import check_state, check_tokens
-from .path_layers import convolved, convolved_on_grid, normed, product, bias_left_out
+from .path_layers import bias_left_out, convolved, convolved_on_grid, normed, product
 from .path_parameters import check_path_parameters
 from .walk import Shares, Walk, Walks, sizes_of
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from ...core.ranges import Count, Rate, checked
+from ...core.ranges import Count, Rate, Weight, checked
 from ..task import Task
 from .language_modelling import check_task
 from .text_picture import FAINT, INK, RIGHT, WRONG, draw_lines
