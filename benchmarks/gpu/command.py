@@ -78,7 +78,7 @@ class Run:
     """
 
     def __init__(self, device: str, folder: Path, total: float):
-        self.folder, self.end = folder, time.monotonic() + total
+        self.folder, self.end, self.planned = folder, time.monotonic() + total, set[str]()
         self.results: dict = {
             "date": datetime.date.today().isoformat(),
             "device": device,
@@ -92,12 +92,10 @@ class Run:
 
         Where the machine's step finds no card, nothing more is run. What an earlier run found in other steps is kept.
         """
-        names = {name for _, name, _, _ in plan}
+        self.planned = {name for _, name, _, _ in plan}
         for kind in KINDS:
-            if kind != "machine" and any(k == "machine" for k, *_ in plan):
-                if not self.card:
-                    return
-                self._keep_earlier(names)
+            if kind != "machine" and any(k == "machine" for k, *_ in plan) and not self.card:
+                return
             group = [step for step in plan if step[0] == kind]
             width = beside if kind == "checks" else 1
             while group:
@@ -121,14 +119,15 @@ class Run:
             for step in running:
                 step.stop()
 
-    def _keep_earlier(self, names: set[str]) -> None:
+    def _keep_earlier(self) -> None:
+        """Once it is known which card, and so which file, this is about."""
         before = json.loads(self.file.read_text()) if self.file.exists() else {}
         for kind in ("steps", "checks", "rows"):
-            here = {entry["step"] for entry in self.results[kind]}
-            earlier = [entry for entry in before.get(kind, []) if entry["step"] not in names | here]
+            earlier = [entry for entry in before.get(kind, []) if entry["step"] not in self.planned]
             self.results[kind] = earlier + self.results[kind]
 
     def _keep(self, outcome: Outcome) -> None:
+        knew = self.card
         said = {"step": outcome.step, "outcome": outcome.outcome, "seconds": outcome.seconds}
         self.results["steps"].append(said | ({"message": outcome.message} if outcome.message else {}))
         for row in outcome.rows:
@@ -138,6 +137,8 @@ class Run:
                 self.results["ceilings"] |= row["ceilings"]
             else:
                 self.results["checks" if "check" in row else "rows"].append({"step": outcome.step} | row)
+        if self.card and not knew:
+            self._keep_earlier()
         complete(self.results)
         if self.card:
             write_whole(self.file, self.results)

@@ -39,6 +39,7 @@ def assert_fit(found: list[dict], architecture: int) -> None:
     assert all(launch["programs"] < 2**31 for launch in found), found
 
 
+@pytest.mark.slow
 def test_what_is_launched_is_compiled_and_counted():
     (launch,) = compiled(90, "machine")
     assert (launch["kernel"], launch["warps"], launch["programs"]) == ("exponentials_kernel", 4, 1)
