@@ -118,6 +118,8 @@ class Paths:
         """
         inner = values.shape[2:]
         if self.order is not None:
+            if not self.steps:  # one row of zeros for index_select, from which every token is masked
+                values = values.sum(1, keepdim=True)
             start = self.steps * torch.arange(self.paths * self.batch, device=values.device)[:, None]
             step = self.step_of_token
             values = values.flatten(0, 1).index_select(0, (step.clamp_min(0) + start).flatten())

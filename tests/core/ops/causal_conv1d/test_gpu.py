@@ -38,6 +38,24 @@ def test_interpreted_kernels_match_the_reference():
     assert_interpreted_kernels_match(calls=24, visits=100)
 
 
+EMPTY = """
+import torch
+from polymamba.core.ops.causal_conv1d import causal_conv1d
+
+state = torch.randn(2, 5, 3, requires_grad=True)
+_, after = causal_conv1d(torch.zeros(2, 0, 5), torch.randn(5, 4), initial_state=state, return_final_state=True, backend="gpu")
+incoming = torch.randn(2, 5, 3)
+(found,) = torch.autograd.grad(after, state, incoming)
+assert torch.equal(after, state) and torch.equal(found, incoming)
+"""
+
+
+def test_a_state_and_its_gradient_pass_an_empty_sequence():
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", EMPTY], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_interpreted_kernels_match_the_reference_on_many_calls():
     assert_interpreted_kernels_match(calls=200, visits=200)
