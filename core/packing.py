@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .errors import UserError
 from .ops.transforms import watched
@@ -118,7 +119,7 @@ def runs(seq_idx: Tensor) -> Tensor:
     real = seq_idx >= 0
     place = torch.arange(seq_idx.shape[1], device=seq_idx.device).expand_as(seq_idx)
     last = torch.where(real, place, -1).cummax(1).values
-    before = torch.cat([torch.full_like(last[:, :1], -1), last[:, :-1]], 1)
+    before = F.pad(last, (1, 0), value=-1)[:, :-1]
     changed = real & (before >= 0) & (seq_idx.gather(1, before.clamp_min(0)) != seq_idx)
     return torch.where(real, changed.cumsum(1), PADDING)
 
@@ -132,6 +133,6 @@ def places(number: Tensor) -> Tensor:
     real = number >= 0
     count = real.cumsum(1) - 1
     last = torch.where(real, number, -1).cummax(1).values
-    before = torch.cat([torch.full_like(last[:, :1], -1), last[:, :-1]], 1)
+    before = F.pad(last, (1, 0), value=-1)[:, :-1]
     start = torch.where(real & (last > before), count, 0).cummax(1).values
     return (count - start).clamp_min(0)

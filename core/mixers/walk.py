@@ -81,7 +81,8 @@ class Walks:
             order = scan_order(self.text, self.paths, sizes, extra, device)
             shares = _shares(order, math.prod(sizes) + len(extra), extra) if self.disjoint else None
             return Walk(order, order.numel(), shares)
-        way = walk(self.scan, sizes, extra, device)
+        # Under torch.jit.trace a tensor's sizes are tensors: the trace is for these sizes, as PyTorch's warning says.
+        way = walk(self.scan, tuple(map(int, sizes)), tuple(map(int, extra)), device)
         paths = 1 if way.order is None else way.order.shape[0]
         if paths != self.paths:
             raise UserError(

@@ -24,9 +24,8 @@ def restart_of_step(seq_idx: Tensor | None, token: Tensor, visited: Tensor) -> T
     if seq_idx is None:
         return None
     sequence = seq_idx.long()[:, None].expand(-1, token.shape[1], -1).gather(2, token)
-    restart = torch.zeros_like(visited)
-    restart[:, :, 1:] = (sequence[:, :, 1:] != sequence[:, :, :-1]) & visited[:, :, 1:]
-    return restart
+    later = torch.arange(sequence.shape[2], device=sequence.device) > 0
+    return (sequence != sequence.roll(1, 2)) & visited & later
 
 
 def along_paths(values: Tensor, token: Tensor, visited: Tensor | None = None) -> Tensor:
