@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -82,7 +83,12 @@ class Walks:
             shares = _shares(order, math.prod(sizes) + len(extra), extra) if self.disjoint else None
             return Walk(order, order.numel(), shares)
         # Under torch.jit.trace a tensor's sizes are tensors: the trace is for these sizes, as PyTorch's warning says.
-        way = walk(self.scan, tuple(map(int, sizes)), tuple(map(int, extra)), device)
+        sizes, extra = tuple(map(int, sizes)), tuple(map(int, extra))
+        with untraced():
+            return self._over(sizes, extra, device)
+
+    def _over(self, sizes: tuple[int, ...], extra: tuple[int, ...], device: torch.device) -> Walk:
+        way = walk(self.scan, sizes, extra, device)
         paths = 1 if way.order is None else way.order.shape[0]
         if paths != self.paths:
             raise UserError(
@@ -90,6 +96,17 @@ class Walks:
                 allowed=f"{self.axes} axes: {self.paths} paths", do=f"{self.mixer}(..., axes={len(sizes)})",
             )  # fmt: skip
         return way
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Keeps torch.jit.trace from recording how tables are made: they are constants."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 def sizes_of(grid: Grid | tuple[int, ...] | None, length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

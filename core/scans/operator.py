@@ -14,20 +14,23 @@ from .scan import Scan
 
 
 @torch.library.custom_op("polymamba::scan_order", mutates_args=())
-def scan_order(scan: str, paths: int, sizes: Sequence[int], extra: Sequence[int], device: torch.device) -> Tensor:
+def scan_order(
+    scan: str, paths: int, sizes: Sequence[int], extra: Sequence[int] | None, device: torch.device
+) -> Tensor:
     """The token visited at each step, (paths, most steps) int32, -1 behind the end of a path.
 
     Args:
         scan: what `Scan.text` says.
         paths: as many as are expected.
-        sizes, extra, device: as of Grid and Scan.order.
+        sizes, extra, device: as of Grid and Scan.order; extra may be None (AOTInductor's word for an empty list).
 
     Raises:
         UserError: a grid with another number of paths, or one that the scan does not walk.
     """
     walked = Scan.of_text(scan)
     _check(walked, paths, len(sizes))
-    order = walked.order(Grid(tuple(sizes), tuple(extra)), device)
+    extra = tuple(extra or ())
+    order = walked.order(Grid(tuple(sizes), extra), device)
     # Always a tensor of its own: the kept order is everybody's, and a graph may write into what an operator returned.
     return F.pad(order, (0, walked.most_steps(sizes, extra) - order.shape[1]), value=-1).clone()
 
@@ -36,7 +39,7 @@ def scan_order(scan: str, paths: int, sizes: Sequence[int], extra: Sequence[int]
 def _(scan, paths, sizes, extra, device):
     walked = Scan.of_text(scan)
     _check(walked, paths, len(sizes))
-    return torch.empty((paths, walked.most_steps(sizes, extra)), dtype=torch.int32, device=device)
+    return torch.empty((paths, walked.most_steps(sizes, extra or ())), dtype=torch.int32, device=device)
 
 
 def _check(scan: Scan, paths: int, axes: int) -> None:
