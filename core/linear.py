@@ -30,7 +30,7 @@ def is_plain(layer: nn.Module, kinds: tuple[type[nn.Module], ...] = LINEAR) -> b
 
 
 def is_bare(module: nn.Module) -> bool:
-    """Whether calling the module is its class's forward and nothing more: no hook of its own or of all modules, no other forward."""
+    """Whether calling the module is its class's forward and nothing more: no hook, its own or of all modules, no other forward."""
     return not (
         module._forward_hooks
         or module._forward_pre_hooks

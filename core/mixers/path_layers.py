@@ -104,7 +104,7 @@ def _readable(layers: Sequence[nn.Module]) -> bool:
 
 
 def _all_plain(layers: Sequence[nn.Module], *kinds) -> bool:
-    return all([is_plain(layer, *kinds) for layer in layers])
+    return all(is_plain(layer, *kinds) for layer in layers)
 
 
 def _called_along(layers, x: Tensor, width: int, order, seq_idx, state) -> Tensor:

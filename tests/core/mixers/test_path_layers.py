@@ -1,4 +1,4 @@
-"""A mixer's layers count with what they say when called: hooks, wrappers, other forwards; held to the same change of the weights."""
+"""A mixer's layers count with what they say when called: hooks, wrappers, other forwards, each held to changed weights."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_lora_is_merged_weights_for_answers_and_gradients(name):
     grid = None if name in CAUSAL else GRID
     for each, layer in layers(mixer, nn.Linear):
         setattr(mixer, each, LoRA(layer))
-    added = {each: layer for each, layer in layers(mixer, LoRA)}
+    added = dict(layers(mixer, LoRA))
     merged = {f"{each}.weight": l.base.weight + l.b @ l.a for each, l in added.items()}
     expected = torch.func.functional_call(plain, merged, (tokens(), grid))[0]
     wanted = [p for layer in added.values() for p in (layer.a, layer.b)]
