@@ -67,16 +67,19 @@ def addresses(**given: tuple[Tensor | None, tuple[int, ...], torch.dtype]) -> di
 
 def rows(tensor: Tensor) -> Tensor:
     """What a kernel reads, in float32 with its last axis contiguous: a copy only where it is neither."""
-    tensor = tensor.to(torch.float32).resolve_neg()
-    return _guarded(tensor if tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 else tensor.contiguous())
+    if tensor.dtype != torch.float32 or tensor.is_neg():
+        tensor = tensor.to(torch.float32).resolve_neg()
+    if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
+        tensor = tensor.contiguous()
+    return tensor if memory.guard is None else memory.guard.copy(tensor)
 
 
 def whole(tensor: Tensor | None, dtype: torch.dtype = torch.float32) -> Tensor | None:
     """What a kernel reads, contiguous and of that dtype: a copy only where it is neither; None stays None."""
-    return None if tensor is None else _guarded(tensor.to(dtype).resolve_neg().contiguous())
-
-
-def _guarded(tensor: Tensor) -> Tensor:
+    if tensor is None:
+        return None
+    if tensor.dtype != dtype or tensor.is_neg() or not tensor.is_contiguous():
+        tensor = tensor.to(dtype).resolve_neg().contiguous()
     return tensor if memory.guard is None else memory.guard.copy(tensor)
 
 

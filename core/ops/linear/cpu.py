@@ -15,15 +15,15 @@ def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
     """(..., inputs) float32 or bfloat16 times (outputs, inputs) of the same dtype; None where the kernel cannot read them."""
     outputs, inputs = weight.shape
     count, half = x.numel() // inputs, weight.dtype == torch.bfloat16
-    made, given = empty(count, outputs), whole(x.reshape(count, inputs))
+    made, given = empty(*x.shape[:-1], outputs), whole(x)
     size = outputs * inputs * (2 if half else 4)
     team = team_of(size, torch.get_num_threads())
     read = addresses(weight=(weight, (outputs, inputs), x.dtype), bias=(bias, (outputs,), x.dtype))
     if read is None:
         return None
     told = record(
-        multiply, **read, x=address("x", given, (count, inputs)), out=address("out", made, (count, outputs)), rows=count,
+        multiply, **read, x=address("x", given, x.shape), out=address("out", made, made.shape), rows=count,
         inputs=inputs, outputs=outputs, half=half, team=team, tiers=tiers(size, team),
     )  # fmt: skip
     run(multiply, team, told)
-    return made.view(*x.shape[:-1], outputs).to(x.dtype)
+    return made.to(x.dtype)

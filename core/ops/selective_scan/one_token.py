@@ -18,11 +18,11 @@ def one_token(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One path, one group, length 1; arguments and results as selective_scan's."""
     (batch, _, channels), states, kind = x.shape, A.shape[1], x.dtype
-    x, delta, B, C, z = (t if t is None else rows(t[:, 0]) for t in (x, delta, B, C, z))
+    x, delta, B, C, z = (t if t is None else rows(t) for t in (x, delta, B, C, z))
     A, D, delta_bias, state = (whole(t) for t in (A, D, delta_bias, state))
-    out, after = empty(batch, channels), empty(batch, channels, states)
+    out, after = empty(batch, 1, channels), empty(batch, channels, states)
     items = batch * max(1, min(channels // 64, channels * states // ITEM_STATES))
-    row, shared, vector = (batch, channels), (batch, states), (channels,)
+    row, shared, vector = (batch, 1, channels), (batch, 1, states), (channels,)
     told = record(
         update_state, x=address("x", x, row, walked=1), delta=address("delta", delta, row, walked=1),
         A=address("A", A, (channels, states)), B=address("B", B, shared, walked=1), C=address("C", C, shared, walked=1),
@@ -32,4 +32,4 @@ def one_token(
         z_batch=0 if z is None else z.stride(0), batch=batch, channels=channels, N=states, softplus=delta_softplus, items=items,
     )  # fmt: skip
     run(update_state, items, told)
-    return out[:, None].to(kind), after
+    return out.to(kind), after
