@@ -31,8 +31,9 @@ def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
     try:
         with listening() as stop, stop.unmasked():
             code = _run(arguments, job)
-            # A signal that came where nothing could be raised.
-            stop.check()
+            if code == 0:
+                # A signal that came where nothing could be raised.
+                stop.check()
             return code
     except Stopped as stopped:
         print(f"\n{stopped}", file=sys.stderr)
