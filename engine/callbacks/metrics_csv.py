@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from .meter import Meter, memory_bytes
+from .meter import Meter, memory_bytes, planned_steps
 from .table import Table
 
 
@@ -41,7 +41,9 @@ class MetricsCSV(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step != self._last_step and trainer.global_step % self.every == 0:
+        step = trainer.global_step
+        # The last steps' row before the last validation: a run that was stopped in that has no training left to write it.
+        if step != self._last_step and (step % self.every == 0 or step == planned_steps(trainer)):
             self._write_training(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -62,6 +62,8 @@ MOMENTS = {
     "validation amid accumulation": ("on_validation_batch_start", 2, ("trainer.accumulate=4", "trainer.val_every_steps=3")),
     "first validation batch": ("on_validation_batch_start", 1, ()),
     "last validation batch": ("on_validation_batch_end", 5, ()),
+    "in the last validation": ("on_validation_batch_start", 12, ()),
+    "in the last validation, accumulated": ("on_validation_batch_start", 12, ("trainer.accumulate=4",)),
     "validation end": ("on_validation_end", 1, ()),
     "last validation end": ("on_validation_end", 3, ()),
     "epoch end": ("on_train_epoch_end", 1, ()),
@@ -81,8 +83,8 @@ def wholes():
     return {}
 
 
-FAST = ("setup", "accumulation", "accumulation, averaged weights", "validation amid accumulation", "first validation batch",
-        "last validation batch", "validation end", "last validation end", "while saving", "in the test", "test end")  # fmt: skip
+FAST = ("setup", "accumulation, averaged weights", "validation amid accumulation", "first validation batch",
+        "last validation batch", "in the last validation", "in the last validation, accumulated", "validation end", "last validation end", "while saving", "in the test", "test end")  # fmt: skip
 
 
 @pytest.mark.parametrize(
