@@ -83,8 +83,11 @@ def wholes():
     return {}
 
 
-FAST = ("setup", "accumulation, averaged weights", "validation amid accumulation", "first validation batch",
-        "last validation batch", "in the last validation", "in the last validation, accumulated", "validation end", "last validation end", "while saving", "in the test", "test end")  # fmt: skip
+FAST = (
+    "setup", "accumulation, averaged weights", "validation amid accumulation", "first validation batch", "last validation batch",
+    "in the last validation", "in the last validation, accumulated", "validation end", "last validation end", "while saving",
+    "in the test", "test end",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
