@@ -215,7 +215,10 @@ def _evaluate(options: Options) -> int:
     checkpoint, typed = _weights(options, "python eval.py ckpt=runs/vision/vim/<run>")
     why = "the model and how it was trained are given by the weights"
     stored, notes = stored_config(checkpoint)
-    config = check(amend(stored, typed, options.groups(), ("data", "trainer", "task"), why), options.allow)
+    stored = amend(stored, typed, options.groups(), ("data", "trainer", "task"), why)
+    if stored["data"].get("files", "") is None:
+        stored["data"]["files"] = stored["data"]["test_files"]  # nothing is trained on
+    config = check(stored, options.allow)
     _note(notes)
     if options.show_config:
         return show(config, options)
