@@ -81,6 +81,22 @@ def test_help_names_groups_and_options(command):
     assert "adamw, sgd" in printed
 
 
+def test_help_lists_every_key_and_cfg_keeps_the_comments(command):
+    _, printed, _ = command("--help", "domain=nlp", "model=hybrid_lm")
+    [line] = [line for line in printed.splitlines() if "model.n_layer=" in line]
+    assert line.split(maxsplit=1) == ["model.n_layer=null", line.split(maxsplit=1)[1]]
+    assert "a whole number (1 to 1,000) or null" in line
+    assert "the size's" in line
+    assert "optimizer.betas=[0.9,0.95]" in printed or "optimizer.betas=[0.9,0.999]" in printed
+    for job in ("evaluate", "predict"):
+        assert "--config-dir=<folder>" in command("--help", job=job)[1]
+    _, printed, _ = command("--cfg")
+    assert "  time_limit: null  # wall-clock, like 90s, 3m, 1h30m; null: no limit\n" in printed
+    assert yaml.safe_load(printed)["trainer"]["time_limit"] is None
+    _, printed, _ = command("-m", "seed=3,4", "--cfg")
+    assert [line for line in printed.splitlines() if line.startswith("seed:")] == ["seed: 3", "seed: 4"]
+
+
 def test_sweep_runs_all_and_prints_a_table(command):
     code, printed, message = command("-m", *TOY, "debug=fast", "model.patch_size=1,3", "run_dir=sweep")
     assert code == 1
