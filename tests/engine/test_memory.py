@@ -34,7 +34,7 @@ def test_what_a_run_needs():
     ("width", "told", "do"),
     [
         (1_000_000, TOLD, "a smaller model.size"),
-        (10, {**TOLD, "length": 20_000_000}, "data.batch_size=1 or less"),
+        (10, {**TOLD, "length": 20_000_000}, "data.batch_size=2 or less"),
         (10, {**TOLD, "length": 2_000_000_000}, "model.checkpointing=true"),
     ],
 )
