@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import UserError
+from ..lettering import columns, cut, drawable
 from ..scans.grid import Grid, as_grid
 
 if TYPE_CHECKING:
@@ -46,9 +47,12 @@ def draw_matrix(matrix: Tensor, tokens: Sequence[str] | None = None, file: str |
     if tokens is not None:
         _check_count(tokens, len(values))
         if len(tokens) <= MOST_LABELS:
-            names = [_visible(token) for token in tokens]
-            axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
-            axes.set_yticks(range(len(names)), names, fontsize=6, parse_math=False)
+            names, fonts = _drawable([_visible(token) for token in tokens], "DejaVu Sans")
+            axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False, family=fonts)
+            axes.set_yticks(range(len(names)), names, fontsize=6, parse_math=False, family=fonts)
+    if tokens is None or len(tokens) > MOST_LABELS:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     figure.colorbar(picture, ax=axes)
     return _saved(figure, file)
 
@@ -75,22 +79,26 @@ def draw_text(
 
     values, colours = _scaled(_array(weights, 1)), colormaps["Reds"]
     _check_count(tokens, len(values))
-    places, lines = _places([_visible(token) for token in tokens])
+    shown, fonts = _drawable([_visible(token) for token in tokens], "DejaVu Sans Mono")
+    places, lines = _places(shown)
     above = 0 if heading is None else 0.3
     height = max(0.6, 0.24 * lines + 0.2) + above
     figure = Figure(figsize=(9, height), dpi=120)
     axes = figure.add_axes((0.02, 0.02, 0.96, 0.96 - above / height))
     if heading is not None:
-        figure.text(0.02, 1 - 0.08 / height, heading, va="top", fontsize=10, weight="bold", parse_math=False)
+        heading, family = drawable(heading)
+        figure.text(
+            0.02, 1 - 0.08 / height, heading, va="top", fontsize=10, weight="bold", parse_math=False, family=family
+        )
     axes.set_axis_off()
     axes.set_xlim(0, COLUMNS)
     axes.set_ylim(lines, 0)
     for number, (row, column, text) in enumerate(places):
         colour = colours(0.75 * values[number])
         edge = "black" if number == answer else "none"
-        axes.add_patch(Rectangle((column, row + 0.06), len(text), 0.88, facecolor=colour, edgecolor=edge))
+        axes.add_patch(Rectangle((column, row + 0.06), columns(text), 0.88, facecolor=colour, edgecolor=edge))
         axes.text(
-            column + len(text) / 2, row + 0.5, text, family="monospace", fontsize=9, ha="center", va="center",
+            column + columns(text) / 2, row + 0.5, text, family=fonts, fontsize=9, ha="center", va="center",
             parse_math=False,
         )  # fmt: skip
     return _saved(figure, file)
@@ -149,14 +157,20 @@ def _places(texts: Sequence[str]) -> tuple[list[tuple[int, int, str]], int]:
     """Line, column and text of every token, and the number of lines; a token longer than a line is cut."""
     places, row, column = [], 0, 0
     for text in texts:
-        text = text if len(text) <= COLUMNS else text[: COLUMNS - 1] + "…"
-        if column + len(text) > COLUMNS:
+        text = text if columns(text) <= COLUMNS else cut(text, COLUMNS - 1) + "…"
+        if column + columns(text) > COLUMNS:
             row, column = row + 1, 0
         places.append((row, column, text))
-        column += len(text)
+        column += columns(text)
         if text.endswith("⏎"):
             row, column = row + 1, 0
     return places, row + 1
+
+
+def _drawable(texts: Sequence[str], family: str) -> tuple[list[str], list[str]]:
+    """The texts as they can be drawn, and all fonts that they need."""
+    found = [drawable(text, family) for text in texts]
+    return [text for text, _ in found], list(dict.fromkeys([family, *(name for _, names in found for name in names)]))
 
 
 def _visible(token: str) -> str:

@@ -7,9 +7,9 @@ and no second pool competes for the cores. What a kernel computes depends on the
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
-import getpass
 import hashlib
 import os
 import pickle
@@ -29,6 +29,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from ..errors import say_once
 from .subnormals import call_at, flush_subnormals, restore_subnormals
 
 _home = os.getpid()
@@ -81,9 +82,13 @@ class Kernel:
 
     @functools.cached_property
     def address(self) -> int:
-        compile_ = numba.cfunc("void(int64)", cache=True, nopython=True, error_model="numpy")
-        self.compiled = kept_on_disk(self.function.__code__.co_filename, lambda: compile_(self.function))
+        self.compiled = kept_on_disk(self.function.__code__.co_filename, self._compile)
         return self.compiled.address
+
+    def _compile(self):
+        if not _kept(self.function):
+            say_once("compiling CPU kernels, once for this version: that takes a while …", "kernels")
+        return numba.cfunc("void(int64)", cache=True, nopython=True, error_model="numpy")(self.function)
 
     @functools.cached_property
     def call(self):
@@ -121,7 +126,7 @@ def kept_on_disk(source: str, compile_: Callable[[], Any]) -> Any:
 def cached_on_disk(source: str):
     """Functions that Numba compiles with cache=True in this context are kept in the folder of their operator's sources.
 
-    Yields that folder; it lies in the system's temporary folder where the usual one cannot be made or written to.
+    Yields that folder; it is one of this process alone where the usual one cannot be made or written to.
     """
     base = (
         os.environ.get("NUMBA_CACHE_DIR")
@@ -136,12 +141,25 @@ def cached_on_disk(source: str):
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
-        folder = Path(tempfile.gettempdir(), f"polymamba-{getpass.getuser()}", name)
+        folder = Path(_own_folder(), name)
     numba.config.CACHE_DIR = str(folder)
     try:
         yield folder
     finally:
         numba.config.CACHE_DIR = before
+
+
+@functools.cache
+def _own_folder() -> str:
+    """A folder that nobody else can write to: what Numba reads from its cache is run."""
+    folder = tempfile.mkdtemp(prefix="polymamba-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _kept(function) -> bool:
+    """Whether the present cache folder holds a function's machine code: Numba's index is named after it."""
+    return any(Path(numba.config.CACHE_DIR).glob(f"*/*.{function.__name__}-*.nbi"))
 
 
 _prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64)

@@ -48,8 +48,8 @@ def draw(
     orders = scan.order(grid).numpy()
     titles = _titles(scan, grid.ndim)
     chosen = range(len(orders)) if path is None else [_path_number(path, len(orders))]
-    columns = min(COLUMNS, len(chosen))
-    rows = math.ceil(len(chosen) / columns)
+    rows = math.ceil(len(chosen) / COLUMNS)
+    columns = math.ceil(len(chosen) / rows)
     width, height = _panel_size(grid)
     figure = Figure(figsize=(width * columns + 0.7, height * rows + 0.9), layout="constrained", dpi=120)
     points = _points(grid)
@@ -234,8 +234,8 @@ def _draw_line(axes: Axes, grid: Grid, points: np.ndarray, order: np.ndarray) ->
     axes.set_xlabel("token", fontsize=8)
     axes.set_ylabel("step", fontsize=8)
     axes.tick_params(labelsize=7)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.spines[["top", "right"]].set_visible(False)
 
 

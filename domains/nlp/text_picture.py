@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ...core.lettering import columns as columns_of
+from ...core.lettering import cut, drawable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -31,12 +34,14 @@ def draw_lines(lines: Sequence[Sequence[Stretch]], heading: str, columns: int = 
 
     width, height = columns * WIDTH + 0.4, LINE * len(lines) + 0.7
     figure = Figure(figsize=(width, height), dpi=110, facecolor="white")
-    figure.text(0.2 / width, 1 - 0.15 / height, heading, va="top", fontsize=10, color=INK, weight="bold")
+    heading, fonts = drawable(heading)
+    figure.text(0.2 / width, 1 - 0.15 / height, heading, va="top", fontsize=10, color=INK, weight="bold", family=fonts)
     for number, line in enumerate(lines):
         at, y = 0, 1 - (0.5 + LINE * number) / height
         for text, colour in line:
-            shown = visible(text)[: max(0, columns - at)].replace("$", r"\$")
+            shown, fonts = drawable(visible(text), "DejaVu Sans Mono")
+            shown = cut(shown, columns - at)
             x = (0.2 + at * WIDTH) / width
-            figure.text(x, y, shown, va="top", fontsize=9.5, family="DejaVu Sans Mono", color=colour)
-            at += len(visible(text))
+            figure.text(x, y, shown, va="top", fontsize=9.5, family=fonts, color=colour, parse_math=False)
+            at += columns_of(shown)
     return figure

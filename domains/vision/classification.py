@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from ...core.errors import UserError
 from ...core.ranges import Count, Rate, Share, Weight, checked
 from ..task import Task
-from .image_grid import INK, RIGHT, WRONG, denormalise, draw_grid, shorten
+from .image_grid import INK, RIGHT, WRONG, denormalise, draw_grid, even_columns, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -174,7 +174,9 @@ class Classification(Task):
             ]
             colours += [INK, RIGHT if guess == label else WRONG]
         pictures = beside_heat(self._visible(images), found.weights, self.model.grid)
-        figure = draw_grid(pictures, titles, f"{method}: what the answers rest on", colours, columns=8)
+        figure = draw_grid(
+            pictures, titles, f"{method}: what the answers rest on", colours, columns=2 * even_columns(len(images), 4)
+        )
         return figure, f"{int((said == labels).sum())} of {len(labels)} test images right"
 
     def _visible(self, images: Tensor) -> Tensor:

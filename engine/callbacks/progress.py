@@ -245,7 +245,16 @@ class BarDisplay(SilentDisplay):
         from rich.console import Group
         from rich.text import Text
 
-        self._live.update(Group(self._bar, Text(self._figures, style="dim")), refresh=True)
+        figures = Text(fitting(self._figures, self.console.width), style="dim", no_wrap=True, overflow="ellipsis")
+        self._live.update(Group(self._bar, figures), refresh=True)
+
+
+def fitting(figures: str, width: int) -> str:
+    """As many of the figures, two spaces between them, as a line of that width holds; the first are the likeliest to matter."""
+    parts = figures.split("  ")
+    while len(parts) > 1 and len("  ".join(parts)) > width:
+        parts.pop()
+    return "  ".join(parts)
 
 
 def resolve_style(style: str, stream: TextIO) -> str:

@@ -137,3 +137,4 @@ def dress(axis: Axes, title: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color(FAINT)
     axis.tick_params(colors=INK, labelsize=8)
+    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)

@@ -78,3 +78,12 @@ def test_a_path_that_is_not_there(path):
         scans.draw("cross", (3, 3), path=path)
     assert error.value.allowed == "0 to 3, or None for all"
     assert ("file=" in (error.value.do or "")) == isinstance(path, str)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "rows"), [("cross", (2, 3, 4), [3, 3]), ("zigzag", (4, 4), [4, 4]), ("cross", (3, 3), [4])]
+)
+def test_rows_of_panels_are_even(name, sizes, rows):
+    figure = scans.draw(name, sizes)
+    places = [axes.get_subplotspec().rowspan.start for axes in panels(figure)]
+    assert [places.count(row) for row in sorted(set(places))] == rows

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from polymamba.domains.vision.image_grid import denormalise, draw_grid, shorten
+from polymamba.domains.vision.image_grid import denormalise, draw_grid, even_columns, shorten
 
 
 def test_denormalise_undoes_a_loaders_normalisation():
@@ -47,3 +47,12 @@ def test_nothing_overlaps(size):
 def test_shorten():
     assert shorten("cat") == "cat"
     assert shorten("hippopotamus amphibius", 12) == "hippopotamu…"
+
+
+def test_no_image_stands_alone_in_the_last_row():
+    for count in range(1, 49):
+        columns = even_columns(count)
+        rows, last = -(-count // columns), (count - 1) % columns + 1
+        assert 1 <= columns <= 8
+        assert rows == 1 or last >= 2, count
+    assert [even_columns(count) for count in (16, 24, 32)] == [4, 6, 8]

@@ -172,3 +172,27 @@ def test_texts(text, expected):
 def test_stage_metrics():
     found = stage_metrics({"val/zeta": 1, "val/loss": 2, "train/loss": 3, "val/loss_epoch": 4}, "val")
     assert list(found.items()) == [("loss", 2.0), ("zeta", 1.0)]
+
+
+FIGURES = "epoch 3/38  loss 2.1234  accuracy 21.00%  bits_per_byte 3.1234  lr 1.00e-03  2,310 samples/s  151k tokens/s  1.2 GB"
+
+
+@pytest.mark.parametrize("width", [200, 120, 80, 60, 40, 20])
+def test_the_bar_takes_two_lines_on_any_terminal(width):
+    stream = Terminal()
+    display = BarDisplay(stream, width=width)
+    display.start(15000, 0)
+    display.training(1200, 15000, FIGURES, 75432.0)
+    display.evaluating("validating", 120, 1250)
+    display.stop()
+    frames = re.split(r"\x1b\[[0-9]*A|\x1b\[2K", stream.getvalue())
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).replace("\r", "\n").splitlines()
+    assert all(len(line) <= width for line in lines), lines
+    assert len(frames) > 2
+    said = [line for line in lines if line.startswith("epoch")]
+    assert said
+    if width >= 40:
+        assert all("loss 2.1234" in line for line in said)
+        assert all(FIGURES.startswith(line.strip()) and not line.endswith("…") for line in said)
+    # no figure begins a line of its own: nothing was wrapped
+    assert not [line for line in lines if line.strip() and not line.startswith(("epoch", "step", "s"))]

@@ -84,3 +84,17 @@ def test_it_is_a_picture(make_task, make_loader, make_trainer, tmp_path):
     make_trainer([meter, writer, picture]).fit(make_task(), make_loader(40), make_loader(8, shuffle=False))
     height, width, _ = imread(tmp_path / "progress.png").shape
     assert (width, height) == (1100, 704)
+
+
+@pytest.mark.parametrize("step", [1, 8, 1000])
+def test_the_ticks_of_a_single_step_are_steps(tmp_path, step):
+    table = Table(tmp_path / "metrics.csv")
+    table.add({"step": step, "epoch": 0, "stage": "train", "seconds": 1.0, "train/loss": 2.0, "learning_rate": 0.1})
+    figure = draw_progress(table, "val/loss", "min")
+    figure.canvas.draw()
+    for axis in figure.axes:
+        low, high = axis.get_xlim()
+        ticks = [tick for tick in axis.get_xticks() if low <= tick <= high]
+        assert all(float(tick).is_integer() for tick in ticks)
+        if axis.lines:
+            assert step in ticks
