@@ -82,7 +82,7 @@ def _parts(config: Config, data: Any, describe: dict[str, Any], allow: Sequence[
 
 def _told(checkpoint: Path, run: Path) -> dict[str, Any] | None:
     """The description that a checkpoint holds, with the tokenizer of its run; None where one of them is not there."""
-    about = read_about(checkpoint)
+    about = {name: value for name, value in read_about(checkpoint).items() if name not in ("model", "scan")}
     if not about or not (run / TOKENIZER).is_file():
         return None
     from ..data.nlp.tokenizer import load_tokenizer

@@ -8,9 +8,10 @@ from lightning.pytorch import Callback
 
 from polymamba.data.nlp.tokenizer import load_tokenizer
 from polymamba.engine import checkpoint as files
+from polymamba.engine.command_line import main
 from polymamba.engine.compose import check, compose
 from polymamba.engine.evaluate import evaluate
-from polymamba.engine.parts import build_parts, with_tokenizer
+from polymamba.engine.parts import build_parts, build_trained, plain, with_tokenizer
 from polymamba.engine.run_folder import read_config
 from polymamba.engine.stop import Stopped
 from polymamba.engine.train import train
@@ -107,3 +108,42 @@ def test_the_plan_speaks_of_tokens(tmp_path, monkeypatch):
     assert "64 tokens, " in lines["compute"]
     assert "FLOPs a sample" in lines["compute"]
     assert "LanguageModelling" in lines["domain"]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_predict_needs_the_run_alone(run, tmp_path, capsys, gone):
+    """The tokenizer is the run's own, and what the model has to know of the data stands in the checkpoint."""
+    run(*TEXT, "run_dir=runs/one")
+    if gone:
+        (tmp_path / "sums.txt").unlink()
+    else:
+        (tmp_path / "sums.txt").write_text("Another text, of which another tokenizer would be made.\n" * 50)
+    about = files.read_about(files.find("runs/one")[0])
+    assert (about["name"], about["vocab_size"], about["scan"]) == ("text_file", 270, None)
+    assert main(["ckpt=runs/one", "prompt=1 and", "max_new_tokens=4", "temperature=0"], job="predict") == 0
+    assert capsys.readouterr().out.startswith("1 and")
+    assert main(["ckpt=runs/one", "prompt=1 and 2", "explain=attribution"], job="predict") == 0
+    assert (tmp_path / "runs" / "one" / "explained_attribution.png").is_file()
+
+
+def test_the_parts_without_data_are_those_with_them(run):
+    folder = run(*TEXT, "run_dir=one").folder
+    checkpoint, config = files.find(folder)[0], check(read_config(folder))
+    told, read = (build_trained(config, checkpoint, with_data=each) for each in (False, True))
+    assert told.data is None
+    assert told.describe.keys() == read.describe.keys()
+    assert all(told.describe[name] == read.describe[name] for name in plain(read.describe))
+    assert told.describe["tokenizer"].digest == read.describe["tokenizer"].digest
+    states = told.model.state_dict(), read.model.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+    assert type(told.task) is type(read.task)
+
+
+def test_weights_of_images_say_classes_scan_and_normalisation(run):
+    vision = ["domain=vision", "model.depth=1", "model.embed_dim=16", "data.limit=5", "scan=local", "scan.window=2"]
+    config = compose([*vision, "trainer.steps=1", "trainer.progress=none", "model.backend=reference", "run_dir=seen"])
+    about = files.read_about(files.find(train(config, say=lambda text: None).folder)[0])
+    assert about["classes"] == [str(digit) for digit in range(10)]
+    assert about["scan"] == {"name": "local", "window": 2, "flip": False}
+    assert len(about["mean"]) == len(about["std"]) == about["channels"] == 1
+    assert about["model"]["depth"] == 1
