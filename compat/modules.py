@@ -80,7 +80,9 @@ class Cached:
     def allocate_inference_cache(self, batch_size: int, max_seqlen: int | None = None, dtype=None, **_):
         """A layer's empty cache; its size does not depend on max_seqlen. float32, whatever dtype says: states drift in less."""
         device = self.D.device
-        return tuple(torch.zeros(batch_size, *shape, dtype=torch.float32, device=device) for shape in self.cache_shapes())
+        return tuple(
+            torch.zeros(batch_size, *shape, dtype=torch.float32, device=device) for shape in self.cache_shapes()
+        )
 
 
 class ConvolvedCache(Cached):
