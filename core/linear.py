@@ -26,7 +26,8 @@ def is_plain(layer: nn.Module, kinds: tuple[type[nn.Module], ...] = LINEAR) -> b
     Not where something stands in its place (a LoRA wrapper, a quantised or parametrised layer, any subclass), where hooks of
     any kind listen, or where its weight is another kind of tensor (sharded, quantised).
     """
-    return type(layer) in kinds and stored_plainly(layer.weight) and is_bare(layer)
+    # Not layer.weight, which takes as long as all the rest: decoding asks of every layer for every token.
+    return type(layer) in kinds and stored_plainly(layer._parameters.get("weight")) and is_bare(layer)
 
 
 def is_bare(module: nn.Module) -> bool:

@@ -159,7 +159,7 @@ class _Run:
         self.reasons: list[str | None] = [None] * rows
         known = self.tokenizer is not None
         self.streams = [TextStream(self.tokenizer, each, self.stop) if known else None for each in self.prompts]
-        self.device = self.model.lm_head.weight.device
+        self.device = next(self.model.parameters()).device
         self.size = self.model.vocab_size if not known else min(self.model.vocab_size, self.tokenizer.vocab_size)
 
     def __iter__(self) -> Iterator[Step]:

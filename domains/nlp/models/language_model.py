@@ -153,7 +153,7 @@ class LanguageModel(nn.Module):
         length = length or self.tokens
         if length is None:
             return None
-        return batch * (self.backbone.flops(length) + 2 * length * self.lm_head.weight.numel())
+        return batch * (self.backbone.flops(length) + 2 * length * self.backbone.embedding.weight.numel())
 
     def auxiliary_loss(self) -> Tensor | None:
         """What training adds to the loss after a forward pass: the mixtures' balance, a scalar; None without experts."""
