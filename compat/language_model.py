@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from torch import Tensor, nn
 
-from ..core.linear import Linear
+from ..core.linear import applied
 from ..domains.nlp.checkpoint_configs import arguments_of, config_of
 from ..domains.nlp.checkpoints import load_pretrained, published_folder, read_config, save_pretrained
 from ..domains.nlp.models.language_model import LanguageModel
@@ -47,7 +47,7 @@ class MambaLMHeadModel(GenerationMixin, nn.Module):
             rms_norm=config.rms_norm, initializer_cfg=initializer_cfg, fused_add_norm=config.fused_add_norm,
             residual_in_fp32=config.residual_in_fp32, device=device, dtype=dtype,
         )  # fmt: skip
-        self.lm_head = Linear(config.d_model, padded, bias=False, device=device, dtype=dtype)
+        self.lm_head = nn.Linear(config.d_model, padded, bias=False, device=device, dtype=dtype)
         self.tie_weights()
 
     def tie_weights(self) -> None:
@@ -67,7 +67,7 @@ class MambaLMHeadModel(GenerationMixin, nn.Module):
             mixer_kwargs: for the mixers, like seq_idx for Mamba-2 and Mamba-3.
         """
         hidden = self.backbone(input_ids, inference_params=inference_params, **mixer_kwargs)
-        return CausalLMOutput(self.lm_head(hidden[:, -num_last_tokens:] if num_last_tokens else hidden))
+        return CausalLMOutput(applied(self.lm_head, hidden[:, -num_last_tokens:] if num_last_tokens else hidden))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name, device=None, dtype=None, **_) -> MambaLMHeadModel:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from ..core.linear import applied
 from ..core.mixers import mamba as core_mamba
 from ..core.mixers import mamba2 as core_mamba2
 from ..core.mixers import mamba3 as core_mamba3
@@ -165,7 +166,7 @@ class Mamba(ConvolvedCache, core_mamba.Mamba):
 
     def convolved(self, token: Tensor) -> Tensor:
         """What the convolution reads of one token, (batch, channels) of (batch, d_model)."""
-        return self.in_proj(token)[..., : self.d_inner]
+        return applied(self.in_proj, token)[..., : self.d_inner]
 
     def convolved_channels(self) -> int:
         return self.d_inner
@@ -211,7 +212,7 @@ class Mamba2(ConvolvedCache, core_mamba2.Mamba2):
         return core_mamba2.Mamba2.forward(self, x, **given)
 
     def convolved(self, token: Tensor) -> Tensor:
-        return self.in_proj(token)[..., 2 * self.d_mlp + self.d_ssm :][..., : self.d_xbc]
+        return applied(self.in_proj, token)[..., 2 * self.d_mlp + self.d_ssm :][..., : self.d_xbc]
 
     def convolved_channels(self) -> int:
         return self.d_xbc

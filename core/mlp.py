@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import UserError
-from .linear import Linear
+from .linear import applied
 from .ranges import Size, checked
 
 ACTIVATIONS = {"silu": F.silu, "gelu": F.gelu, "relu": F.relu, "sigmoid": torch.sigmoid}
@@ -41,13 +41,13 @@ class GatedMLP(nn.Module):
         wanted = 8 * d_model // 3 if d_hidden is None else d_hidden
         self.d_hidden = -(-wanted // multiple_of) * multiple_of
         self.d_model, self.activation = d_model, activation
-        self.fc1 = Linear(d_model, 2 * self.d_hidden, bias=bias, device=device, dtype=dtype)
-        self.fc2 = Linear(self.d_hidden, d_model, bias=bias, device=device, dtype=dtype)
+        self.fc1 = nn.Linear(d_model, 2 * self.d_hidden, bias=bias, device=device, dtype=dtype)
+        self.fc2 = nn.Linear(self.d_hidden, d_model, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_model) -> (..., d_model), every token by itself."""
-        value, gate = self.fc1(x).chunk(2, -1)
-        return self.fc2(value * ACTIVATIONS[self.activation](gate))
+        value, gate = applied(self.fc1, x).chunk(2, -1)
+        return applied(self.fc2, value * ACTIVATIONS[self.activation](gate))
 
     def flops(self, length: int) -> int:
         """Floating point operations of a forward pass over so many tokens."""

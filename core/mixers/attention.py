@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import UserError
-from ..linear import Linear
+from ..linear import applied
 from ..ops.transforms import transformed, watched
 from ..packing import PADDING, has_padding, places, runs, skip_padding, without_padding
 from ..ranges import Count, Positive, Share, Size, checked
@@ -118,9 +118,9 @@ class Attention(nn.Module):
         factory = {"device": device, "dtype": dtype}
         self.mlp_dim, self.d_conv = -(-mlp_dim // 256) * 256, d_conv
         self._wide = wide = (num_heads + 2 * self.num_heads_kv) * self.head_dim
-        self.in_proj = Linear(d_model, wide + self.mlp_dim, bias=qkv_bias, **factory)
+        self.in_proj = nn.Linear(d_model, wide + self.mlp_dim, bias=qkv_bias, **factory)
         self.conv1d = nn.Conv1d(wide, wide, d_conv, groups=wide, bias=conv_bias, **factory) if d_conv else None
-        self.out_proj = Linear(num_heads * self.head_dim + self.mlp_dim // 2, d_model, bias=out_bias, **factory)
+        self.out_proj = nn.Linear(num_heads * self.head_dim + self.mlp_dim // 2, d_model, bias=out_bias, **factory)
 
     def forward(
         self, x: Tensor, grid=None, state: AttentionState | None = None, seq_idx: Tensor | None = None
@@ -151,7 +151,7 @@ class Attention(nn.Module):
         if self.mlp_dim:
             value, gate = given.beside.chunk(2, -1)
             y = torch.cat([y, value * F.silu(gate)], -1)
-        y = self.out_proj(y)
+        y = applied(self.out_proj, y)
         return y, AttentionState(given.key, given.value, given.sequence, given.conv) if self.causal else None
 
     def select(
@@ -160,7 +160,7 @@ class Attention(nn.Module):
         """What the softmax is taken of for these tokens; arguments as of forward."""
         if state is not None and not self.causal:
             raise UserError("only causal attention can go on from a state", given="causal=False", allowed="causal=True")
-        qkv, beside = self.in_proj(without_padding(x, seq_idx)).split([self._wide, self.mlp_dim], -1)
+        qkv, beside = applied(self.in_proj, without_padding(x, seq_idx)).split([self._wide, self.mlp_dim], -1)
         qkv, conv = self._convolve(qkv, state, seq_idx)
         sizes = [self.num_heads, self.num_heads_kv, self.num_heads_kv]
         query, key, value = qkv.unflatten(-1, (-1, self.head_dim)).split(sizes, 2)

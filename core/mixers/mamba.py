@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..errors import UserError, closest
 from ..initialisation import init_step_bias, init_step_projection, log_decay
-from ..linear import Linear
+from ..linear import applied
 from ..ops.selective_scan import selective_scan
 from ..packing import has_padding, skip_padding, without_padding
 from ..ranges import Positive, Size, Weight, checked
@@ -144,7 +144,7 @@ class Mamba(nn.Module):
         self._conv_ends = self._ends if conv == "path" else [""]
         self._conv_name = f"conv{axes}d" if conv == "grid" else "conv1d"
 
-        self.in_proj = Linear(d_model, self.d_inner * (2 if gate else 1), bias=bias, **factory)
+        self.in_proj = nn.Linear(d_model, self.d_inner * (2 if gate else 1), bias=bias, **factory)
         self._add_decays_and_skips(device, dtype)
         if conv != "none":
             self._add_convolutions(conv_bias, factory)
@@ -157,7 +157,7 @@ class Mamba(nn.Module):
             if norms == "learned":
                 for name, size in zip(NORMED, (self.dt_rank, d_state, d_state), strict=True):
                     self.add_module(f"{name}_layernorm{end}", nn.RMSNorm(size, norm_eps, **factory))
-        self.out_proj = Linear(self.d_inner, d_model, bias=bias, **factory)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory)
 
     def forward(
         self,
@@ -193,14 +193,14 @@ class Mamba(nn.Module):
         self._check(causal, state, seq_idx)
         check_state(self, state, x.shape[0])
         if self._shares_tokens(way) and seq_idx is None:
-            return self.out_proj(self._mix_shares(x, way.shares, grid)), None
+            return applied(self.out_proj, self._mix_shares(x, way.shares, grid)), None
         given = self.select(x, grid, state, seq_idx)
         y, ssm_state = selective_scan(
             *given.tensors, delta_bias=given.delta_bias, delta_softplus=True, order=given.order, seq_idx=seq_idx,
             initial_state=None if state is None else state.ssm, return_final_state=True, merge=self.merge,
             backend=self.backend,
         )  # fmt: skip
-        return self.out_proj(y), MambaState(given.conv, ssm_state) if causal else None
+        return applied(self.out_proj, y), MambaState(given.conv, ssm_state) if causal else None
 
     def select(
         self,
@@ -271,7 +271,7 @@ class Mamba(nn.Module):
         return normed(self._layers(f"{name}_layernorm"), t, self.norm_eps)
 
     def _project_in(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        x = self.in_proj(x)
+        x = applied(self.in_proj, x)
         return x.chunk(2, dim=-1) if self.gate else (x, None)
 
     def _mix_shares(self, x: Tensor, shares: Shares, grid) -> Tensor:

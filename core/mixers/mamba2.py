@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..errors import UserError
 from ..initialisation import init_step_bias
-from ..linear import Linear
+from ..linear import applied
 from ..ops.state_space_duality import state_space_duality
 from ..packing import without_padding
 from ..ranges import Count, Positive, Size, Weight, checked
@@ -125,7 +125,7 @@ class Mamba2(PathMixer):
 
         factory = {"device": device, "dtype": dtype}
         self._sizes = [self.d_mlp, self.d_mlp, self.d_ssm, self.d_xbc, self.nheads]
-        self.in_proj = Linear(d_model, sum(self._sizes), bias=bias, **factory)
+        self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=bias, **factory)
         self.conv1d = nn.Conv1d(self.d_xbc, self.d_xbc, d_conv, groups=self.d_xbc, bias=conv_bias, **factory)
         if conv_init is not None:
             nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
@@ -136,7 +136,7 @@ class Mamba2(PathMixer):
         self.D = nn.Parameter(torch.ones(self.d_ssm if D_has_hdim else self.nheads, **kept))
         self.A_log._no_weight_decay = self.D._no_weight_decay = True
         self.norm = GatedRMSNorm(self.d_ssm, ngroups, norm_before_gate, norm_eps, **factory) if rmsnorm else None
-        self.out_proj = Linear(self.d_inner, d_model, bias=bias, **factory)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory)
 
     def forward(
         self,
@@ -186,7 +186,7 @@ class Mamba2(PathMixer):
     ) -> Selection:
         """What the scan is given for these tokens; arguments as of forward."""
         order, causal = self.order(x, grid, state, seq_idx)
-        beside_gate, beside, z, xbc, dt = self.in_proj(without_padding(x, seq_idx)).split(self._sizes, -1)
+        beside_gate, beside, z, xbc, dt = applied(self.in_proj, without_padding(x, seq_idx)).split(self._sizes, -1)
         before = None if state is None else state.conv
         xbc, conv = convolved([self.conv1d], xbc, self.d_conv, "silu", order, seq_idx, before, self.backend)
         inner, B, C = xbc.split([self.d_ssm, *[self.ngroups * self.d_state] * 2], -1)
@@ -218,7 +218,7 @@ class Mamba2(PathMixer):
         if self.d_mlp:
             mlp = F.silu(beside_gate) * beside
             y = torch.cat([mlp.expand(*y.shape[:-1], -1), y], -1)
-        return self.out_proj(y)
+        return applied(self.out_proj, y)
 
     def _decay(self) -> Tensor:
         return -torch.exp(self.A_log if self.A_log.dtype == torch.float64 else self.A_log.float())

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..errors import UserError, closest
 from ..initialisation import init_step_bias
-from ..linear import Linear
+from ..linear import applied
 from ..ops.paths import Paths
 from ..ops.trapezoidal_scan import TrapezoidalState, trapezoidal_scan
 from ..packing import without_padding
@@ -145,7 +145,7 @@ class Mamba3(PathMixer):
         factory = {"device": device, "dtype": dtype}
         kept = {"device": device, "dtype": torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)}
         self._sizes = [self.d_inner] * 2 + [d_state * ngroups * self.rank] * 2 + [self.nheads] * 3 + [self.angles]
-        self.in_proj = Linear(d_model, sum(self._sizes), bias=False, **factory)
+        self.in_proj = nn.Linear(d_model, sum(self._sizes), bias=False, **factory)
         self.dt_bias = nn.Parameter(torch.empty(self.nheads, **kept))
         init_step_bias(self.dt_bias, dt_min, dt_max, dt_init_floor)
         for name in ("B_bias", "C_bias"):
@@ -159,7 +159,7 @@ class Mamba3(PathMixer):
         self.D = nn.Parameter(torch.ones(self.nheads, **kept))
         self.D._no_weight_decay = True
         self.norm = GatedRMSNorm(self.d_inner, self.nheads, True, **factory) if is_outproj_norm else None
-        self.out_proj = Linear(self.d_inner, d_model, bias=False, **factory)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False, **factory)
 
     def forward(
         self,
@@ -194,7 +194,7 @@ class Mamba3(PathMixer):
             given.x, given.log_decay, given.dt, given.trapezoid, given.B, given.C, self.D, given.order, seq_idx, before,
             True, self.merge, self.backend,
         )  # fmt: skip
-        y = self.out_proj(self._finish(y, given.z))
+        y = applied(self.out_proj, self._finish(y, given.z))
         if not given.causal:
             return y, None
         last = _last_input(given.value, given.order, None if state is None else state.v)
@@ -234,7 +234,7 @@ class Mamba3(PathMixer):
         return 2 * outer + 7 * visits * self.rank * self.d_inner * self.d_state
 
     def _read(self, x: Tensor) -> Reading:
-        z, value, B, C, dt, a, trapezoid, angle = self.in_proj(x).split(self._sizes, -1)
+        z, value, B, C, dt, a, trapezoid, angle = applied(self.in_proj, x).split(self._sizes, -1)
         z, value = (t.unflatten(-1, (self.nheads, self.headdim)) for t in (z, value))
         kind = torch.promote_types(x.dtype, torch.float32)
         dt, a, trapezoid, angle = (t.to(kind) for t in (dt, a, trapezoid, angle))

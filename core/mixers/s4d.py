@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..initialisation import init_step_bias, log_decay
-from ..linear import Linear
+from ..linear import applied
 from ..ops.selective_scan import selective_scan
 from ..ops.transforms import watched
 from ..packing import without_padding
@@ -79,7 +79,7 @@ class S4D(PathMixer):
         self.d_model, self.d_state, self.d_conv, self.backend = d_model, d_state, d_conv, backend
         self.d_inner = inner = int(expand * d_model)
         factory = {"device": device, "dtype": dtype}
-        self.in_proj = Linear(d_model, 2 * inner, bias=bias, **factory)
+        self.in_proj = nn.Linear(d_model, 2 * inner, bias=bias, **factory)
         self.conv1d = nn.Conv1d(inner, inner, d_conv, groups=inner, bias=conv_bias, **factory)
         kept = {"device": device, "dtype": torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)}
         self.A_log = nn.Parameter(log_decay(inner, d_state, device).to(kept["dtype"]))
@@ -90,7 +90,7 @@ class S4D(PathMixer):
         init_step_bias(self.dt_bias, dt_min, dt_max, dt_init_floor)
         for parameter in (self.A_log, self.B, self.C, self.D):
             parameter._no_weight_decay = True
-        self.out_proj = Linear(inner, d_model, bias=bias, **factory)
+        self.out_proj = nn.Linear(inner, d_model, bias=bias, **factory)
 
     def forward(
         self,
@@ -120,7 +120,7 @@ class S4D(PathMixer):
         if seq_idx is not None and _one_sequence(seq_idx):
             seq_idx = None
         order, causal = self.order(x, grid, state, seq_idx)
-        x, z = self.in_proj(without_padding(x, seq_idx)).chunk(2, -1)
+        x, z = applied(self.in_proj, without_padding(x, seq_idx)).chunk(2, -1)
         conv, before = (None, None) if state is None else state
         x, conv = convolved([self.conv1d], x, self.d_conv, "silu", order, seq_idx, conv, self.backend)
         if order is None and seq_idx is None and x.shape[1] > 1 and x.numel():
@@ -128,7 +128,7 @@ class S4D(PathMixer):
             y = y * F.silu(z)
         else:
             y, ssm = self._scan(x, z, order, seq_idx, before)
-        return self.out_proj(y), S4DState(conv, ssm) if causal else None
+        return applied(self.out_proj, y), S4DState(conv, ssm) if causal else None
 
     def state_shapes(self, batch: int) -> S4DState:
         """The shapes of a state of so many sequences."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import UserError
+from ...core.linear import applied
 from .sampling import Sampling
 from .states import join_rows, take_rows
 from .text_stream import TextStream, Tokenizer
@@ -236,7 +237,7 @@ class _Run:
                 strict=True,
             ):  # fmt: skip
                 hidden, self.states = self.model.hidden(piece, self.states, number if padded else None)
-            return self.model.lm_head(hidden[:, -1])
+            return applied(self.model.lm_head, hidden[:, -1])
 
     def _say(self, tokens: list[int], last: bool) -> tuple[Step, list[int]]:
         """The step of these tokens, and the rows that it ends."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.linear import applied
 from ...core.ranges import Rate, Size, Weight, checked
 from ..task import Task
 from .language_modelling import IGNORED, check_task
@@ -137,6 +138,6 @@ class Recall(Task):
             piece = slice(start, start + (chunk or length))
             hidden, states = self.model.hidden(ids[:, piece], states, batch["seq_idx"][:, piece])
             asked = labels[:, piece] != IGNORED
-            logits.append(self.model.lm_head(hidden[asked])[:, : self.vocab_size].float())
+            logits.append(applied(self.model.lm_head, hidden[asked])[:, : self.vocab_size].float())
             found.append(labels[:, piece][asked])
         return torch.cat(logits), torch.cat(found)

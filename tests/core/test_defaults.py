@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from polymamba.core import initialisation, packing
 from polymamba.core.explanation import explain, hidden_attention
-from polymamba.core.linear import Linear
+from polymamba.core.linear import applied
 from polymamba.core.mixers import MIXERS, walk
 from polymamba.core.mlp import GatedMLP
 from polymamba.core.moe import MixtureOfExperts, balance_loss
@@ -202,10 +202,10 @@ class Model(nn.Module):
         self.layers = nn.ModuleList(
             ResidualBlock(MIXERS[name](16, **OPTIONS[name], **PLACE), make_norm("rms", 16, **PLACE)) for name in OPTIONS
         )
-        self.norm, self.head = make_norm("rms", 16, **PLACE), Linear(16, 3, **PLACE)
+        self.norm, self.head = make_norm("rms", 16, **PLACE), torch.nn.Linear(16, 3, **PLACE)
 
     def forward(self, x):
-        return self.head(final_norm(run_stack(self.layers, x), self.norm))
+        return applied(self.head, final_norm(run_stack(self.layers, x), self.norm))
 
 
 def maps_case():

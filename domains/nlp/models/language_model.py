@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ....core import mixers
 from ....core.errors import UserError
 from ....core.initialisation import scale_output_projections
-from ....core.linear import Linear
+from ....core.linear import applied
 from ....core.mixers import Attention
 from ....core.mlp import GatedMLP
 from ....core.moe import MixtureOfExperts, auxiliary_loss
@@ -115,7 +115,7 @@ class LanguageModel(nn.Module):
         blocks = [self._block(index, factory) for index in range(n_layer)]
         norm_f = make_norm(norm, d_model, norm_eps, **factory)
         self.backbone = Backbone(padded, d_model, blocks, norm_f, **factory)
-        self.lm_head = Linear(d_model, padded, bias=False, **factory)
+        self.lm_head = nn.Linear(d_model, padded, bias=False, **factory)
         self._init_weights(initializer_range, rescale_prenorm_residual)
         if tie_embeddings:
             self.lm_head.weight = self.backbone.embedding.weight
@@ -140,7 +140,7 @@ class LanguageModel(nn.Module):
             padding entries of the vocabulary mean nothing.
         """
         hidden, states = self.hidden(input_ids, states, seq_idx)
-        return self.lm_head(hidden), states
+        return applied(self.lm_head, hidden), states
 
     def hidden(
         self, input_ids: Tensor, states: Sequence | None = None, seq_idx: Tensor | None = None

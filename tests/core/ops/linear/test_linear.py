@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from polymamba.core.linear import Linear
 from polymamba.core.ops import linear as ops
 from polymamba.core.ops.linear import cpu, linear
 
@@ -82,8 +81,13 @@ def test_many_rows_and_none_are_torchs(rows, calls):
     assert not calls
 
 
+class Quick(torch.nn.Linear):
+    def forward(self, x):
+        return linear(x, self.weight, self.bias)
+
+
 def test_gradients_traces_transforms_and_autocast_are_torchs(calls):
-    layer, x = Linear(64, 7), torch.randn(1, 64)
+    layer, x = Quick(64, 7), torch.randn(1, 64)
     layer(x).sum().backward()
     torch.testing.assert_close(layer.weight.grad, x.expand(7, -1))
     with torch.no_grad():
