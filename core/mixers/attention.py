@@ -196,10 +196,14 @@ class Attention(nn.Module):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, length, heads, head_dim) of a Selection's parts."""
+        # A branch, not the comparison itself: in a graph for any length that is no plain bool.
+        causal = self.causal and mask is None
+        if query.shape[1] <= 1:
+            causal = False
         with self._written_out():
             y = F.scaled_dot_product_attention(
                 *(t.transpose(1, 2) for t in (query, key, value)), mask,
-                is_causal=self.causal and mask is None and bool(query.shape[1] > 1), scale=self.softmax_scale,
+                is_causal=causal, scale=self.softmax_scale,
                 enable_gqa=self.num_heads_kv != self.num_heads,
             )  # fmt: skip
         return y.transpose(1, 2)

@@ -279,7 +279,8 @@ class Mamba(nn.Module):
         x, z = self._project_in(x)
         if self.conv != "path":
             x, _ = self._convolve(x, None, grid, None, None)
-        x = x.index_select(1, shares.tokens.flatten()).unflatten(1, shares.tokens.shape)
+        x = x.index_select(1, shares.tokens.flatten())
+        x = x.unflatten(1, (self.paths, x.shape[1] // self.paths))
         if self.conv == "path":
             x, _ = self._convolve(x, None, None, None, None)
         delta, B, C = self._project(x)

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from ..ops.transforms import watched
+
 FULL_TURN = 2 * math.pi
 
 
