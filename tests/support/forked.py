@@ -38,6 +38,8 @@ class Forked:
 
     def _run(self, arguments: tuple[str, ...], seconds: float) -> int:
         os.setsid()
+        # Until main listens, Ctrl-C ends it as it ends a Python that is just starting: without a word.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         for number in (1, 2):
             os.dup2(os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
