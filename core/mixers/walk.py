@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from ..errors import UserError
 from ..scans import Grid, Scan
+from ..scans.cache import ordinary_tensors
 from ..scans.grid import symbolic
 from ..scans.operator import scan_order
 
@@ -84,10 +83,6 @@ class Walks:
             return Walk(order, order.numel(), shares)
         # Under torch.jit.trace a tensor's sizes are tensors: the trace is for these sizes, as PyTorch's warning says.
         sizes, extra = tuple(map(int, sizes)), tuple(map(int, extra))
-        with untraced():
-            return self._over(sizes, extra, device)
-
-    def _over(self, sizes: tuple[int, ...], extra: tuple[int, ...], device: torch.device) -> Walk:
         way = walk(self.scan, sizes, extra, device)
         paths = 1 if way.order is None else way.order.shape[0]
         if paths != self.paths:
@@ -96,17 +91,6 @@ class Walks:
                 allowed=f"{self.axes} axes: {self.paths} paths", do=f"{self.mixer}(..., axes={len(sizes)})",
             )  # fmt: skip
         return way
-
-
-@contextmanager
-def untraced() -> Iterator[None]:
-    """Keeps torch.jit.trace from recording how tables are made: they are constants."""
-    state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
-    try:
-        yield
-    finally:
-        torch._C._set_tracing_state(state)
 
 
 def sizes_of(grid: Grid | tuple[int, ...] | None, length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -121,8 +105,7 @@ def sizes_of(grid: Grid | tuple[int, ...] | None, length: int) -> tuple[tuple[in
 @functools.lru_cache(maxsize=CACHED_WALKS)
 def walk(scan: Scan, sizes: tuple[int, ...], extra: tuple[int, ...], device: torch.device) -> Walk:
     """The walk of a scan over a grid of these sizes with extra tokens at these positions; kept for the next call."""
-    # A trace (torch.export) must not leave its fake tensors in the cache, nor inference mode its unusable ones.
-    with _disable_current_modes(), torch.inference_mode(False):
+    with ordinary_tensors():
         grid = Grid(sizes, extra)
         order = scan.order(grid, torch.device("cpu"))
         if order.shape[0] == 1 and torch.equal(order[0].long(), torch.arange(grid.length, device="cpu")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -133,7 +134,9 @@ class Scan:
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
         grid = as_grid(grid)
-        return _order(self.parts, grid.sizes, grid.extra, device)
+        # In a graph that is being made: a graph for these sizes, whose order is a constant of it.
+        sizes, extra = (tuple(map(operator.index, numbers)) for numbers in (grid.sizes, grid.extra))
+        return _order(self.parts, sizes, extra, device)
 
     def describe(self) -> str:
         """What the scan does, its paper, parameters and grids, as text."""

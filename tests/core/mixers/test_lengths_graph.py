@@ -145,9 +145,7 @@ def test_grids(case, where):
 def export_rows(case, with_numbers=False):
     model, dims = Row(case), {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1)}
     inputs = (torch.randn(2, 7, 16), *([packed(7)] if with_numbers else []))
-    exported = torch.export.export(
-        model, inputs, dynamic_shapes=(dims, dims)[: len(inputs)] + (None,) * (2 - len(inputs))
-    )
+    exported = torch.export.export(model, inputs, dynamic_shapes=(dims, dims)[: len(inputs)])
     return model, exported
 
 
@@ -249,7 +247,7 @@ def test_machine_code_ahead_of_time(tmp_path):
     model = Row("mamba, both ways").eval()
     with torch.no_grad():
         length = {1: torch.export.Dim("length", min=2, max=1024)}
-        exported = torch.export.export(model, (torch.randn(2, 7, 16),), dynamic_shapes=(length, None))
+        exported = torch.export.export(model, (torch.randn(2, 7, 16),), dynamic_shapes=(length,))
         package = torch._inductor.aoti_compile_and_package(exported, package_path=str(tmp_path / "model.pt2"))
         loaded = torch._inductor.aoti_load_package(package)
         for steps in LENGTHS:

@@ -99,8 +99,8 @@ def test_is_the_recurrence_written_out(options):
 def test_wrong_options_are_refused():
     for options, text in (
         ({"A_activation": "heavy"}, "heavy_tail"), ({"rotation": "pair"}, "rotation=pairs"), ({"headdim": 7}, "headdim"),
-        ({"ngroups": 3}, "groups"), ({"rope_fraction": 1.5}, "turn"), ({"d_state": 2, "rope_fraction": 0.4}, "turn"),
-        ({"is_mimo": True, "mimo_rank": 0}, "one input"),
+        ({"ngroups": 3}, "groups"), ({"rope_fraction": 1.5}, "rope_fraction"), ({"d_state": 2, "rope_fraction": 0.4}, "turn"),
+        ({"is_mimo": True, "mimo_rank": 0}, "mimo_rank"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=text):
             Mamba3(16, **{"d_state": 8, "headdim": 8} | options)

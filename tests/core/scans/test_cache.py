@@ -1,5 +1,6 @@
 """The cache of orders."""
 
+import pytest
 import torch
 
 from polymamba.core.scans.cache import OrderCache
@@ -32,6 +33,7 @@ def test_a_failed_build_is_not_kept():
     assert cache.get("key", lambda: torch.tensor(3)) == 3
 
 
+@pytest.mark.filterwarnings("ignore:.*jit.trace")
 def test_kept_tensors_are_ordinary_ones():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -40,3 +42,10 @@ def test_kept_tensors_are_ordinary_ones():
         assert not cache.get(1, lambda: torch.arange(3)).is_inference()
     with FakeTensorMode():
         assert type(cache.get(2, lambda: torch.arange(3))) is torch.Tensor
+    seen = torch.func.grad(lambda x: x * cache.get(3, lambda: torch.arange(3).flatten()).sum())(torch.tensor(2.0))
+    assert seen == 3
+    torch.jit.trace(lambda x: x + cache.get(4, lambda: torch.arange(3).flatten()), torch.ones(3))
+    for key in (3, 4):
+        kept = cache.get(key, lambda: 1 / 0)
+        assert not torch._C._functorch.is_functorch_wrapped_tensor(kept)
+        assert kept.tolist() == [0, 1, 2]
