@@ -109,7 +109,7 @@ def _check_words(words: Sequence[str], job: str) -> None:
         value_of_option = number > 0 and words[number - 1] in ("--config-dir", "--allow", "--cfg", "-c")
         if (plain or word.startswith("=")) and not value_of_option:
             before = number > 0 and "=" in words[number - 1] and not words[number - 1].startswith("-")
-            if job == "predict" and not (before and words[number - 1].startswith(("prompt=", "stop=", "ckpt="))):
+            if job == "predict" and not (before and words[number - 1].startswith(("prompt=", "stop="))):
                 continue  # a prompt that was typed without its key
             after = number + 1 < len(words) and words[number + 1].startswith("=")
             whole = before or after or word.startswith("=")
