@@ -149,6 +149,14 @@ def start(folder: Path, config: Config, overrides: Sequence[str], environment: d
             raise
 
 
+def read_typed(folder: Path) -> list[str]:
+    """What was typed to start a run; nothing where that cannot be read."""
+    try:
+        return (folder / OVERRIDES).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
 def write_config(folder: Path, config: Config) -> None:
     """Writes config.yaml, unless it says just that."""
     path, text = folder / CONFIG, config_yaml(config)

@@ -13,7 +13,7 @@ from .compose import compose
 from .config import Config
 from .evaluate import table
 from .options import Options
-from .run_folder import OVERRIDES
+from .run_folder import read_typed
 from .stop import Stopped
 from .train import Result, best_checkpoint
 
@@ -37,8 +37,9 @@ def after_training(result: Result, config: Config, options: Options) -> str:
     if config.task["_target_"].endswith(".LanguageModelling"):
         lines.append("  write text      " + options.command("predict.py", f"ckpt={result.folder}", "prompt=The "))
     lines.append("  train longer    " + options.command("train.py", *longer))
-    typed = (result.folder / OVERRIDES).read_text(encoding="utf-8").splitlines()
-    typed = [each for each in typed if not each.lstrip("+").startswith(("scan=", "scan.", "run_dir="))]
+    typed = [
+        each for each in read_typed(result.folder) if not each.lstrip("+").startswith(("scan=", "scan.", "run_dir="))
+    ]
     other = another_scan(config, result.task.model, typed, options)
     if other is not None:
         lines.append("  another scan    " + options.command("train.py", *typed, f"scan={other}"))

@@ -206,7 +206,7 @@ def test_output_that_nobody_reads_and_terminals_without_letters(job, tmp_path):
     found = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True, timeout=120)
     assert (found.returncode, found.stderr) == (0, "")
     assert "--config-dir=<folder>" in found.stdout
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process.stdout.close()
-    assert process.stderr.read() == ""
-    assert process.wait(timeout=120) in (0, 141)
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=120) in (0, 141)
