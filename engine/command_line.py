@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 training broke down (numbers that are not finite, a disk t
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from ..core.errors import UserError, closest
 from .options import SCRIPTS, Options, joined, read_options
 from .stop import Failed, Stopped, listening
+from .terminal import to_nowhere, write_whatever_the_terminal_takes
 
 MOST_RUNS = 8  # that a message names
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
     sys.dont_write_bytecode = False
     if arguments is None:
         arguments = sys.argv[1:]
-        _write_whatever_the_terminal_takes(job)
+        write_whatever_the_terminal_takes(job)
     arguments = list(arguments)
     try:
         with listening() as stop, stop.unmasked():
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
         print(f"\n{error}\n", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        _to_nowhere()
+        to_nowhere()
         return 141
     except Failed as error:
         print(f"\n{error}", file=sys.stderr)
@@ -58,45 +58,6 @@ def _run(arguments: list[str], job: str) -> int:
         print(help_text(options, job))
         return 0
     return {"train": _train, "evaluate": _evaluate, "predict": _predict}[job](options)
-
-
-def _write_whatever_the_terminal_takes(job: str) -> None:
-    """A letter that the terminal lacks is written as a question mark; where training's output is no longer read, it goes on."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    if job == "train" and sys.stdout is not None:
-        sys.stdout = _Output(sys.stdout)
-
-
-class _Output:
-    """Standard output of a run that does not end because nobody reads it any more (`| head`)."""
-
-    def __init__(self, stream: Any):
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        return self._do(self._stream.write, text) or len(text)
-
-    def flush(self) -> None:
-        self._do(self._stream.flush)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def _do(self, act: Any, *arguments: Any) -> Any:
-        try:
-            return act(*arguments)
-        except BrokenPipeError:
-            _to_nowhere()
-            return None
-
-
-def _to_nowhere() -> None:
-    """Whatever is still written to standard output is lost, also what Python flushes at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
 
 
 def _check_words(words: Sequence[str], job: str) -> None:

@@ -91,7 +91,9 @@ def test_help_lists_every_key_and_cfg_keeps_the_comments(command):
     for job in ("evaluate", "predict"):
         assert "--config-dir=<folder>" in command("--help", job=job)[1]
     _, printed, _ = command("--cfg")
-    line = "  time_limit: null  # wall-clock of each start, like 90s, 3m, 1h30m; resuming gives it anew; null: no limit\n"
+    line = (
+        "  time_limit: null  # wall-clock of each start, like 90s, 3m, 1h30m; resuming gives it anew; null: no limit\n"
+    )
     assert line in printed
     assert yaml.safe_load(printed)["trainer"]["time_limit"] is None
     _, printed, _ = command("-m", "seed=3,4", "--cfg")
