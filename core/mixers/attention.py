@@ -174,6 +174,8 @@ class Attention(nn.Module):
             key, value = (
                 torch.cat([old.to(new.dtype), new], 1) for old, new in ((state.key, key), (state.value, value))
             )
+        elif self.causal:  # a state is nobody's view
+            key, value = (key if self.rotary_size else key.clone()), value.clone()
         mask = attention_mask(x.shape[1], past, sequence, self.causal, x.device)
         return Selection(query, key, value, mask, sequence, conv, beside)
 

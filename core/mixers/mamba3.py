@@ -261,9 +261,9 @@ class Mamba3(PathMixer):
         way = Paths(order, seq_idx, batch, self.paths, length, turning.device)
         angle = running_angle(way.visit(turning[:, None]), way.restart, initial)
         if way.steps:
-            last = angle[:, -1]
+            last = angle[:, -1].clone()
         else:
-            last = angle.new_zeros(batch, *angle.shape[2:]) if initial is None else initial
+            last = angle.new_zeros(batch, *angle.shape[2:]) if initial is None else initial.clone()
         angle = way.merge(angle, "none" if self.paths > 1 else "sum")
         return angle.unsqueeze(-3), last
 
@@ -316,7 +316,7 @@ class Mamba3(PathMixer):
 
 
 def _last_input(x: Tensor, order: Tensor | None, before: Tensor | None) -> Tensor:
-    """What the last token that a raster path visits holds, (batch, heads, headdim), else what came before, else zeros.
+    """What the last token that a raster path visits holds, (batch, heads, headdim), else what came before, else zeros: a copy.
 
     Args:
         x: (batch, length, heads, headdim).
@@ -325,9 +325,9 @@ def _last_input(x: Tensor, order: Tensor | None, before: Tensor | None) -> Tenso
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     before = x.new_zeros(x.shape[0], *x.shape[2:]) if before is None else before
     if not x.shape[1]:
-        return before
+        return before.clone()
     if order is None:
-        return x[:, -1]
+        return x[:, -1].clone()
     token = order[:, 0].amax(1).long()[:, None, None, None]
     return torch.where(token[:, 0] >= 0, x.gather(1, token.clamp_min(0).expand(-1, 1, *x.shape[2:]))[:, 0], before)
 

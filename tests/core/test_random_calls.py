@@ -243,3 +243,18 @@ OPERATORS = {
 def test_operators_on_any_order(name, seed, longest):
     operator, call = OPERATORS[name]
     assert_matches_reference(operator, *call(seed, longest=longest), backend="cpu")
+
+
+@pytest.mark.parametrize("length", [0, 1, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_comes_out_may_be_changed_in_place(kind, length):
+    made = Twins(kind).made
+    x, state = torch.randn(2, length, CHANNELS), made(torch.randn(2, 3, CHANNELS))[1]
+    given = [x, *state]
+    before = [t if t is None else t.detach().clone() for t in given]
+    y, after = made(x, state=state)
+    parts = [t for t in (y, *after) if t is not None and t.is_floating_point()]
+    for number, part in enumerate(parts):
+        part.mul_(0).add_(number)
+    assert all((part == number).all() for number, part in enumerate(parts))
+    assert all(a is None or torch.equal(a, b) for a, b in zip(given, before, strict=True))
