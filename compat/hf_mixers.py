@@ -39,9 +39,12 @@ def mamba_forward(mixer: nn.Module, x: Tensor, cache_params=None, attention_mask
     m, linears, norms = mixer, (mixer.in_proj, mixer.x_proj, mixer.out_proj), _norms(mixer)
     if not all(map(is_plain, linears)) or any(norm._parameters or not is_bare(norm) for norm in norms):
         return None
+    epsilons = {norm.eps for norm in norms} or {0.0}
+    if len(epsilons) > 1:
+        return None
     weights = MambaWeights(
         m.in_proj.weight, m.in_proj.bias, m.conv1d.weight, m.conv1d.bias, m.x_proj.weight, m.dt_proj.weight, m.dt_proj.bias,
-        m.A_log, m.D, m.out_proj.weight, m.out_proj.bias, (None,) * 3 if norms else None, getattr(m, "rms_eps", 0.0),
+        m.A_log, m.D, m.out_proj.weight, m.out_proj.bias, (None,) * 3 if norms else None, *epsilons,
     )  # fmt: skip
     return _step(mamba_step, x, weights, states)
 

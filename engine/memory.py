@@ -28,7 +28,7 @@ class Need:
     Args:
         parameters: how many numbers the model learns.
         model: weights, and in training their gradients, what the optimizer remembers of them and their average.
-        batch: a batch, and in training what the backward pass needs of it.
+        batch: a batch, and in training what the backward pass needs of it. states: the part of it that mixers' states are.
         order: the order of an epoch's samples.
         samples: in a batch.
     """
@@ -36,6 +36,7 @@ class Need:
     parameters: int
     model: int
     batch: int
+    states: int
     order: int
     samples: int
 
@@ -54,13 +55,15 @@ def need(config: Config, model: nn.Module, describe: Mapping[str, Any], training
     samples = min(int(config.data.get("batch_size") or 1), int(describe.get("train") or 1) if training else 1)
     image = describe.get("channels", 0) * math.prod(describe.get("image_size", (0,)))
     tokens = _tokens(model, describe)
-    batch = samples * FLOAT * (image + tokens)
+    batch, states = samples * FLOAT * (image + tokens), 0
     if training:
         size = FLOAT if config.trainer.precision in ("auto", "32") else 2
-        batch += samples * tokens * size * _kept_of_a_token(model, bool(config.model.get("checkpointing")))
-        batch += samples * FLOAT * _largest_state(model)
+        checkpointing = bool(config.model.get("checkpointing"))
+        batch += samples * tokens * size * _kept_of_a_token(model, checkpointing)
+        states = samples * FLOAT * _kept_states(model, checkpointing)
+        batch += states
     order = ORDER * int(describe.get("train") or 0) if training else 0
-    return Need(parameters, FLOAT * parameters * copies, batch, order, samples)
+    return Need(parameters, FLOAT * parameters * copies, batch, states, order, samples)
 
 
 def check_memory(config: Config, model: nn.Module, describe: Mapping[str, Any], training: bool) -> None:
@@ -79,6 +82,8 @@ def check_memory(config: Config, model: nn.Module, describe: Mapping[str, Any], 
         do = f"{smaller}, or a machine with more memory"
     elif fitting:
         do = f"data.batch_size={fitting} or less, with trainer.accumulate for the same steps"
+    elif asked.states > asked.batch / 2:
+        do = "a smaller model.d_state"
     else:
         do = "a smaller data.length or data.image_size, or model.checkpointing=true where the model has it"
     parts = {"the model": asked.model, f"a batch of {asked.samples:,}": asked.batch, "the samples' order": asked.order}
@@ -121,11 +126,11 @@ def _tokens(model: nn.Module, describe: Mapping[str, Any]) -> int:
     return max(*lengths, own if isinstance(own, int) else 0)
 
 
-def _largest_state(model: nn.Module) -> int:
-    """Numbers of the largest state that a mixer carries along one sequence."""
-    return max(
-        (m.d_inner * m.d_state for m in model.modules() if hasattr(m, "d_inner") and hasattr(m, "d_state")), default=0
-    )
+def _kept_states(model: nn.Module, checkpointing: bool) -> int:
+    """Numbers of a state along each path of a sequence: mixers keep one a chunk, so one at the least, for the backward pass."""
+    stateful = (m for m in model.modules() if hasattr(m, "d_inner") and hasattr(m, "d_state"))
+    sizes = [m.d_inner * m.d_state * getattr(m, "paths", 1) for m in stateful]
+    return max(sizes, default=0) if checkpointing else sum(sizes)
 
 
 def _kept_of_a_token(model: nn.Module, checkpointing: bool) -> int:

@@ -91,6 +91,19 @@ def test_token_by_token_with_the_same_cache(name, dtype, tolerance, prefill, ste
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("epsilons", [(1.0, 1.0, 1.0), (1e-6, 1.0, 1e-6)])
+def test_a_step_takes_the_norms_own_epsilons(epsilons, steps):
+    model, ids = made("FalconMamba"), torch.randint(0, 60, (2, 9))
+    for layer in model.backbone.layers:
+        norms = layer.mixer.dt_layernorm, layer.mixer.b_layernorm, layer.mixer.c_layernorm
+        for norm, eps in zip(norms, epsilons, strict=True):
+            norm.eps = eps
+    expected = decode(model, ids, prefill=3)
+    compat.install()
+    assert_same(decode(model, ids, prefill=3), expected, 2e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_before_the_sequences(name, steps):
     model, ids = made(name), torch.randint(0, 60, (2, 9))
