@@ -22,9 +22,13 @@ def grid_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sizes: tuple[int, 
         (batch, length, channels).
     """
     convolve = (F.conv1d, F.conv2d, F.conv3d)[len(sizes) - 1]
-    image = without_extra(x, extra).unflatten(1, sizes).movedim(-1, 1)
-    image = convolve(image, weight, bias, padding=[size // 2 for size in weight.shape[2:]], groups=weight.shape[0])
-    tokens = image.movedim(1, -1).flatten(1, -2)
+    tokens = without_extra(x, extra)
+    if 0 not in sizes:  # of an empty image PyTorch's convolution says that the kernel is too large
+        padding = [size // 2 for size in weight.shape[2:]]
+        image = convolve(
+            tokens.unflatten(1, sizes).movedim(-1, 1), weight, bias, padding=padding, groups=weight.shape[0]
+        )
+        tokens = image.movedim(1, -1).flatten(1, -2)
     if not extra:
         return tokens
     centre = weight.flatten(1)[:, weight[0].numel() // 2]
@@ -39,9 +43,10 @@ def grid_conv_called(x: Tensor, layer: nn.Module, width: int, sizes: tuple[int, 
     Args:
         width: of the kernel along each axis.
     """
-    around = [width // 2] * (2 * len(sizes))
-    image = without_extra(x, extra).unflatten(1, sizes).movedim(-1, 1)
-    tokens = layer(F.pad(image, around)).movedim(1, -1).flatten(1, -2).to(x.dtype)
+    around, tokens = [width // 2] * (2 * len(sizes)), without_extra(x, extra)
+    if 0 not in sizes:
+        image = tokens.unflatten(1, sizes).movedim(-1, 1)
+        tokens = layer(F.pad(image, around)).movedim(1, -1).flatten(1, -2).to(x.dtype)
     if not extra:
         return tokens
     alone = x[:, list(extra)].flatten(0, 1)[(..., *[None] * len(sizes))]

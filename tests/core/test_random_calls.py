@@ -11,13 +11,14 @@ from dualities import state_space_duality_call
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from operators import assert_matches_reference, causal_conv1d_call, selective_scan_call
+from operators import causal_conv1d_call, run, selective_scan_call
 from twins import CHANNELS, KINDS, Twins, error, sequences_of
 
 from polymamba.core.errors import UserError
 from polymamba.core.ops.causal_conv1d import causal_conv1d
 from polymamba.core.ops.selective_scan import selective_scan
 from polymamba.core.ops.state_space_duality import state_space_duality
+from polymamba.core.ops.tolerances import RELATIVE_ERROR
 from polymamba.core.scans import Grid
 from polymamba.core.scans.modes import MODES
 
@@ -155,7 +156,8 @@ class Calls(RuleBasedStateMachine):
                         1e-4 if self.dtype == torch.float32 else 0.5
                     )
                 else:
-                    assert error(found[row : row + 1], expected, 1e-3) <= 2 * OUTPUT[self.dtype]
+                    floor = 1e-3 if self.dtype == torch.float32 else 5e-2
+                    assert error(found[row : row + 1], expected, floor) <= 2 * OUTPUT[self.dtype]
 
     @precondition(lambda self: self.batch)
     @rule(what=st.sampled_from(MISTAKES))
@@ -242,7 +244,13 @@ OPERATORS = {
 @given(name=st.sampled_from(list(OPERATORS)), seed=st.integers(0, 10**6), longest=st.integers(1, 60))
 def test_operators_on_any_order(name, seed, longest):
     operator, call = OPERATORS[name]
-    assert_matches_reference(operator, *call(seed, longest=longest), backend="cpu")
+    tensors, other = call(seed, longest=longest)
+    expected = run(operator, tensors, other, "reference", torch.float64)
+    found = run(operator, tensors, other, "cpu", torch.float32)
+    # A gradient that is the small rest of large sums has their rounding.
+    floor = 1e-2 * max(float(t.norm()) for t in expected.values())
+    errors = {key: error(found[key], expected[key], floor) for key in expected}
+    assert max(errors.values()) <= RELATIVE_ERROR[torch.float32], errors
 
 
 @pytest.mark.parametrize("length", [0, 1, 5])
