@@ -1,7 +1,4 @@
-import importlib.util
-import os
-from pathlib import Path
-
+import golden_records
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
@@ -13,16 +10,8 @@ settings.register_profile(
 settings.register_profile("long", settings.get_profile("short"), max_examples=5000, derandomize=False, print_blob=True)
 settings.load_profile("short")
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture(scope="session")
 def golden():
     """The module that fills a model from its tensors' names and compares its answers with the original code's records."""
-    folder = Path(os.environ.get("POLYMAMBA_GOLDEN", REPOSITORY.parent / "shared" / "golden"))
-    if not (folder / "fill.py").exists():
-        pytest.skip(f"no records of the original implementations at {folder} (POLYMAMBA_GOLDEN says where)")
-    spec = importlib.util.spec_from_file_location("golden_fill", folder / "fill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return golden_records
