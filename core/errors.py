@@ -61,3 +61,18 @@ def say_once(message: str, about: Hashable) -> None:
 
 
 _SAID: set[Hashable] = set()
+
+
+def check_choice(key: str, value: object, allowed: Iterable[object], what: str | None = None) -> None:
+    """Raises UserError unless a value is one of those allowed.
+
+    Args:
+        key: what it is set by.
+        what: what the message calls it; None: the key.
+    """
+    allowed = tuple(allowed)
+    if value not in allowed:
+        near = closest(str(value), map(str, allowed))
+        raise UserError(
+            f"unknown {what or key} {value!r}", given=value, allowed=allowed, do=f"{key}={near}" if near else None
+        )

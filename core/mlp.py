@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .errors import UserError
+from .errors import check_choice
 from .linear import applied
 from .ranges import Size, checked
 
@@ -56,5 +56,4 @@ class GatedMLP(nn.Module):
 
 def check_activation(name: str) -> None:
     """Raise a UserError for an activation that is not in the table."""
-    if name not in ACTIVATIONS:
-        raise UserError(f"unknown activation {name!r}", given=name, allowed=ACTIVATIONS)
+    check_choice("activation", name, ACTIVATIONS)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .errors import UserError
+from .errors import UserError, check_choice
 from .linear import is_plain
 from .mlp import ACTIVATIONS, check_activation
 from .ranges import Positive, Size, checked
@@ -66,8 +66,7 @@ class MixtureOfExperts(nn.Module):
     ):
         super().__init__()
         check_activation(activation)
-        if scores not in SCORES:
-            raise UserError(f"unknown scores {scores!r}", given=scores, allowed=SCORES)
+        check_choice("scores", scores, SCORES)
         if top_k > num_experts:
             raise UserError("no such number of experts a token", given=f"top_k={top_k}", allowed=f"1 to {num_experts}")
         self.num_experts, self.top_k, self.scores, self.normalise = num_experts, top_k, scores, normalise

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .errors import UserError
+from .errors import UserError, check_choice
 from .ops.transforms import watched
 
 PADDING = -1
@@ -36,8 +36,7 @@ def seq_idx_from_lengths(lengths: Tensor, length: int | None = None, side: str =
     Returns:
         (batch, length) int32, 0 at real tokens and -1 at padding.
     """
-    if side not in SIDES:
-        raise UserError(f"unknown side {side!r}", given=side, allowed=SIDES)
+    check_choice("side", side, SIDES)
     lengths = lengths.long()
     longest = int(lengths.max()) if lengths.numel() else 0
     length = longest if length is None else length

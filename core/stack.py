@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .errors import UserError, closest
+from .errors import check_choice
 from .linear import is_bare, is_plain
 from .ops.one_token import few_rows_at_once
 from .packing import without_padding
@@ -23,9 +23,7 @@ NORMS = {"rms": nn.RMSNorm, "layer": nn.LayerNorm}
 
 def make_norm(kind: str, channels: int, eps: float = 1e-5, device=None, dtype=None) -> nn.Module:
     """A normalisation over channels: "rms" or "layer"."""
-    if kind not in NORMS:
-        near = closest(kind, NORMS)
-        raise UserError(f"unknown norm {kind!r}", given=kind, allowed=NORMS, do=f"norm={near}" if near else None)
+    check_choice("norm", kind, NORMS)
     return NORMS[kind](channels, eps=eps, device=device, dtype=dtype)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError, closest
+from ..errors import UserError, check_choice
 from .matrices import UNROLL, mean_of, unroll
 
 METHODS = ("raw", "rollout", "attribution")
@@ -56,11 +56,7 @@ def attribution(layers: Sequence[Tensor], gradients: Sequence[Tensor], sees: Seq
 
 def check_method(method: str, key: str = "method") -> None:
     """Raise a UserError, which calls it `key`, where this is not one of METHODS."""
-    if method not in METHODS:
-        near = closest(method, METHODS)
-        raise UserError(
-            f"unknown method {method!r}", given=method, allowed=METHODS, do=f"{key}={near}" if near else None
-        )
+    check_choice(key, method, METHODS, "method")
 
 
 def part_in_answer(found: Tensor, rows: Sequence[int]) -> Tensor:

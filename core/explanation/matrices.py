@@ -12,12 +12,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, check_choice
 from ..mixers.attention import Attention
 from ..mixers.mamba import Mamba
 from ..mixers.mamba2 import Mamba2
 from ..mixers.mamba3 import Mamba3
 from ..mixers.s4d import S4D
+from ..ops.arguments import MERGES
 from .duality import unroll_mamba2, unroll_mamba3
 from .selective import unroll_mamba, unroll_s4d
 from .softmax import unroll_attention
@@ -26,7 +27,6 @@ from .unrolled import Unrolled
 UNROLL = {
     Mamba: unroll_mamba, Mamba2: unroll_mamba2, Mamba3: unroll_mamba3, S4D: unroll_s4d, Attention: unroll_attention
 }  # fmt: skip
-MERGES = ("sum", "mean", "none")
 NUMBERS = 2**20  # entries of all matrices that are worked on at once: few enough to stay in a cache
 
 
@@ -54,8 +54,7 @@ def hidden_attention(
     """
     unrolled = unroll(mixer, x, grid, seq_idx)
     merge = unrolled.merge if merge is None else merge
-    if merge not in MERGES:
-        raise UserError(f"unknown merge {merge!r}", given=merge, allowed=MERGES)
+    check_choice("merge", merge, MERGES)
     return torch.cat([_merged(unrolled.block(begin, end), merge) for begin, end in _blocks(unrolled)], -3)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import UserError, closest
+from ..errors import check_choice
 from .attention import Attention, AttentionState
 from .mamba import Mamba, MambaState
 from .mamba2 import Mamba2, Mamba2State
@@ -19,7 +19,5 @@ MIXERS = {"mamba": Mamba, "mamba2": Mamba2, "mamba3": Mamba3, "s4d": S4D, "atten
 
 def get(name: str) -> type:
     """The mixer's class by its name: "mamba", "mamba2", "mamba3", "s4d" (does not select) or "attention"."""
-    if name not in MIXERS:
-        near = closest(name, MIXERS)
-        raise UserError(f"unknown mixer {name!r}", given=name, allowed=MIXERS, do=f"mixer={near}" if near else None)
+    check_choice("mixer", name, MIXERS)
     return MIXERS[name]

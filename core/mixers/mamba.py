@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import UserError, closest
+from ..errors import UserError, check_choice
 from ..initialisation import init_step_bias, init_step_projection, log_decay
 from ..linear import applied
+from ..ops.arguments import MERGES
 from ..ops.selective_scan import selective_scan
 from ..packing import has_padding, skip_padding, without_padding
 from ..ranges import Positive, Size, Weight, checked
@@ -31,7 +32,7 @@ from .walk import Shares, Walk, Walks, sizes_of
 CHOICES = {
     "parameters": ("separate", "shared", "decay"),
     "conv": ("path", "grid", "none"),
-    "merge": ("sum", "mean", "none"),
+    "merge": MERGES,
     "norms": ("none", "weightless", "learned"),
 }
 NORMED = ("dt", "b", "c")
@@ -118,7 +119,7 @@ class Mamba(nn.Module):
     ):
         super().__init__()
         for option, value in (("parameters", parameters), ("conv", conv), ("merge", merge), ("norms", norms)):
-            _check_choice(option, value)
+            check_choice(option, value, CHOICES[option])
         self.scan = get_scan(scan) if isinstance(scan, str) else scan
         self.paths = self.scan.paths(axes)
         self.d_model, self.d_state, self.axes = d_model, d_state, axes
@@ -362,11 +363,3 @@ class Mamba(nn.Module):
 def _suffixes(paths: int) -> list[str]:
     letters = [chr(ord("a") + i) if i < 26 else f"path{i}" for i in range(paths)]
     return ["", *letters[1:]]
-
-
-def _check_choice(option: str, value: str) -> None:
-    if value not in CHOICES[option]:
-        near = closest(value, CHOICES[option])
-        raise UserError(
-            f"unknown {option} {value!r}", given=value, allowed=CHOICES[option], do=f"{option}={near}" if near else None
-        )

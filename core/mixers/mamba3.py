@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import UserError, closest
+from ..errors import UserError, check_choice
 from ..initialisation import init_step_bias
 from ..linear import applied
 from ..ops.paths import Paths
@@ -286,14 +286,7 @@ class Mamba3(PathMixer):
 
     def _check_options(self, rope_fraction: float) -> None:
         for option, value in (("A_activation", self.A_activation), ("rotation", self.rotation)):
-            if value not in CHOICES[option]:
-                near = closest(value, CHOICES[option])
-                raise UserError(
-                    f"unknown {option} {value!r}",
-                    given=value,
-                    allowed=CHOICES[option],
-                    do=f"{option}={near}" if near else None,
-                )
+            check_choice(option, value, CHOICES[option])
         if self.d_inner % self.headdim:
             raise UserError(
                 "headdim must divide the inner channels", given=f"headdim={self.headdim}, {self.d_inner} channels",

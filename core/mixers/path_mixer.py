@@ -7,13 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError, closest
+from ..errors import UserError, check_choice
+from ..ops.arguments import MERGES
 from ..packing import has_padding, skip_padding
 from ..scans import Grid, Scan
 from ..scans import get as get_scan
 from .walk import Walks, sizes_of
-
-MERGES = ("sum", "mean", "none")
 
 
 class PathMixer(nn.Module):
@@ -27,11 +26,7 @@ class PathMixer(nn.Module):
 
     def __init__(self, scan: str | Scan, axes: int, merge: str):
         super().__init__()
-        if merge not in MERGES:
-            near = closest(merge, MERGES)
-            raise UserError(
-                f"unknown merge {merge!r}", given=merge, allowed=MERGES, do=f"merge={near}" if near else None
-            )
+        check_choice("merge", merge, MERGES)
         self.scan = get_scan(scan) if isinstance(scan, str) else scan
         self.paths, self.axes, self.merge = self.scan.paths(axes), axes, merge
         self._walks = Walks(self.scan, axes, type(self).__name__)

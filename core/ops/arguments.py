@@ -8,6 +8,8 @@ from torch import Tensor
 
 from ..errors import UserError
 
+MERGES = ("sum", "mean", "none")
+
 
 def count_paths(order: Tensor | None, given: dict[str, tuple[Tensor | None, int]]) -> tuple[int, bool]:
     """Number of paths, and whether the paths axis is shown (by an argument, or because there are several).

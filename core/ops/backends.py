@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ..errors import UserError, closest
+from ..errors import UserError, check_choice
 from .transforms import differentiated
 
 BACKENDS = ("auto", "reference", "cpu", "gpu")
@@ -34,11 +34,7 @@ def resolve(
         UserError: unknown backend name, or an explicit backend that cannot run there.
     """
     kind = torch.device(device).type
-    if backend not in BACKENDS:
-        near = closest(backend, BACKENDS)
-        raise UserError(
-            f"unknown backend {backend!r}", given=backend, allowed=BACKENDS, do=f"backend={near}" if near else None
-        )
+    check_choice("backend", backend, BACKENDS)
     if backend != "reference" and differentiated(tensors):
         if backend != "auto":
             raise UserError(

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ...core.errors import UserError
+from ...core.errors import UserError, check_choice
 from ...core.ranges import OutOfRange
 from . import checkpoint_jamba
 from .checkpoint_configs import NAMINGS, arguments_of, config_of
@@ -70,8 +70,7 @@ def save_pretrained(model: LanguageModel, folder: str | Path, naming: str = "mam
     Raises:
         UserError: a model that the naming has no words for (attention layers, experts, Mamba-3, ...).
     """
-    if naming not in NAMINGS:
-        raise UserError(f"unknown naming {naming!r}", given=naming, allowed=NAMINGS)
+    check_choice("naming", naming, NAMINGS)
     config = config_of(model, naming)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
-from ...errors import UserError
+from ...errors import check_choice
 from ..arguments import check_shape, count_paths, per_path, with_paths
 from ..backends import KERNEL_DTYPES, resolve
 from ..one_token import at_once, contiguous_as
@@ -56,8 +56,7 @@ def causal_conv1d(
         UserError: shapes that do not fit, an unknown activation or backend, an order that leaves the tokens or visits
             one twice (checked on the CPU; on a GPU such steps are ignored).
     """
-    if activation not in ACTIVATIONS:
-        raise UserError(f"unknown activation {activation!r}", given=activation, allowed=ACTIVATIONS)
+    check_choice("activation", activation, ACTIVATIONS)
     if order is None and at_once(x, backend) and x.dim() == 3 and x.shape[1] == 1 and x.numel():
         found = _step(x, weight, bias, activation, initial_state)
         if found is not None:

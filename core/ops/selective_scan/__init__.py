@@ -11,16 +11,14 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
-from ...errors import UserError
-from ..arguments import check_shape, count_paths, per_path, with_paths
+from ...errors import UserError, check_choice
+from ..arguments import MERGES, check_shape, count_paths, per_path, with_paths
 from ..backends import KERNEL_DTYPES, resolve
 from ..one_token import at_once
 from .reference import selective_scan_reference
 from .registration import selective_scan_op
 
 __all__ = ["selective_scan", "selective_scan_reference"]
-
-MERGES = ("sum", "mean", "none")
 
 
 def selective_scan(
@@ -70,8 +68,7 @@ def selective_scan(
         UserError: shapes that do not fit, an unknown merge or backend, a backend that cannot run, an order that leaves
             the tokens or visits one twice (checked on the CPU; on a GPU such steps are ignored).
     """
-    if merge not in MERGES:
-        raise UserError(f"unknown merge {merge!r}", given=merge, allowed=MERGES)
+    check_choice("merge", merge, MERGES)
     if order is None and at_once(x, backend) and x.dim() == 3 and x.shape[1] == 1 and x.numel():
         found = _step(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, merge)
         if found is not None:

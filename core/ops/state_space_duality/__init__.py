@@ -12,16 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...errors import UserError
-from ..arguments import check_shape, count_paths, per_path, with_paths
+from ...errors import UserError, check_choice
+from ..arguments import MERGES, check_shape, count_paths, per_path, with_paths
 from ..backends import resolve
 from ..paths import Paths, fold, unfold
 from .reference import state_space_duality_reference
 from .registration import state_space_duality_op
 
 __all__ = ["state_space_duality", "state_space_duality_reference"]
-
-MERGES = ("sum", "mean", "none")
 
 
 def state_space_duality(
@@ -72,8 +70,7 @@ def state_space_duality(
         UserError: shapes that do not fit, an unknown merge or backend, a backend that cannot run, an order that leaves
             the tokens or visits one twice (checked on the CPU; on a GPU such steps are ignored).
     """
-    if merge not in MERGES:
-        raise UserError(f"unknown merge {merge!r}", given=merge, allowed=MERGES)
+    check_choice("merge", merge, MERGES)
     given = {"x": (x, 4), "dt": (dt, 3), "A": (A, 1), "B": (B, 4), "C": (C, 4), "dt_bias": (dt_bias, 1)}
     paths, has_paths = count_paths(order, given | {"initial_state": (initial_state, 4)})
     x_, B_, C_ = (with_paths(t, 5) for t in (x, B, C))

@@ -12,16 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...errors import UserError
-from ..arguments import check_shape, count_paths, per_path, with_paths
+from ...errors import UserError, check_choice
+from ..arguments import MERGES, check_shape, count_paths, per_path, with_paths
 from ..backends import resolve
 from ..paths import Paths, fold, unfold
 from ..state_space_duality.registration import state_space_duality_op
 from .reference import trapezoidal_scan_reference
 
 __all__ = ["TrapezoidalState", "trapezoidal_scan", "trapezoidal_scan_reference"]
-
-MERGES = ("sum", "mean", "none")
 
 
 class TrapezoidalState(NamedTuple):
@@ -76,8 +74,7 @@ def trapezoidal_scan(
         UserError: shapes that do not fit, an unknown merge or backend, a backend that cannot run, an order that leaves
             the tokens or visits one twice (checked on the CPU).
     """
-    if merge not in MERGES:
-        raise UserError(f"unknown merge {merge!r}", given=merge, allowed=MERGES)
+    check_choice("merge", merge, MERGES)
     given = {"x": (x, 5), "log_decay": (log_decay, 3), "dt": (dt, 3), "trapezoid": (trapezoid, 3), "B": (B, 5)}
     given |= {"C": (C, 5), "D": (D, 1), "h": (None if initial_state is None else initial_state[0], 4)}
     paths, has_paths = count_paths(order, given)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ....core.errors import UserError, closest
+from ....core.errors import UserError, check_choice
 from ....core.ranges import Count, Depth, Rate, Size, Weight, checked
 from ....core.scans import Scan
 from ....core.scans import get as get_scan
@@ -68,11 +68,7 @@ def build(
         UserError: an unknown size, a scan that reads backwards in a language model.
     """
     size = describe.get("model_size", "micro") if size is None else size
-    if size not in SIZES:
-        near = closest(size, SIZES)
-        raise UserError(
-            f"unknown model size {size!r}", given=size, allowed=SIZES, do=f"model.size={near}" if near else None
-        )
+    check_choice("model.size", size, SIZES, "model size")
     classifies = describe.get("task") == "classification"
     scan = get_scan(scan) if isinstance(scan, str) else scan or get_scan("raster")
     if not classifies and scan != get_scan("raster"):

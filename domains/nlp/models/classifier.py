@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ....core.errors import UserError
+from ....core.errors import check_choice
 from ....core.ranges import Rate, Size, checked
 from .language_model import LanguageModel
 
@@ -25,8 +25,7 @@ class TextClassifier(nn.Module):
     @checked
     def __init__(self, model: LanguageModel, num_classes: Size, pool: str = "mean", drop_rate: Rate = 0.0):
         super().__init__()
-        if pool not in POOLS:
-            raise UserError(f"unknown pool {pool!r}", given=pool, allowed=POOLS)
+        check_choice("pool", pool, POOLS)
         like = model.lm_head.weight
         self.backbone, self.vocab_size, self.tokens, self.pool = model.backbone, model.vocab_size, model.tokens, pool
         self.drop = nn.Dropout(drop_rate)

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from ....core.errors import UserError, closest
+from ....core.errors import UserError, check_choice
 from ....core.mixers.attention import attention_mask, sequence_numbers
 from ....core.ranges import Depth, Positive, Size, checked
 from .build import HEAD_CHANNELS, SIZES
@@ -143,11 +143,7 @@ def build(
         UserError: an unknown size, data for another task.
     """
     size = describe.get("model_size", "micro") if size is None else size
-    if size not in SIZES:
-        near = closest(size, SIZES)
-        raise UserError(
-            f"unknown model size {size!r}", given=size, allowed=SIZES, do=f"model.size={near}" if near else None
-        )
+    check_choice("model.size", size, SIZES, "model size")
     if describe.get("task") == "classification":
         raise UserError(
             "this model predicts tokens", given=f"data={describe.get('name')}", allowed="data for language modelling and recall",

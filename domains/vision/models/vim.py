@@ -13,7 +13,7 @@ from timm.layers import DropPath, resample_patch_embed, trunc_normal_
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from ....core.errors import UserError, closest
+from ....core.errors import UserError, check_choice
 from ....core.initialisation import scale_output_projections
 from ....core.mixers.extra_tokens import with_extra, without_extra
 from ....core.mixers.mamba import Mamba
@@ -323,11 +323,7 @@ def build(
         UserError: an unknown size, a patch size that does not divide the images.
     """
     size = describe.get("model_size", "tiny") if size is None else size
-    if size not in SIZES:
-        near = closest(size, SIZES)
-        raise UserError(
-            f"unknown model size {size!r}", given=size, allowed=SIZES, do=f"model.size={near}" if near else None
-        )
+    check_choice("model.size", size, SIZES, "model size")
     chosen = {"embed_dim": embed_dim, "depth": depth, "class_token": class_token}
     return Vim(
         tuple(describe["image_size"]), patch_size, stride, describe["channels"], describe["num_classes"],
