@@ -41,7 +41,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(PY) -m uv pip install --quiet --python $(PY) -c constraints.txt -e ".[dev,bench]"
-	$(PY) -m polymamba.engine.benchmark $(ARGS)
+	$(PY) -m polymamba.benchmarks $(ARGS)
 
 # The interpreter asked for, else the first that has PyTorch and Triton: a machine with a card may have no network.
 GPU_PYTHONS := $(if $(filter command line environment,$(origin PYTHON)),$(PYTHON)) $(PY) python3 $(PYTHON)

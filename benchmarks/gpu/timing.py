@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...engine.benchmark.timing import Comparison
+from ..timing import Comparison
 from .device import Device
 
 CACHE = 256 << 20  # bytes written between calls: several times the L2 of any card

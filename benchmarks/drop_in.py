@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from ...core.errors import UserError
+from ..core.errors import UserError
 from .timing import compare, row
 
 WIDTH, LAYERS = 768, 24
@@ -85,7 +85,7 @@ def _in_turn(call: Callable[[], object], rounds: int, warmup: int = 1):
 
 def _installed(call: Callable[[], object]) -> Callable[[], object]:
     """The call between compat.install() and uninstall(), which take about 10 ms."""
-    from ... import compat
+    from .. import compat
 
     def run():
         if not compat.install():

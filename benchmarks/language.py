@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from ...domains.nlp.models.language_model import LanguageModel
+from ..domains.nlp.models.language_model import LanguageModel
 from .timing import compare, row
 
 WIDTH, LAYERS, VOCABULARY = 768, 24, 50277

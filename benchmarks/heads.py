@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...core import mixers
-from ...core.ops.state_space_duality import state_space_duality
-from ...core.ops.trapezoidal_scan import trapezoidal_scan
+from ..core import mixers
+from ..core.ops.state_space_duality import state_space_duality
+from ..core.ops.trapezoidal_scan import trapezoidal_scan
 from .timing import compare, row
 
 LENGTH, WIDTH, HEADS, HEADDIM, STATES = 1024, 768, 24, 64, 128

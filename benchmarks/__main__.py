@@ -1,4 +1,4 @@
-"""`python -m polymamba.engine.benchmark [suite ...]`: measure, print, and write experiments/results/."""
+"""`python -m polymamba.benchmarks [suite ...]`: measure, print, and write experiments/results/."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ...core.errors import UserError, closest
+from ..core.errors import UserError, closest
 from .drop_in import drop_in_suite, drop_in_training_suite
 from .heads import heads_suite
 from .language import decode_suite
@@ -34,7 +34,7 @@ SUITES = {
     "memory": memory_suite,
     "first_call": first_call_suite,
 }
-RESULTS = Path(__file__).parents[2] / "experiments" / "results"
+RESULTS = Path(__file__).parents[1] / "experiments" / "results"
 
 
 def machine(device: str) -> dict:

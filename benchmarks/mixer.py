@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from ...core.mixers.mamba import Mamba
+from ..core.mixers.mamba import Mamba
 from .timing import compare, row
 
 WIDTH, LENGTH = 768, 1024

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from polymamba.benchmarks.__main__ import chosen
+from polymamba.benchmarks.plot import _threads, plot
+from polymamba.benchmarks.timing import Comparison, compare, row
 from polymamba.core.errors import UserError
-from polymamba.engine.benchmark.__main__ import chosen
-from polymamba.engine.benchmark.plot import _threads, plot
-from polymamba.engine.benchmark.timing import Comparison, compare, row
 
 
 def test_ratio_is_taken_within_rounds():

@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from ...core import scans
-from ...core.ops.causal_conv1d import causal_conv1d
-from ...core.ops.selective_scan import selective_scan
+from ..core import scans
+from ..core.ops.causal_conv1d import causal_conv1d
+from ..core.ops.selective_scan import selective_scan
 from .timing import compare, row
 
 CHANNELS, STATES = 1536, 16

@@ -1,5 +1,0 @@
-"""How fast, and how much memory: each claim as a ratio of things measured in turn in one process.
-
-`python -m polymamba.engine.benchmark` (or `make bench`) runs every suite and writes experiments/results/; arguments name
-suites: `python -m polymamba.engine.benchmark scan mixer`.
-"""
