@@ -1,4 +1,4 @@
-"""core <- domains <- engine, data <- engine, domains <- compat <- benchmarks, in core: ops <- mixers. Nothing points the other way."""
+"""core <- domains <- engine, data <- engine, domains <- compat <- benchmarks; core: ops <- mixers. Nothing points the other way."""
 
 from __future__ import annotations
 
