@@ -54,7 +54,7 @@ def scan_suite(device: str):
         functions = {"loop": partial(run, given, backend="reference"), "kernel": partial(run, given)}
         measured = compare(functions, rounds=rounds, warmup=0)
         yield row("scan", f"{what}, {case}", measured, "loop", "kernel")
-    # The gradient of the state fades towards the first tokens and would end in subnormal numbers: see core/ops/subnormals.py.
+    # The gradient of the state fades towards the first tokens and would end in subnormal numbers: see core/ops/cpu/subnormals.py.
     last = {"last 8 tokens scored": partial(forward_backward, given, 8), "all scored": partial(forward_backward, given)}
     yield row("scan", f"forward+backward, {case}", compare(last, rounds=15), *last)
     yield from official_suite(device)

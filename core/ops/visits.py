@@ -40,7 +40,7 @@ def visits(order: Tensor | None, length: int, paths: int) -> Tensor:
 def _checker():
     import numba  # only where an order lies on the CPU: the GPU kernels run without it
 
-    from .team import kept_on_disk
+    from .cpu.team import kept_on_disk
 
     kinds = [f"({kind}[:,:,:], int64, int32[:])" for kind in ("int32", "int64")]
     return kept_on_disk(__file__, lambda: numba.njit(kinds, cache=True)(_check))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from ..arguments import empty_by_path, empty_rows, owned
-from ..calls import KernelCall, rows, whole
-from ..lanes import WIDTH
-from ..memory import empty
+from ..cpu.calls import KernelCall, rows, whole
+from ..cpu.lanes import WIDTH
+from ..cpu.memory import empty
 from ..visits import visits
 from .cpu_kernels import RECORD, K, backward_conv, forward_conv
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..lane_math import ZERO, get, put, sigmoid, silu_gradient
-from ..lanes import WIDTH, fma, load, read_float, read_int, read_long, splat, store, take_ticket, write_float
-from ..team import Kernel, inlined, record_at
+from ..cpu.lane_math import ZERO, get, put, sigmoid, silu_gradient
+from ..cpu.lanes import WIDTH, fma, load, read_float, read_int, read_long, splat, store, take_ticket, write_float
+from ..cpu.team import Kernel, inlined, record_at
 
 K = 64
 ROW = 4 * WIDTH

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..calls import address, record, run, whole
-from ..memory import empty
+from ..cpu.calls import address, record, run, whole
+from ..cpu.memory import empty
 from .one_token_kernel import convolve_rows
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..team import Kernel, record_at
-from ..token_convolution import convolve
+from ..cpu.team import Kernel, record_at
+from ..cpu.token_convolution import convolve
 
 FIELDS = "row conv_w conv_b conv_state conv_after batch channels W K half silu"
 RECORD = np.dtype([(name, np.int64) for name in FIELDS.split()])

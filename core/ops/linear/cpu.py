@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..calls import address, addresses, record, run, whole
-from ..dots import team_of, tiers
-from ..memory import empty
+from ..cpu.calls import address, addresses, record, run, whole
+from ..cpu.dots import team_of, tiers
+from ..cpu.memory import empty
 from .cpu_kernels import multiply
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..dots import multiply_rows, share
-from ..lanes import take_ticket
-from ..team import Kernel, record_at
+from ..cpu.dots import multiply_rows, share
+from ..cpu.lanes import take_ticket
+from ..cpu.team import Kernel, record_at
 
 FIELDS = "x weight bias out rows inputs outputs half team tiers tickets"
 RECORD = np.dtype([(name, np.int64) for name in FIELDS.split()])

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import residual_norm
-from ..dots import mean_square, multiply_rows, number, numbers, share
-from ..lane_math import LOG2_E, ONE, ZERO, get, put, sigmoid, softplus
-from ..lanes import WIDTH, exp2, fma, read_float, splat, sum_lanes, write_float
-from ..phases import phase, record
-from ..team import Kernel, inlined, record_at
-from ..token_convolution import convolve
+from ..cpu import residual_norm
+from ..cpu.dots import mean_square, multiply_rows, number, numbers, share
+from ..cpu.lane_math import LOG2_E, ONE, ZERO, get, put, sigmoid, softplus
+from ..cpu.lanes import WIDTH, exp2, fma, read_float, splat, sum_lanes, write_float
+from ..cpu.phases import phase, record
+from ..cpu.team import Kernel, inlined, record_at
+from ..cpu.token_convolution import convolve
 
 RECORD = record(
     f"""{residual_norm.FIELDS} x in_w in_b conv_w conv_b dt_b A_log skip gated_w out_w out_b conv_state ssm_state

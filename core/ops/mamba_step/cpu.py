@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..calls import addresses
-from ..dots import team_of, tiers
-from ..layer_kernel import LayerKernel, bits, state_fits
+from ..cpu.calls import addresses
+from ..cpu.dots import team_of, tiers
+from ..cpu.layer_kernel import LayerKernel, bits, state_fits
 from . import MambaWeights, States
 from .cpu_kernels import step
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..arguments import empty_rows
-from ..calls import KernelCall, rows, whole
-from ..lanes import WIDTH
-from ..memory import empty
+from ..cpu.calls import KernelCall, rows, whole
+from ..cpu.lanes import WIDTH
+from ..cpu.memory import empty
 from ..visits import visits
 from .cpu_backward_kernels import backward_scan
 from .cpu_kernels import RECORD, K, forward_scan

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..lane_math import LN_2, LOG2_E, ONE, ZERO, get, put, sigmoid, silu_gradient, softplus
-from ..lanes import (
+from ..cpu.lane_math import LN_2, LOG2_E, ONE, ZERO, get, put, sigmoid, silu_gradient, softplus
+from ..cpu.lanes import (
     WIDTH,
     exp2,
     fma,
@@ -19,7 +19,7 @@ from ..lanes import (
     take_ticket,
     write_float,
 )
-from ..team import Kernel, inlined, record_at
+from ..cpu.team import Kernel, inlined, record_at
 from .cpu_kernels import RECORD, ROW, K, chunk_tokens, gather_states, item_range, scatter_states, state_offset
 
 

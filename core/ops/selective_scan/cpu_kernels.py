@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..lane_math import LOG2_E, ONE, ZERO, get, put, sigmoid, softplus
-from ..lanes import (
+from ..cpu.lane_math import LOG2_E, ONE, ZERO, get, put, sigmoid, softplus
+from ..cpu.lanes import (
     WIDTH,
     exp2,
     fma,
@@ -27,7 +27,7 @@ from ..lanes import (
     take_ticket,
     write_float,
 )
-from ..team import Kernel, inlined, record_at
+from ..cpu.team import Kernel, inlined, record_at
 
 K = 16
 ROW = 4 * WIDTH  # bytes of one block

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..calls import address, record, rows, run, whole
-from ..memory import empty
+from ..cpu.calls import address, record, rows, run, whole
+from ..cpu.memory import empty
 from .one_token_kernel import update_state
 
 # States that a thread updates at a time: fewer are quicker done than a second thread is woken.

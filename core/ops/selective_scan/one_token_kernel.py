@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..lane_math import LOG2_E, ZERO, get, put, sigmoid, softplus
-from ..lanes import WIDTH, exp2, fma, read_float, splat, sum_lanes, take_ticket, write_float
-from ..team import Kernel, inlined, record_at
+from ..cpu.lane_math import LOG2_E, ZERO, get, put, sigmoid, softplus
+from ..cpu.lanes import WIDTH, exp2, fma, read_float, splat, sum_lanes, take_ticket, write_float
+from ..cpu.team import Kernel, inlined, record_at
 
 FIELDS = """x delta A B C D z bias state out after x_batch delta_batch B_batch C_batch z_batch batch channels N softplus items
 tickets"""

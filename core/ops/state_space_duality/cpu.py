@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..calls import rows as as_rows
-from ..memory import empty, zeros
+from ..cpu.calls import rows as as_rows
+from ..cpu.memory import empty, zeros
 from .pieces import Piece, pieces
 
 # Rows of a chunk, and numbers in the score matrices worked on together (they should stay in a core's second-level cache).

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from polymamba.core.ops import calls
-from polymamba.core.ops.calls import KernelCall, address, addresses, record, rows, whole
 from polymamba.core.ops.causal_conv1d import cpu_kernels as convolution
 from polymamba.core.ops.causal_conv1d import one_token_kernel
+from polymamba.core.ops.cpu import calls
+from polymamba.core.ops.cpu.calls import KernelCall, address, addresses, record, rows, whole
 from polymamba.core.ops.linear import cpu_kernels as linear
 from polymamba.core.ops.mamba2_step import cpu_kernels as mamba2
 from polymamba.core.ops.mamba_step import cpu_kernels as mamba

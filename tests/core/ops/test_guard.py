@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from polymamba.core.ops import memory
-from polymamba.core.ops.calls import KernelCall, address, rows, whole
 from polymamba.core.ops.causal_conv1d import causal_conv1d
-from polymamba.core.ops.guard import MARGIN, Guard, OverrunError
+from polymamba.core.ops.cpu import memory
+from polymamba.core.ops.cpu.calls import KernelCall, address, rows, whole
+from polymamba.core.ops.cpu.guard import MARGIN, Guard, OverrunError
 from polymamba.core.ops.selective_scan import selective_scan
 
 KIND = np.dtype([(name, np.int64) for name in ("items", "out", "x", "scratch", "scratch_bytes", "tickets", "slots")])
@@ -102,7 +102,7 @@ def test_results_are_the_same_between_canaries(guard):
 
 
 def test_the_variable_turns_it_on():
-    code = "from polymamba.core.ops import memory; print(type(memory.guard).__name__)"
+    code = "from polymamba.core.ops.cpu import memory; print(type(memory.guard).__name__)"
     for value, expected in (("1", "Guard"), ("0", "NoneType")):
         done = subprocess.run(
             [sys.executable, "-c", code], env=os.environ | {"POLYMAMBA_GUARD": value}, capture_output=True, text=True

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from polymamba.core.ops import memory
-from polymamba.core.ops.memory import Pool
+from polymamba.core.ops.cpu import memory
+from polymamba.core.ops.cpu.memory import Pool
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is only kept on Linux")
 MIB = 1 << 20

@@ -6,7 +6,7 @@ import pytest
 import torch
 from llvmlite import binding, ir
 
-from polymamba.core.ops import subnormals
+from polymamba.core.ops.cpu import subnormals
 from polymamba.core.ops.selective_scan import selective_scan
 
 TINY = 1e-40

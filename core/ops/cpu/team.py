@@ -29,7 +29,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..errors import say_once
+from ...errors import say_once
 from .subnormals import call_at, flush_subnormals, restore_subnormals
 
 _home = os.getpid()

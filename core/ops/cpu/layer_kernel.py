@@ -10,9 +10,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ..one_token import contiguous_as
 from .calls import address, addresses, record, run, whole
 from .memory import empty
-from .one_token import contiguous_as
 from .phases import give_way
 from .team import Kernel
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..one_token import contiguous_as
 from . import memory
-from .one_token import contiguous_as
 from .team import Kernel
 
 # Addresses of anything but float32 numbers, in all records.
