@@ -246,11 +246,12 @@ def test_operators_on_any_order(name, seed, longest):
     operator, call = OPERATORS[name]
     tensors, other = call(seed, longest=longest)
     expected = run(operator, tensors, other, "reference", torch.float64)
+    # A gradient that is the small rest of large sums has their rounding, whoever computes it in float32.
+    plain = run(operator, tensors, other, "reference", torch.float32)
     found = run(operator, tensors, other, "cpu", torch.float32)
-    # A gradient that is the small rest of large sums has their rounding.
-    floor = 1e-2 * max(float(t.detach().norm()) for t in expected.values())
-    errors = {key: error(found[key], expected[key], floor) for key in expected}
-    assert max(errors.values()) <= RELATIVE_ERROR[torch.float32], errors
+    for key, right in expected.items():
+        allowed = max(RELATIVE_ERROR[torch.float32], 4 * error(plain[key], right))
+        assert error(found[key], right) <= allowed, key
 
 
 @pytest.mark.parametrize("length", [0, 1, 5])
