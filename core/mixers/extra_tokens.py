@@ -20,6 +20,11 @@ def without_extra(x: Tensor, extra: tuple[int, ...]) -> Tensor:
     return torch.cat([x[:, before + 1 : after] for before, after in itertools.pairwise(edges)], 1)
 
 
+def extra_alone(x: Tensor, extra: tuple[int, ...]) -> Tensor:
+    """The other tokens: (batch, extra, channels)."""
+    return torch.cat([x[:, position : position + 1] for position in extra], 1)
+
+
 def with_extra(tokens: Tensor, others: Tensor, extra: tuple[int, ...]) -> Tensor:
     """The sequence (batch, tokens + extra, channels) in which `others` (batch, extra, channels) stand at positions `extra`."""
     pieces, begin = [], 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .extra_tokens import with_extra, without_extra
+from .extra_tokens import extra_alone, with_extra, without_extra
 
 
 def grid_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sizes: tuple[int, ...], extra: tuple[int, ...]) -> Tensor:
@@ -32,7 +32,7 @@ def grid_conv(x: Tensor, weight: Tensor, bias: Tensor | None, sizes: tuple[int, 
     if not extra:
         return tokens
     centre = weight.flatten(1)[:, weight[0].numel() // 2]
-    others = x[:, list(extra)] * centre
+    others = extra_alone(x, extra) * centre
     others = others if bias is None else others + bias
     return with_extra(tokens, others.to(tokens.dtype), extra)
 
@@ -49,6 +49,6 @@ def grid_conv_called(x: Tensor, layer: nn.Module, width: int, sizes: tuple[int, 
         tokens = layer(F.pad(image, around)).movedim(1, -1).flatten(1, -2).to(x.dtype)
     if not extra:
         return tokens
-    alone = x[:, list(extra)].flatten(0, 1)[(..., *[None] * len(sizes))]
+    alone = extra_alone(x, extra).flatten(0, 1)[(..., *[None] * len(sizes))]
     others = layer(F.pad(alone, around)).flatten(1).unflatten(0, (x.shape[0], -1))
     return with_extra(tokens, others.to(tokens.dtype), extra)
