@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arguments import owned
+
 # Bytes before and after each tensor; a multiple of a cache line.
 MARGIN = 4096
 # Repeated, a NaN of every floating point type.
@@ -36,7 +38,7 @@ class Guard:
         inner = block[MARGIN : MARGIN + size]
         # A tensor that shows this memory holds `inner`, and that the block.
         self.blocks[block.ctypes.data] = inner
-        return torch.from_numpy(inner).view(dtype).view(shape)
+        return owned(torch.from_numpy(inner).view(dtype).view(shape))
 
     def copy(self, tensor: Tensor) -> Tensor:
         """The tensor with its strides between canaries, kept until the next `check` of this thread."""

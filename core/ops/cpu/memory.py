@@ -17,6 +17,7 @@ import weakref
 import numpy as np
 import torch
 
+from ..arguments import owned
 from .guard import Guard
 
 LARGE, KEPT_SHARE = 16 << 20, 1 / 8
@@ -44,7 +45,7 @@ class Pool:
         block = self._take(4 * count)
         array = np.frombuffer(block, np.float32, count)
         weakref.finalize(array, self._give_back, block).atexit = False
-        return torch.from_numpy(array).view(shape)
+        return owned(torch.from_numpy(array).view(shape))
 
     def _take(self, size: int) -> mmap.mmap:
         with self.lock:

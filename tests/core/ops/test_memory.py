@@ -75,3 +75,12 @@ def test_small_and_empty_tensors_come_from_pytorch():
     assert memory.empty(0).shape == (0,)
     assert memory.empty(3, 4).dtype == torch.float32
     assert memory.pool.kept == before
+
+
+def test_what_lies_in_a_block_is_a_tensor_of_its_own():
+    made = Pool(1 << 20).empty((3, 5))
+    assert made._base is None
+    y = torch.zeros(3, 5, requires_grad=True) + made.zero_()
+    y.mul_(2).sum().backward()
+    made.fill_(4)
+    assert made.tolist() == [[4.0] * 5] * 3
