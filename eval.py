@@ -2,7 +2,7 @@
 
 import sys
 
-from polymamba.engine.command_line import main
+from polymamba.engine.command_line.main import main
 
 if __name__ == "__main__":
     sys.exit(main(job="evaluate"))

@@ -5,7 +5,7 @@ With explain=attribution it draws what a run's answers rest on.
 
 import sys
 
-from polymamba.engine.command_line import main
+from polymamba.engine.command_line.main import main
 
 if __name__ == "__main__":
     sys.exit(main(job="predict"))

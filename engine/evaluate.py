@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint as files
-from .config import Config
-from .hardware import choose_hardware
-from .lightning_trainer import make_trainer, quiet
-from .parts import build_trained
-from .plan import describe_data, resolve_backend
-from .run_folder import run_of, write_text
-from .typed import typed
+from .checkpoints import folder as files
+from .command_line.config import Config
+from .command_line.convert import typed
+from .training.assembly import build_trained
+from .training.hardware import choose_hardware
+from .training.plan import describe_data, resolve_backend
+from .training.run_folder import run_of, write_text
+from .training.trainer import make_trainer, quiet
 
 METRICS = "metrics.json"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from .config import Config
-from .typed import unknown_key
+from .command_line.config import Config
+from .command_line.convert import unknown_key
 
 
 def read_prompt(arguments: Sequence[str]) -> str:
@@ -56,10 +56,10 @@ def explain(
     from ..core.explanation import check_method
 
     check_method(method, "explain")
-    from .build import build
-    from .hardware import choose_hardware
-    from .parts import build_trained
-    from .run_folder import run_of
+    from .training.assembly import build_trained
+    from .training.hardware import choose_hardware
+    from .training.run_folder import run_of
+    from .training.targets import build
 
     hardware = choose_hardware(config.trainer)
     parts = build_trained(config, checkpoint, allow, with_data=False)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from ..core.errors import UserError
 from ..core.ranges import Count, Positive, Range, Seed, Share, Size, Weight
-from .config import Config
-from .typed import from_mapping, unknown_key
+from .command_line.config import Config
+from .command_line.convert import from_mapping, unknown_key
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def go_on(model: Any, tokenizer: Any, wanted: Wanted, write: Callable[[str], Any
 
 def _language_model(config: Config, checkpoint: Path, allow: Sequence[str]) -> tuple[Any, Any]:
     """The model with its weights on the run's device, and the run's own tokenizer."""
-    from .hardware import choose_hardware
-    from .parts import build_trained
+    from .training.assembly import build_trained
+    from .training.hardware import choose_hardware
 
     hardware = choose_hardware(config.trainer)
     parts = build_trained(config, checkpoint, allow, with_data=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from .groups import Groups
+from .command_line.groups import Groups
 
 TOKENIZER = "tokenizer.json"
 FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
@@ -128,11 +128,11 @@ def _neox() -> Path:
 
 
 def _device(typed: Sequence[str], groups: Groups) -> str:
-    from .amend import amend
-    from .compose import compose_group
-    from .config import TrainerSettings
-    from .hardware import choose_hardware
-    from .typed import from_mapping
+    from .command_line.change_stored import amend
+    from .command_line.compose import compose_group
+    from .command_line.config import TrainerSettings
+    from .command_line.convert import from_mapping
+    from .training.hardware import choose_hardware
 
     usual = {"domain": "nlp", "trainer": compose_group("trainer", "default", groups, "nlp")}
     values = amend(usual, typed, groups, SETTINGS, "a published model's data and training are not known here")

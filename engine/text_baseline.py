@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core.errors import UserError
-from .build import build
-from .compose import compose
+from .command_line.compose import compose
+from .training.targets import build
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from polymamba.engine.command_line import main
-from polymamba.engine.compose import compose
+from polymamba.engine.command_line.compose import compose
+from polymamba.engine.command_line.main import main
 from polymamba.engine.predict import read_wanted
 from polymamba.engine.published import is_published
 

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ..stop import Failed
+from ..training.stop import Failed
 from .ema import published_weights
 
 NAMES_SHOWN = 5

@@ -18,7 +18,7 @@ def _one_thread():
 @pytest.fixture
 def groups(monkeypatch):
     """The config groups with those of the stand-ins; their module can be imported."""
-    from polymamba.engine.groups import Groups
+    from polymamba.engine.command_line.groups import Groups
 
     monkeypatch.syspath_prepend(str(HERE))
     return Groups([HERE / "configs"])
@@ -27,9 +27,9 @@ def groups(monkeypatch):
 @pytest.fixture
 def toy(groups, tmp_path, monkeypatch):
     """Trains the toy domain in `tmp_path`: toy("data.samples=20", resume=..., callbacks=[...]) -> Result."""
-    from polymamba.engine.compose import check, compose
-    from polymamba.engine.run_folder import read_config, run_of
-    from polymamba.engine.train import train
+    from polymamba.engine.command_line.compose import check, compose
+    from polymamba.engine.training.run import train
+    from polymamba.engine.training.run_folder import read_config, run_of
 
     monkeypatch.chdir(tmp_path)
 
@@ -47,7 +47,7 @@ def toy(groups, tmp_path, monkeypatch):
 @pytest.fixture
 def command(monkeypatch, tmp_path, capsys):
     """Runs a command line in this process: command("domain=toy", job="train") -> (exit code, stdout, stderr)."""
-    from polymamba.engine.command_line import main
+    from polymamba.engine.command_line.main import main
 
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.chdir(tmp_path)

@@ -84,9 +84,7 @@ def test_eval_of_a_run_that_is_not_there(command):
 
 
 def test_mistakes_are_found_before_torch_is_loaded(tmp_path):
-    program = (
-        "import sys; from polymamba.engine.command_line import main; code = main(); print('torch' in sys.modules, code)"
-    )
+    program = "import sys; from polymamba.engine.command_line.main import main; code = main(); print('torch' in sys.modules, code)"
     result = subprocess.run(
         [sys.executable, "-c", program, f"--config-dir={STAND_INS / 'configs'}", "--allow=toy", "domain=toy", "model.hiden=3"],
         env={**os.environ, "PYTHONPATH": str(STAND_INS)}, cwd=tmp_path, capture_output=True, text=True, timeout=60,

@@ -11,9 +11,9 @@ from polymamba.core.errors import UserError
 from polymamba.domains.nlp.explanation import explain_next_token
 from polymamba.domains.nlp.models.build import build as build_text_model
 from polymamba.domains.vision.models.vim import build as build_vim
-from polymamba.engine import checkpoint as files
-from polymamba.engine.compose import compose
-from polymamba.engine.config import SCHEMA_VERSION
+from polymamba.engine.checkpoints import folder as files
+from polymamba.engine.command_line.compose import compose
+from polymamba.engine.command_line.config import SCHEMA_VERSION
 from polymamba.engine.explain import read_prompt
 
 LANGUAGE_MODEL = {"size": "micro", "d_model": 32, "n_layer": 2, "mixer": "mamba3", "attention_every": 2}

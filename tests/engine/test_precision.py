@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from polymamba.core.errors import UserError
-from polymamba.engine import checkpoint as files
-from polymamba.engine.compose import compose
-from polymamba.engine.groups import Groups
-from polymamba.engine.train import train
+from polymamba.engine.checkpoints import folder as files
+from polymamba.engine.command_line.compose import compose
+from polymamba.engine.command_line.groups import Groups
+from polymamba.engine.training.run import train
 
 MODELS = {name: Groups().read("model", name)["domains"][0] for name in Groups().options("model")}
 SMALL = {

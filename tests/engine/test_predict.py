@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 from polymamba.core.errors import UserError
 from polymamba.domains.nlp.generation import generate
 from polymamba.domains.nlp.models.build import build
-from polymamba.engine import checkpoint as files
-from polymamba.engine.compose import compose
-from polymamba.engine.config import SCHEMA_VERSION
+from polymamba.engine.checkpoints import folder as files
+from polymamba.engine.command_line.compose import compose
+from polymamba.engine.command_line.config import SCHEMA_VERSION
 from polymamba.engine.predict import Wanted, read_wanted
 
 HERE = Path(__file__).resolve().parent

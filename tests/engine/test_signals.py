@@ -11,8 +11,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from polymamba.engine import checkpoint as files
-from polymamba.engine.stop import Stopped
+from polymamba.engine.checkpoints import folder as files
+from polymamba.engine.training.stop import Stopped
 
 TOLD = ("optimizer_states", "lr_schedulers", "global_step", "trained")
 
@@ -115,7 +115,7 @@ def test_a_second_signal_while_saving_leaves_the_checkpoint_before_whole(toy, mo
         return sha256(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr("polymamba.engine.stop.ECHO_SECONDS", -1.0)
+        patched.setattr("polymamba.engine.training.stop.ECHO_SECONDS", -1.0)
         patched.setattr(files, "sha256", signals)
         with pytest.raises(Stopped) as stopped:
             toy("run_dir=run", "trainer.checkpoint_every=2")
@@ -127,7 +127,7 @@ def test_a_second_signal_while_saving_leaves_the_checkpoint_before_whole(toy, mo
 
 
 def test_before_the_first_step_there_is_nothing_to_save(command, monkeypatch):
-    build = "polymamba.engine.train.build_parts"
+    build = "polymamba.engine.training.run.build_parts"
     monkeypatch.setattr(build, lambda *_: signal.raise_signal(signal.SIGTERM))
     code, _, message = command("domain=toy", "run_dir=run")
     assert code == 143
@@ -192,9 +192,6 @@ def test_a_sweep_that_is_stopped_says_what_is_left(command, monkeypatch):
 def test_at_random_moments(number, accumulate, groups, tmp_path, monkeypatch):
     import toy  # noqa: F401  what the forked processes need not import each
     from forked import Forked
-
-    import polymamba.engine.command_line
-    import polymamba.engine.saving  # noqa: F401
 
     from .conftest import OPTIONS
 

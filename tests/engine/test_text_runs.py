@@ -7,14 +7,14 @@ import torch
 from lightning.pytorch import Callback
 
 from polymamba.data.nlp.tokenizer import load_tokenizer
-from polymamba.engine import checkpoint as files
-from polymamba.engine.command_line import main
-from polymamba.engine.compose import check, compose
+from polymamba.engine.checkpoints import folder as files
+from polymamba.engine.command_line.compose import check, compose
+from polymamba.engine.command_line.main import main
 from polymamba.engine.evaluate import evaluate
-from polymamba.engine.parts import build_parts, build_trained, plain, with_tokenizer
-from polymamba.engine.run_folder import read_config
-from polymamba.engine.stop import Stopped
-from polymamba.engine.train import train
+from polymamba.engine.training.assembly import build_parts, build_trained, plain, with_tokenizer
+from polymamba.engine.training.run import train
+from polymamba.engine.training.run_folder import read_config
+from polymamba.engine.training.stop import Stopped
 
 SMALL = ("trainer.progress=none", "model.d_model=16", "model.n_layer=1", "model.backend=reference")
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from polymamba.engine import checkpoint as files
 from polymamba.engine.callbacks import NonFinite
-from polymamba.engine.stop import Stopped
+from polymamba.engine.checkpoints import folder as files
+from polymamba.engine.training.stop import Stopped
 
 
 class SignalAt(Callback):

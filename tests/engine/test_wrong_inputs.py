@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from polymamba.engine.command_line import main
+from polymamba.engine.command_line.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 HUGE = "9" * 400
@@ -189,7 +189,7 @@ def test_a_folder_of_runs_lists_them(refused, tmp_path):
 
 def test_typing_mistakes_do_not_wait_for_torch(tmp_path):
     program = (
-        "import sys; from polymamba.engine.command_line import main\n"
+        "import sys; from polymamba.engine.command_line.main import main\n"
         "for word in sys.argv[1:]: assert main([word]) == 2, word\n"
         "print('torch' in sys.modules)"
     )
@@ -200,7 +200,7 @@ def test_typing_mistakes_do_not_wait_for_torch(tmp_path):
 
 @pytest.mark.parametrize("job", ["train", "evaluate", "predict"])
 def test_output_that_nobody_reads_and_terminals_without_letters(job, tmp_path):
-    program = f"import sys; from polymamba.engine.command_line import main; sys.exit(main(job={job!r}))"
+    program = f"import sys; from polymamba.engine.command_line.main import main; sys.exit(main(job={job!r}))"
     command = [sys.executable, "-c", program, "--help"]
     plain = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "COLUMNS": "1"}
     found = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True, timeout=120)

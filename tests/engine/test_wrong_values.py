@@ -9,16 +9,16 @@ import torch
 from torch import nn
 
 from polymamba.core.errors import UserError
-from polymamba.engine.build import build
-from polymamba.engine.compose import check, compose
-from polymamba.engine.groups import Groups
-from polymamba.engine.hardware import choose_hardware
-from polymamba.engine.help import keys
-from polymamba.engine.lightning_trainer import make_trainer
-from polymamba.engine.memory import check_memory
-from polymamba.engine.optimizer import build_optimizer
-from polymamba.engine.parts import build_scan
-from polymamba.engine.plan import plan_length
+from polymamba.engine.command_line.compose import check, compose
+from polymamba.engine.command_line.groups import Groups
+from polymamba.engine.command_line.help import keys
+from polymamba.engine.training.assembly import build_scan
+from polymamba.engine.training.hardware import choose_hardware
+from polymamba.engine.training.memory import check_memory
+from polymamba.engine.training.optimizer import build_optimizer
+from polymamba.engine.training.plan import plan_length
+from polymamba.engine.training.targets import build
+from polymamba.engine.training.trainer import make_trainer
 
 VALUES = (
     0,

@@ -45,8 +45,8 @@ class Forked:
         sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
         import toy
 
-        from polymamba.engine import checkpoint
-        from polymamba.engine.command_line import main
+        from polymamba.engine.checkpoints import folder as checkpoint
+        from polymamba.engine.command_line.main import main
 
         step, sum_of = toy.Classify.step, checkpoint.sha256
 

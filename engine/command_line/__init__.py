@@ -1,0 +1,1 @@
+"""What was typed becomes a checked configuration, or one message that says what to type."""

@@ -1,0 +1,76 @@
+"""The optimizer, its parameter groups and its learning-rate schedule."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from math import cos, pi
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ..command_line.config import OptimizerSettings
+
+NEVER_DECAYED = ("A_log", "A_b_log", "D", "D_b", "dt_bias")
+
+
+def build_optimizer(model: nn.Module, settings: OptimizerSettings, total_steps: int) -> tuple[Optimizer, LambdaLR]:
+    """An optimizer over the model's trainable parameters and the schedule that moves once an optimizer step.
+
+    Args:
+        model: may name parameters in `no_weight_decay()` (full names or patterns) or mark them with `_no_weight_decay`.
+        settings: configs/optimizer.
+        total_steps: optimizer steps of the whole run, from the configuration. Lightning's own estimate is not used: asking
+            for it drops the state of a loader that is being resumed.
+    """
+    decayed, kept = parameter_groups(model)
+    groups = [
+        {"params": list(decayed.values()), "weight_decay": settings.weight_decay},
+        {"params": list(kept.values()), "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.name == "sgd":
+        momentum = 0.0 if settings.momentum is None else settings.momentum
+        optimizer = torch.optim.SGD(
+            groups, lr=settings.lr, momentum=momentum, nesterov=bool(settings.nesterov and momentum), fused=True
+        )
+    else:
+        betas = (0.9, 0.999) if settings.betas is None else settings.betas
+        optimizer = torch.optim.AdamW(
+            groups, lr=settings.lr, betas=betas, eps=1e-8 if settings.eps is None else settings.eps, fused=True
+        )
+    return optimizer, LambdaLR(optimizer, lambda step: factor(step, settings, total_steps))
+
+
+def parameter_groups(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """Trainable parameters by name, (with, without) weight decay: vectors, scalars, A_log and D go without."""
+    named = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
+    decayed, kept = {}, {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        without = (
+            parameter.ndim <= 1
+            or name.rpartition(".")[2] in NEVER_DECAYED
+            or getattr(parameter, "_no_weight_decay", False)
+            or any(name == pattern or fnmatch(name, pattern) for pattern in named)
+        )
+        (kept if without else decayed)[name] = parameter
+    return decayed, kept
+
+
+def factor(step: int, settings: OptimizerSettings, total_steps: int) -> float:
+    """The learning rate of optimizer step `step` (the first is 0) as a fraction of settings.lr."""
+    warmup = warmup_steps(settings, total_steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if settings.schedule == "constant":
+        return 1.0
+    progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+    return settings.final_lr + (1 - settings.final_lr) * 0.5 * (1 + cos(pi * progress))
+
+
+def warmup_steps(settings: OptimizerSettings, total_steps: int) -> int:
+    """The number of warm-up steps: settings.warmup itself, or that fraction of all steps where it is below 1."""
+    return round(settings.warmup * total_steps) if settings.warmup < 1 else int(settings.warmup)

@@ -1,0 +1,18 @@
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+from polymamba.engine.command_line.startup import import_torchmetrics
+import_torchmetrics()
+import lightning.pytorch
+assert 'torchmetrics' in sys.modules
+assert 'scipy.signal' not in sys.modules and 'scipy.stats' not in sys.modules
+import scipy.signal
+print(len(scipy.signal.windows.hamming(8)))
+"""
+
+
+def test_scipy_signal_is_left_out_and_works_afterwards():
+    result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
+    assert result.stdout.strip() == "8", result.stderr
