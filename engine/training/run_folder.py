@@ -149,7 +149,7 @@ def start(folder: Path, config: Config, overrides: Sequence[str], environment: d
             raise
 
 
-def read_typed(folder: Path) -> list[str]:
+def read_arguments(folder: Path) -> list[str]:
     """What was typed to start a run; nothing where that cannot be read."""
     try:
         return (folder / OVERRIDES).read_text(encoding="utf-8").splitlines()

@@ -34,7 +34,7 @@ def text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POLYMAMBA_CACHE", str(tmp_path / "cache"))
     (tmp_path / "sums.txt").write_text("".join(f"{i} and {i + 1} make {2 * i + 1}.\n" for i in range(60)))
-    return lambda *typed, say=lambda text: None: train(compose([*TEXT, *typed]), typed=typed, say=say)
+    return lambda *typed, say=lambda text: None: train(compose([*TEXT, *typed]), arguments=typed, say=say)
 
 
 def test_a_run_begins_with_another_ones_best_weights(toy):
