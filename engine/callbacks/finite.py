@@ -1,4 +1,7 @@
-"""Stops a run before what is not finite reaches the weights, and before weights that are not finite reach the disk."""
+"""Stops a run before what is not finite reaches the weights, and before weights that are not finite reach the disk.
+
+By hand, because Lightning trains on with NaN; its detect_anomaly is for debugging and slow.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..training.stop import Failed
 from .ema import published_weights
@@ -71,20 +75,18 @@ class FiniteGuard(Callback):
         self._bad: Tensor | None = None
         self._record: Tensor | None = None
 
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+    def on_before_backward(self, trainer: Trainer, task: LightningModule, loss: Tensor) -> None:
         loss = loss.detach().float()
         self._loss = loss if self._loss is None else self._loss + loss
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, task: LightningModule, optimizer: Optimizer) -> None:
         loss, self._loss = self._loss, None
-        named = [(name, p.grad) for name, p in pl_module.named_parameters() if p.grad is not None]
+        named = [(name, p.grad) for name, p in task.named_parameters() if p.grad is not None]
         if loss is None or not named:
             return
         self._names = [name for name, _ in named]
         norms = torch.stack([n.float().to(loss.device) for n in torch._foreach_norm([grad for _, grad in named])])
-        pl_module.gradient_norm = norm = torch.linalg.vector_norm(norms)
+        task.gradient_norm = norm = torch.linalg.vector_norm(norms)
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         finite = torch.isfinite(loss) if scaled else torch.isfinite(loss) & torch.isfinite(norm)
         # Every rank must stop, also where only one saw a bad loss.
@@ -98,24 +100,24 @@ class FiniteGuard(Callback):
         if (trainer.global_step + 1) % self.every == 0:
             self.look()
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, task: LightningModule) -> None:
         self.look()
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, task: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.look()
-        published = published_weights(trainer, pl_module)
-        names = [name for name, _ in pl_module.model.named_parameters()]
+        published = published_weights(trainer, task)
+        names = [name for name, _ in task.model.named_parameters()]
         weights = {f"model.{name}": published[name].detach() for name in names if name in published}
-        for found in (dict(pl_module.named_parameters()), weights):
+        for found in (dict(task.named_parameters()), weights):
             if bad := not_finite(found):
                 raise NonFinite(trainer.global_step, nan, bad, "weights")
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         loss = trainer.callback_metrics.get("val/loss")
         if loss is not None and not trainer.sanity_checking and not isfinite(float(loss)):
             raise NonFinite(trainer.global_step, float(loss), [], "validation loss")
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
         self.look()
 
     def look(self) -> None:
@@ -134,7 +136,7 @@ class FiniteGuard(Callback):
         self._record = torch.where(self._bad > 0, self._record, record)
         self._bad = torch.maximum(self._bad, bad)
 
-    def _can_skip_on_device(self, optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
+    def _can_skip_on_device(self, optimizer: Optimizer, device: torch.device) -> bool:
         fused = all(group.get("fused") for group in optimizer.param_groups)
         return device.type in self.devices and fused and getattr(optimizer, "_step_supports_amp_scaling", False)
 

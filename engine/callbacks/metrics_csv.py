@@ -1,4 +1,7 @@
-"""metrics.csv: a row for every few training steps, every validation and every test, whatever becomes of the process."""
+"""metrics.csv: a row for every few training steps, every validation and every test, whatever becomes of the process.
+
+By hand, because Lightning's CSVLogger deletes the file of a run that goes on, and keeps rows back that a kill then loses.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class MetricsCSV(Callback):
         self.meter, self.every = meter, every
         self._last_step = 0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
         self._last_step = trainer.global_step
         if not trainer.is_global_zero:
             return
@@ -38,22 +41,20 @@ class MetricsCSV(Callback):
         else:
             self.table.keep_until(trainer.global_step)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, task: LightningModule, *_: Any) -> None:
         step = trainer.global_step
         # The last steps' row before the last validation: a run that was stopped in that has no training left to write it.
         if step != self._last_step and (step % self.every == 0 or step == planned_steps(trainer)):
-            self._write_training(trainer, pl_module)
+            self._write_training(trainer, task)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_training(trainer, pl_module)
+    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
+        self._write_training(trainer, task)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         if not trainer.sanity_checking:
             self._write(trainer, "val", {})
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, task: LightningModule) -> None:
         self._write(trainer, "test", {})
 
     def _write_training(self, trainer: Trainer, task: LightningModule) -> None:
