@@ -18,6 +18,9 @@ from ..training.stop import Failed
 from .ema import published_weights
 
 NAMES_SHOWN = 5
+ADVICE = """
+  try: a smaller learning rate (optimizer.lr=…), a longer warm-up (optimizer.warmup=…), clipping
+       (trainer.gradient_clip=1.0), precision (trainer.precision=32); first_batch.png shows the input"""
 
 
 class NonFinite(Failed):
@@ -33,24 +36,17 @@ class NonFinite(Failed):
     def __init__(self, step: int, loss: float, parameters: list[str], quantity: str | None = None):
         self.step, self.loss, self.parameters = step, loss, parameters
         self.quantity = quantity or ("gradient" if isfinite(loss) else "loss")
-        before = f"Training stopped at step {step + 1}, before the weights were changed:"
-        lines = [
-            {
-                "loss": f"{before} the loss is {loss}.",
-                "gradient": f"{before} the gradient is not finite (the loss is {loss:.4g}).",
-                "weights": f"Training stopped after step {step}, before a checkpoint was written: weights are not finite.",
-                "validation loss": f"Training stopped after step {step}: the validation loss is {loss}.",
-            }[self.quantity]
-        ]
-        if parameters:
-            more = len(parameters) - NAMES_SHOWN
-            names = ", ".join(parameters[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-            lines.append(f"  {'weights' if quantity == 'weights' else 'gradients'} that are not finite: {names}")
-        lines += [
-            "  try: a smaller learning rate (optimizer.lr=…), a longer warm-up (optimizer.warmup=…), clipping",
-            "       (trainer.gradient_clip=1.0), precision (trainer.precision=32); first_batch.png shows the input",
-        ]
-        super().__init__("\n".join(lines))
+        before = f"Training stopped at step {step + 1}, before the weights were changed"
+        what = {
+            "loss": f"{before}: the loss is {loss}.",
+            "gradient": f"{before}: the gradient is not finite (the loss is {loss:.4g}).",
+            "weights": f"Training stopped after step {step}, before a checkpoint was written: weights are not finite.",
+            "validation loss": f"Training stopped after step {step}: the validation loss is {loss}.",
+        }[self.quantity]
+        more = f" and {len(parameters) - NAMES_SHOWN} more" if len(parameters) > NAMES_SHOWN else ""
+        kind = "weights" if quantity == "weights" else "gradients"
+        names = f"\n  {kind} that are not finite: {', '.join(parameters[:NAMES_SHOWN])}{more}" if parameters else ""
+        super().__init__(what + names + ADVICE)
 
 
 class FiniteGuard(Callback):
@@ -103,12 +99,13 @@ class FiniteGuard(Callback):
     def on_validation_start(self, trainer: Trainer, task: LightningModule) -> None:
         self.look()
 
+    on_train_end = on_validation_start
+
     def on_save_checkpoint(self, trainer: Trainer, task: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.look()
         published = published_weights(trainer, task)
-        names = [name for name, _ in task.model.named_parameters()]
-        weights = {f"model.{name}": published[name].detach() for name in names if name in published}
-        for found in (dict(task.named_parameters()), weights):
+        learnt = {f"model.{name}": published[name] for name, _ in task.model.named_parameters() if name in published}
+        for found in (dict(task.named_parameters()), learnt):
             if bad := not_finite(found):
                 raise NonFinite(trainer.global_step, nan, bad, "weights")
 
@@ -116,9 +113,6 @@ class FiniteGuard(Callback):
         loss = trainer.callback_metrics.get("val/loss")
         if loss is not None and not trainer.sanity_checking and not isfinite(float(loss)):
             raise NonFinite(trainer.global_step, float(loss), [], "validation loss")
-
-    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
-        self.look()
 
     def look(self) -> None:
         """Waits for the device and raises `NonFinite` where a step since the last look was bad."""
@@ -143,9 +137,7 @@ class FiniteGuard(Callback):
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that hold a NaN or an infinity."""
-    floats = {
-        name: tensor.detach() for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()
-    }
+    floats = {name: each.detach() for name, each in tensors.items() if each.is_floating_point() and each.numel()}
     if not floats:
         return []
     # The largest magnitude, not the norm: squares of large finite weights overflow.

@@ -57,8 +57,7 @@ class ProgressPicture(Callback):
     def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
         self._draw(trainer, task)
 
-    def on_test_end(self, trainer: Trainer, task: LightningModule) -> None:
-        self._draw(trainer, task)
+    on_test_end = on_train_end
 
     def on_exception(self, trainer: Trainer, task: LightningModule, exception: BaseException) -> None:
         # A full disk, say, must not hide what went wrong.
@@ -71,8 +70,7 @@ class ProgressPicture(Callback):
         started = self.clock()
         with self.meter.paused():
             save_figure(draw_progress(self.table, *task.monitor), self.path)
-        ended = self.clock()
-        self._not_before = ended + max(self.every_seconds, 50 * (ended - started))
+        self._not_before = self.clock() + max(self.every_seconds, 50 * (self.clock() - started))
 
 
 def draw_progress(table: Table, monitor: str, direction: str) -> Figure:
