@@ -50,7 +50,8 @@ class Table:
 
     def keep_until(self, step: int) -> None:
         """Drops rows of later steps and test results, which a run that goes on there will write again; at 0 the whole file."""
-        self.rows = [row for row in self.rows if 0 < int(row["step"]) <= step and row["stage"] != "test"]
+        # A validation amid the gradients of the first step is of step 0, where no run goes on.
+        self.rows = [row for row in self.rows if step and int(row["step"]) <= step and row["stage"] != "test"]
         if not self.rows:
             self.columns = list(FIXED)
             self.path.unlink(missing_ok=True)

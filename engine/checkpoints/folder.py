@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...core.errors import UserError
+from ..training.run_folder import CHECKPOINTS
 
 FORMAT = 1
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
@@ -249,7 +250,7 @@ def find(
     if (where / MANIFEST).is_file():
         folder, wanted = where.resolve().parent, [where.resolve()]
     else:
-        folder = where / "checkpoints" if (where / "checkpoints").is_dir() else where
+        folder = where / CHECKPOINTS if (where / CHECKPOINTS).is_dir() else where
         folder = folder.resolve()
         wanted, broken = _linked(folder, prefer)
         if not wanted and broken:

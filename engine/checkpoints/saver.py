@@ -45,9 +45,8 @@ class CheckpointFolders(CheckpointIO):
         state = dict(checkpoint)
         published, about = state.pop(PUBLISHED), state.pop(ABOUT, None)
         trained = state.pop("state_dict")
-        same = all(trained.get(f"{MODEL}{name}") is not None for name in published) and all(
-            value.data_ptr() == trained[f"{MODEL}{name}"].data_ptr() for name, value in published.items()
-        )
+        pairs = [(value, trained.get(f"{MODEL}{name}")) for name, value in published.items()]
+        same = all(own is not None and own.data_ptr() == value.data_ptr() for value, own in pairs)
         # What the weights file holds already is not written twice; a weight average differs from what is trained.
         if same:
             trained = {name: value for name, value in trained.items() if name.removeprefix(MODEL) not in published}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ...core.errors import UserError
 from ..checkpoints import folder as files
 from ..command_line.config import Config
+from .run_folder import CHECKPOINTS
 from .stop import Failed, Stopped, StopRequest
 from .targets import named_settings, one_line
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 @contextmanager
 def explained(folder: Path, stop: StopRequest) -> Iterator[None]:
     """What ends the block, a signal or a folder that can no longer be written, says which checkpoint the run has come to."""
-    before = files.last(folder / "checkpoints")
+    before = files.last(folder / CHECKPOINTS)
     try:
         with stop.unmasked(), _writing(folder):
             yield
     except Stopped as stopped:
-        now = files.last(folder / "checkpoints")
+        now = files.last(folder / CHECKPOINTS)
         stopped.in_run(folder, now and now[1], now != before)
         raise
 
@@ -49,7 +50,7 @@ def _cannot_write(error: OSError, folder: Path) -> str:
         return (
             f"Training stopped: its run folder {folder} is gone.\n  start it again, or put the folder back and resume"
         )
-    kept = files.last(folder / "checkpoints")
+    kept = files.last(folder / CHECKPOINTS)
     whole = "there is no checkpoint yet" if kept is None else f"the checkpoint of step {kept[1]} is whole"
     return (
         f"Training stopped: its run folder {folder} cannot be written: {error.strerror or error}.\n"

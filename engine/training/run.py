@@ -18,7 +18,7 @@ from .failures import explained, first_pass, restoring
 from .hardware import Hardware, choose_hardware
 from .optimizer import build_optimizer
 from .plan import Length, plan_length, resolve_backend, write_plan
-from .run_folder import is_first, locked, new_run_folder, run_of, start
+from .run_folder import CHECKPOINTS, SCAN, is_first, locked, new_run_folder, run_of, start
 from .stop import StopRequest, listening
 from .trainer import check_logger, loaders, make_trainer, quiet
 
@@ -108,7 +108,7 @@ def _fit_and_test(
 
     parts.task.optimizer_factory = lambda model: build_optimizer(model, config.optimizer, length.steps)
     io = CheckpointFolders()
-    saver = Saver(folder / "checkpoints", io, config, parts.task.monitor, stop)
+    saver = Saver(folder / CHECKPOINTS, io, config, parts.task.monitor, stop)
     usual, ended = default_callbacks(config, folder), None
     with quiet():
         trainer = make_trainer(config, hardware, folder, [saver.first, *usual, *callbacks, saver], io, length)
@@ -126,6 +126,6 @@ def _fit_and_test(
                 callback.release()
         grid = getattr(parts.model, "grid", None)
         if config.trainer.pictures and parts.scan is not None and grid is not None:
-            scans.draw(parts.scan, grid, file=folder / "scan.png")
+            scans.draw(parts.scan, grid, file=folder / SCAN)
         [metrics] = trainer.test(parts.task, datamodule=parts.data, verbose=False)
     return {name: float(value) for name, value in metrics.items()}, ended

@@ -16,7 +16,7 @@ from ..command_line.groups import CONFIGS, read_yaml
 from ..command_line.options import Options
 from ..evaluate import table
 from .run import Result
-from .run_folder import read_arguments
+from .run_folder import CHECKPOINTS, read_arguments
 from .stop import Stopped
 
 OTHERS = ("cross", "bidirectional", "raster")
@@ -24,7 +24,7 @@ OTHERS = ("cross", "bidirectional", "raster")
 
 def after_training(result: Result, config: Config, options: Options) -> str:
     """The result of a finished run and commands to paste."""
-    folder, checkpoints = result.folder, result.folder / "checkpoints"
+    folder, checkpoints = result.folder, result.folder / CHECKPOINTS
     best = checkpoints / ("best" if (checkpoints / "best").is_dir() else "last")
     lines = [
         "",
