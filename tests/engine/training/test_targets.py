@@ -72,7 +72,7 @@ UNPICKLES = {
     "timm.create_model": {"model_name": "resnet10t", "checkpoint_path": "weights.pth"},
     "timm.create_model ": {"model_name": "resnet10t", "pretrained_cfg_overlay": {"file": "weights.bin"}},
     "timm.create_model  ": {"model_name": "resnet10t", "pretrained_cfg": {"url": "https://example.org/weights.pth"}},
-    "torch.nn.Sequential": {"args": [{"_target_": "torch.load", "f": "weights.pth"}]},
+    "torch.nn.ModuleList": {"modules": [{"_target_": "torch.load", "f": "weights.pth"}]},
     "torch.load": {"f": "weights.pth", "weights_only": False},
     "torch.jit.load": {"f": "weights.pth"},
     "torch.serialization.load": {"f": "weights.pth"},
