@@ -106,8 +106,8 @@ def test_what_a_target_objects_to_is_said_in_one_line_with_the_setting():
     with pytest.raises(UserError) as refused:
         build(
             {
-                "_target_": "torch.nn.Sequential",
-                "args": {"_target_": "torch.nn.Linear", "in_features": "a", "out_features": 2},
+                "_target_": "torch.nn.ModuleList",
+                "modules": {"_target_": "torch.nn.Linear", "in_features": "a", "out_features": 2},
             }
         )
-    assert refused.value.given == "args.in_features=a args.out_features=2"
+    assert refused.value.given == "modules.in_features=a modules.out_features=2"
