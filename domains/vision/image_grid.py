@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...core.colours import INK
 from ...core.lettering import drawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-RIGHT, WRONG, INK, FAINT = "#1b7f4b", "#b3261e", "#222222", "#6b6b6b"
 
 
 def denormalise(images: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
