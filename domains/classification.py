@@ -1,9 +1,12 @@
-"""What every classification shares: cross-entropy, label smoothing, accuracy, the samples that went most wrong."""
+"""What every classification shares: loss, label smoothing, accuracy, the samples that went most wrong, tables of classes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+import csv
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -131,3 +134,37 @@ class Worst:
         for sample, *numbers in zip(kept(chosen), *columns, strict=True):
             self.entries.append({"sample": sample, **dict(zip(names, numbers, strict=True))})
         self.entries = sorted(self.entries, key=lambda entry: -entry["loss"])[: self.count]
+
+
+class Classified(NamedTuple):
+    """A sample's likeliest classes, the likeliest first: their names and the model's confidence in them, 0 to 1."""
+
+    names: list[str]
+    confidences: list[float]
+
+    @property
+    def line(self) -> str:
+        """All of them in a line."""
+        return "   ".join(f"{name} {confidence:.1%}" for name, confidence in zip(*self, strict=True))
+
+
+def likeliest(logits: Tensor, names: Sequence[Any] | None, top: int) -> list[Classified]:
+    """The likeliest classes of each row of logits (batch, classes); without names, numbers."""
+    confidences, labels = logits.float().softmax(1).topk(min(top, logits.shape[1]), dim=1)
+    rows = zip(labels.tolist(), confidences.tolist(), strict=True)
+    return [Classified([str(names[label] if names else label) for label in row], sure) for row, sure in rows]
+
+
+def write_table(path: Path, what: str, rows: Sequence[tuple[Any, Classified]]) -> None:
+    """Writes a CSV: a row a sample, named in the column `what`, with its class and confidence, then the next likely ones."""
+    ranks = range(2, len(rows[0][1].names) + 1)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        table = csv.writer(file)
+        table.writerow(
+            [what, "class", "confidence", *(f"{word}_{rank}" for rank in ranks for word in ("class", "confidence"))]
+        )
+        for sample, found in rows:
+            pairs: Iterable[tuple[str, float]] = zip(*found, strict=True)
+            table.writerow([sample, *(word for name, sure in pairs for word in (name, f"{sure:.6f}"))])
+    os.replace(temporary, path)

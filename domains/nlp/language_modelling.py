@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from ...core.colours import FAINT, INK, RIGHT, WRONG
 from ...core.errors import UserError
+from ...core.pictures import FAINT, INK, RIGHT, WRONG
 from ...core.ranges import Count, Size, Weight, checked
 from ..task import Task
 from .generation import generate

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.colours import FAINT, INK, RIGHT
 from ...core.linear import applied
+from ...core.pictures import FAINT, INK, RIGHT
 from ...core.ranges import Rate, Size, Weight, checked
 from ..task import Task
 from .language_modelling import IGNORED, check_task

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassF1Score
 
-from ...core.colours import FAINT, INK, RIGHT, WRONG
+from ...core.pictures import FAINT, INK, RIGHT, WRONG
 from ...core.ranges import Count, Rate, Weight, checked
 from ..classification import Classifying
 from .language_modelling import check_task

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...core.colours import INK
 from ...core.lettering import columns as columns_of
 from ...core.lettering import cut, drawable
+from ...core.pictures import INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

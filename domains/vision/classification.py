@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from ...core.colours import RIGHT, WRONG
+from ...core.pictures import RIGHT, WRONG
 from ...core.ranges import Count, Rate, Share, Weight, checked
 from ..classification import Classifying, share_right
 from .image_grid import denormalise, draw_grid, shorten

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...core.colours import INK
 from ...core.lettering import drawable
+from ...core.pictures import INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

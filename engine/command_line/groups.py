@@ -30,7 +30,11 @@ class Groups:
                 raise UserError(
                     "there is no such folder of configs", given=folder, do="--config-dir=<an existing folder>"
                 )
-            for group in sorted(each for each in folder.iterdir() if each.is_dir() and each.name != "__pycache__"):
+            for group in sorted(
+                each
+                for each in folder.iterdir()
+                if each.is_dir() and each.name != "__pycache__" and not (each / "predict.yaml").is_file()
+            ):
                 known = self.files.setdefault(group.name, {})
                 for name, path in _options(group).items():
                     if name in known:

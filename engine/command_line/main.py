@@ -193,39 +193,24 @@ def _evaluate(options: Options) -> int:
 
 
 def _predict(options: Options) -> int:
-    from ..published import is_published, predict_published
+    from ..predict import find_published, predict_published, predict_run, show
 
+    groups, allow = options.groups(), options.allow
     where, typed = _take(options.arguments, "ckpt")
-    if where is not None and is_published(where):
-        method, typed = _take(typed, "explain")
-        predict_published(where, typed, options.groups(), method)
-        return 0
+    domain, typed = _take(typed, "domain")
+    found = None if where is None else find_published(where, domain, groups, allow)
+    if found is not None:
+        return show(predict_published(where, *found, typed, groups, allow))
     from ..checkpoints.stored_config import stored_config
-    from ..explain import explain, read_prompt
-    from ..predict import predict, read_wanted
-    from .change_stored import amend
-    from .compose import check
-
-    checkpoint, typed = _weights(options, 'python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def "')
-    method, typed = _take(typed, "explain")
-    changes = [each for each in typed if each.startswith(("data.", "trainer."))]
-    asked = [each for each in typed if each not in changes]
-    wanted = read_wanted(asked) if method is None else read_prompt(asked)
-    why = "the model and its tokens are given by the weights"
-    allowed = ("data.root", "trainer.threads", "trainer.accelerator")
-    stored, notes = stored_config(checkpoint)
-    config = check(amend(stored, changes, options.groups(), allowed, why), options.allow)
-    _note(notes)
-    if options.show_config:
-        return show(config, options)
     from .startup import import_torchmetrics
 
+    checkpoint, typed = _weights(options, "python predict.py ckpt=runs/<domain>/<model>/<run>")
+    stored, notes = stored_config(checkpoint)
+    _note(notes)
     import_torchmetrics()
-    if method is None:
-        predict(config, checkpoint, wanted, allow=options.allow)
-    else:
-        explain(config, checkpoint, method, wanted, allow=options.allow)
-    return 0
+    return show(
+        predict_run(checkpoint, stored, [each for each in typed if not each.startswith("domain=")], groups, allow)
+    )
 
 
 def _weights(options: Options, example: str) -> tuple[Path, list[str]]:
