@@ -65,6 +65,22 @@ def example(config: Config, groups: Groups | None = None) -> list[str]:
     return shlex.split(str(file.card.get("example", "")))
 
 
+def find_published(
+    where: str, domain: str | None, groups: Groups, allow: Sequence[str] = ()
+) -> tuple[PredictFile, str] | None:
+    """The domain that knows the published weights `where`, and its module that reads them; None: no published weights.
+
+    Args:
+        where: a file, a folder or a name.
+        domain: the only one to ask; None: each in turn.
+    """
+    for file in predict_files(groups, domain):
+        module = published(where, file.target, allow)
+        if module is not None:
+            return file, module
+    return None
+
+
 def published(where: str, target: str, allow: Sequence[str] = ()) -> Any | None:
     """The published.py beside a function or class of a domain, where it knows the weights that `where` names; else None.
 

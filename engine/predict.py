@@ -15,7 +15,7 @@ from .command_line.compose import accepted_keys, check, compose_group, parse
 from .command_line.config import Config, TrainerSettings
 from .command_line.convert import convert, from_mapping, unknown_key
 from .command_line.groups import Groups
-from .conventions import PredictFile, predict_files, published
+from .conventions import PredictFile, predict_files
 from .training.targets import check_listed
 
 if TYPE_CHECKING:
@@ -50,26 +50,10 @@ def predict_run(
     return _call(file, _trained(config, checkpoint, allow), options, allow)
 
 
-def find_published(
-    where: str, domain: str | None, groups: Groups, allow: Sequence[str] = ()
-) -> tuple[PredictFile, str] | None:
-    """The domain that knows the published weights `where`, and its module that reads them; None: no published weights.
-
-    Args:
-        where: a file, a folder or a name.
-        domain: the only one to ask; None: each in turn.
-    """
-    for file in predict_files(groups, domain):
-        module = published(where, file.target, allow)
-        if module is not None:
-            return file, module
-    return None
-
-
 def predict_published(
     where: str, file: PredictFile, module: str, typed: Sequence[str], groups: Groups, allow: Sequence[str] = ()
 ) -> Answer:
-    """Asks a published model; `file` and `module` as find_published gives them, the rest as of predict_run.
+    """Asks a published model; `file` and `module` as conventions.find_published gives them, the rest as of predict_run.
 
     Options that are parameters of the module's `load` are given to it.
     """

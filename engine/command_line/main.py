@@ -193,18 +193,21 @@ def _evaluate(options: Options) -> int:
 
 
 def _predict(options: Options) -> int:
-    from ..predict import find_published, predict_published, predict_run, show
+    from ..conventions import find_published
 
     groups, allow = options.groups(), options.allow
     where, typed = _take(options.arguments, "ckpt")
     domain, typed = _take(typed, "domain")
     found = None if where is None else find_published(where, domain, groups, allow)
     if found is not None:
+        from ..predict import predict_published, show
+
         return show(predict_published(where, *found, typed, groups, allow))
+    checkpoint, typed = _weights(options, "python predict.py ckpt=runs/<domain>/<model>/<run>")
     from ..checkpoints.stored_config import stored_config
+    from ..predict import predict_run, show
     from .startup import import_torchmetrics
 
-    checkpoint, typed = _weights(options, "python predict.py ckpt=runs/<domain>/<model>/<run>")
     stored, notes = stored_config(checkpoint)
     _note(notes)
     import_torchmetrics()
