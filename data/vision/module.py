@@ -17,6 +17,7 @@ from ..loading import Batches, EpochLoader, EpochSampler, Loading
 from ..randomness import first_of_each, hashed, stratified
 from ..sources import Source
 from .augmentation import ArrayPreparation, Augmentation, FilePreparation, Finish, Geometry
+from .photos import Photos
 
 SPLITS = ("train", "val", "test")
 # up to this many pixels a side, the data set asks for the micro model
@@ -65,6 +66,7 @@ class ImageData(LightningDataModule):
     std: tuple[float, ...]
     classes: Sequence[str]
     subset = False
+    in_memory = True
 
     @checked(group="data")
     def __init__(
@@ -130,6 +132,11 @@ class ImageData(LightningDataModule):
             "subset": self.subset,
             "limit": self.loading.limit,
         }
+
+    def photos(self) -> Photos:
+        """What prepares images from anywhere as the test images are prepared; reads nothing."""
+        own = (self.own_size, self.own_channels) if self.in_memory else None
+        return Photos(self.size, *self._statistics(), own=own)
 
     def verify(self) -> None:
         """Read and check everything again, from the files; raises UserError naming the file that is wrong."""

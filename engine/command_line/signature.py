@@ -41,11 +41,6 @@ class Signature:
     required: tuple[str, ...] = ()
     nullable: bool = False
 
-    @property
-    def nested(self) -> dict[str, Signature]:
-        """The parameters that are parts with keys of their own."""
-        return {name: kind for name, kind in self.parameters.items() if isinstance(kind, Signature)}
-
 
 def of(target: str) -> Signature | None:
     """The signature of a dotted path `package.module.name`; None for what cannot be read (compiled, generated, not there)."""

@@ -83,8 +83,10 @@ def _parts(config: Config, data: Any, describe: dict[str, Any], allow: Sequence[
 def _told(checkpoint: Path, run: Path) -> dict[str, Any] | None:
     """The description that a checkpoint holds, with the tokenizer of its run; None where one of them is not there."""
     about = {name: value for name, value in read_about(checkpoint).items() if name not in ("model", "scan")}
-    if not about or not (run / TOKENIZER).is_file():
+    if not about:
         return None
+    if not (run / TOKENIZER).is_file():
+        return None if "vocab_size" in about else about
     from ...data.nlp.tokenizer import load_tokenizer
 
     return {**about, "tokenizer": load_tokenizer(run / TOKENIZER)}

@@ -98,7 +98,11 @@ def _train(
     held: ExitStack,
 ) -> Result:
     hardware = choose_hardware(config.trainer)
-    initial = None if resume is not None or config.init is None else read_initial(config.init)
+    initial = (
+        None
+        if resume is not None or config.init is None
+        else read_initial(config.init, str(config.task["_target_"]), allow)
+    )
     kept = folder if resume is not None else initial and initial.run
     parts = build_parts(config if kept is None else with_tokenizer(config, kept), allow)
     begins = None if initial is None else initial.put_into(parts.model)

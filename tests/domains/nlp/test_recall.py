@@ -54,7 +54,7 @@ def test_accuracy_at_each_length_is_the_rules():
     assert task.tested == pytest.approx(within)
     assert model.longest == 10
     assert float(task.metrics["test"]["accuracy"].compute()) == pytest.approx(sum(within.values()) / 3)
-    assert task.worst_predictions().axes[0].lines[0].get_xdata().tolist() == [16, 32, 64]
+    assert task.pictures("test")["worst_predictions"].axes[0].lines[0].get_xdata().tolist() == [16, 32, 64]
 
 
 def test_lengths_that_lie_close_together_are_told_apart():
@@ -93,8 +93,8 @@ def test_training_step_and_picture():
     loss.backward()
     assert model.lm_head.weight.grad.abs().sum() > 0
     assert 0 <= float(scalars["accuracy"]) <= 1
-    assert "4 of 4 samples of 16 tokens" in task.first_batch(batch).texts[0].get_text()
-    assert task.worst_predictions() is None
+    assert "4 of 4 samples of 16 tokens" in task.pictures("train", batch)["first_batch"].texts[0].get_text()
+    assert task.pictures("test") == {}
 
 
 def test_what_does_not_fit():
