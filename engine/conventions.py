@@ -108,7 +108,15 @@ def may_be_published(where: str) -> bool:
         return False
     if path.is_file():
         return not (path.parent / MANIFEST).exists()
-    marks = ("config.yaml", MANIFEST, "checkpoints", "*/checkpoints", "*/*/checkpoints", "*/*/*/checkpoints", "step-*")
+    marks = (
+        "config.yaml",
+        MANIFEST,
+        "checkpoints",
+        "*/checkpoints",
+        "*/*/checkpoints",
+        "*/*/*/checkpoints",
+        f"*/{MANIFEST}",
+    )
     return not any(next(path.glob(mark), None) for mark in marks)
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from polymamba.engine.command_line.compose import compose
+from polymamba.engine.command_line.groups import Groups
 from polymamba.engine.command_line.main import main
-from polymamba.engine.predict import read_wanted
-from polymamba.engine.published import is_published
+from polymamba.engine.conventions import find_published
+from polymamba.engine.predict import read_options
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -84,8 +85,8 @@ def test_a_command_is_understood(command, runs, monkeypatch, capsys):
     monkeypatch.chdir(runs)
     program, *typed = words(command)
     if "state-spaces/" in command:
-        assert is_published(typed[0].partition("=")[2])
-        assert read_wanted(typed[1:]).prompt
+        file, _ = find_published(typed[0].partition("=")[2], None, Groups())
+        assert read_options(file, typed[1:])["prompt"]
     elif program != "train.py" or "resume=" in command or {"--help", "--cfg"} & set(typed):
         small = ["trainer.threads=1"] if program != "train.py" else []
         assert main([*typed, *small], job=JOBS[program]) == 0
