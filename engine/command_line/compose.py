@@ -150,7 +150,7 @@ def _run_hydra(lines: list[str], groups: Groups) -> dict[str, Any]:
         lines = [*lines, f"hydra.searchpath=[{','.join(more)}]"]
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(groups.folders[0])):
-            return dict(
+            return without_cards(
                 OmegaConf.to_container(hydra_compose("train", overrides=lines), resolve=True, throw_on_missing=True)
             )
     except (YAMLError, UnicodeDecodeError) as error:
@@ -162,6 +162,15 @@ def _run_hydra(lines: list[str], groups: Groups) -> dict[str, Any]:
             given=" ".join(lines) or "the defaults",
             allowed=str(error).splitlines()[0],
         ) from error
+
+
+def without_cards(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A composed configuration without the cards of its parts and of its experiment, which are for people."""
+    parts = {key: value for key, value in values.items() if key != "card"}
+    return {
+        key: {name: inner for name, inner in value.items() if name != "card"} if isinstance(value, dict) else value
+        for key, value in parts.items()
+    }
 
 
 def _line(override: Override) -> str:

@@ -62,7 +62,10 @@ class Groups:
             return []
 
     def summary(self, group: str, name: str) -> str:
-        """The first comment line of an option's file that says something, without the #."""
+        """An option's title and paper, from its card; without one, the first comment line of its file that says something."""
+        card = self.read(group, name).get("card") or {}
+        if card.get("title"):
+            return "; ".join(str(card[key]) for key in ("title", "paper") if card.get(key))
         for line in self.files[group][name].read_text(encoding="utf-8").splitlines():
             if line.startswith("#") and "@package" not in line:
                 return line.lstrip("# ").strip()

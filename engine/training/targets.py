@@ -21,7 +21,7 @@ PICKLES = (
 )  # fmt: skip
 # Keys of timm.create_model's pretrained_cfg that name weights of the config's choice.
 SOURCES = ("url", "file", "state_dict", "hf_hub_id", "custom_load", "source")
-LABELS = ("_target_", "domains", "name", "choose")
+LABELS = ("_target_", "domains", "name", "choose", "card")
 
 
 def build(config: Mapping[str, Any], allow: Sequence[str] = (), path: str = "", **offered: Any) -> Any:

@@ -38,7 +38,7 @@ def test_there_are_configs():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_keys_are_the_arguments_of_its_target(path):
     config = OmegaConf.load(path)
-    keys = set(config) - {"_target_", "name", "domains"}
+    keys = set(config) - {"_target_", "name", "domains", "card"}
     assert keys == set(inspect.signature(target_of(config)).parameters) - {"describe", "scan"}
 
 
@@ -90,7 +90,7 @@ def test_a_bidirectional_classifier_sees_both_ends():
 def test_every_config_makes_a_model_that_reads_token_by_token(path):
     torch.manual_seed(0)
     options = OmegaConf.to_container(OmegaConf.load(path))
-    chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "domains")}
+    chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "domains", "card")}
     model = target_of(OmegaConf.load(path))(TEXT, **chosen).eval()
     assert 1e5 < model.flops(1) / 32 < 1e8
     text, states, pieces = torch.randint(0, 250, (2, 9)), None, []
@@ -108,7 +108,7 @@ def test_every_config_makes_a_model_that_reads_token_by_token(path):
 )
 def test_sizes_in_configs(name, size, count):
     options = OmegaConf.to_container(OmegaConf.load(next(path for path in CONFIGS if path.stem == name)))
-    chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "domains", "size")}
+    chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "domains", "size", "card")}
     with torch.device("meta"):
         model = build({**TEXT, "vocab_size": 50277}, size=size, **chosen)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
