@@ -32,6 +32,7 @@ TRAIN = """Train a model.
   python train.py debug=fast                                 one step of everything
 
   --help model=mamba_lm domain=nlp     the keys that this choice has
+  --list [models|data|scans|experiments] [domain] [name]   what may be chosen; * in a name stands for any letters
   --cfg                  print the whole configuration with its comments and stop
   -m                     values with commas mean several runs
 """

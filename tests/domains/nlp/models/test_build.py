@@ -108,7 +108,9 @@ def test_every_config_makes_a_model_that_reads_token_by_token(path):
 )
 def test_sizes_in_configs(name, size, count):
     options = OmegaConf.to_container(OmegaConf.load(next(path for path in CONFIGS if path.stem == name)))
-    chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "domains", "size", "card")}
+    chosen = {
+        key: value for key, value in options.items() if key not in ("_target_", "name", "domains", "size", "card")
+    }
     with torch.device("meta"):
         model = build({**TEXT, "vocab_size": 50277}, size=size, **chosen)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
