@@ -117,13 +117,14 @@ def results_page() -> str:
 def speed() -> Iterator[str]:
     """One row for each ratio that `make bench` measures, a column for each machine; and the machines' pictures."""
     machines = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("benchmark_*.json"))]
-    cells: dict[tuple[str, str], dict[int, str]] = {}
+    cells: dict[tuple[str, str, str], dict[int, str]] = {}
     for number, results in enumerate(machines):
         for row in results["rows"]:
-            cells.setdefault((f"{row['what']} / {row['against']}", row["case"]), {})[number] = _ratio(row)
+            key = (row["suite"], f"{row['what']} / {row['against']}", row["case"])
+            cells.setdefault(key, {})[number] = _ratio(row)
     heads = [f"{each['machine'].get('gpu', each['machine']['processor'])}, {each['date']}" for each in machines]
     rows = [[*key, *(found.get(number, "") for number in range(len(machines)))] for key, found in cells.items()]
-    yield from table(["ratio of times", "of", *heads], rows)
+    yield from table(["suite", "ratio", "of", *heads], rows)
     yield ""
     for path in sorted(RESULTS.glob("benchmark_*.png")):
         yield f"![Ratios and time per token, {path.stem.removeprefix('benchmark_')}](results/{path.name})"

@@ -4,17 +4,13 @@ import pytest
 import torch
 
 from polymamba.engine.command_line.compose import compose
-from polymamba.engine.command_line.groups import Groups
+from polymamba.engine.command_line.listing import entries
 from polymamba.engine.training.targets import build
 
 BYTES = {"name": "bytes", "vocab_size": 257, "length": 256, "task": "language_modelling"}
 PILE = {"name": "pile", "vocab_size": 50277, "length": 2048, "task": "language_modelling"}
-GROUPS = Groups()
-SIZES = [
-    (model, size, count)
-    for model in GROUPS.for_domain("model", "nlp")
-    for size, count in GROUPS.read("model", model)["card"]["sizes"].items()
-]
+MODELS = [model for model in entries("models") if "nlp" in model.domains]
+SIZES = [(model.name, size, count) for model in MODELS for size, count in model.card["sizes"].items()]
 
 
 @pytest.mark.parametrize(("model", "size", "count"), SIZES)

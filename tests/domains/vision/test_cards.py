@@ -5,17 +5,13 @@ import torch
 
 from polymamba.core.scans import get
 from polymamba.engine.command_line.compose import compose
-from polymamba.engine.command_line.groups import Groups
+from polymamba.engine.command_line.listing import entries
 from polymamba.engine.training.targets import build
 
 DIGITS = {"name": "digits", "channels": 1, "image_size": [8, 8], "num_classes": 10}
 IMAGENET = {"name": "imagenet", "channels": 3, "image_size": [224, 224], "num_classes": 1000}
-GROUPS = Groups()
-SIZES = [
-    (model, size, count)
-    for model in GROUPS.for_domain("model", "vision")
-    for size, count in GROUPS.read("model", model)["card"]["sizes"].items()
-]
+MODELS = [model for model in entries("models") if "vision" in model.domains]
+SIZES = [(model.name, size, count) for model in MODELS for size, count in model.card["sizes"].items()]
 
 
 @pytest.mark.parametrize(("model", "size", "count"), SIZES)
