@@ -10,7 +10,7 @@ from typing import Any
 
 from .checkpoints import folder as files
 from .command_line.config import Config
-from .command_line.convert import typed
+from .command_line.convert import as_typed
 from .training.assembly import build_trained
 from .training.hardware import choose_hardware
 from .training.plan import describe_data, resolve_backend
@@ -63,7 +63,7 @@ def describe_part(config: Config, describe: Mapping[str, Any]) -> str:
     share, test = counts[2] / max(sum(counts), 1), counts[2]
     named = f"{test:,} of {sum(counts):,}, {share:.0%}: "
     if config.data.get("test_files"):
-        return f"{test:,}: all of data.test_files={typed(config.data['test_files'])}"
+        return f"{test:,}: all of data.test_files={as_typed(config.data['test_files'])}"
     if "test_files" in config.data:
         return f"{named}data.test_fraction={config.data['test_fraction']} of data.files; data.test_files=FILE tests all of a file"
     return f"{named}the test part" + (" (data.test_fraction)" if "test_fraction" in config.data else "")

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ...core.errors import UserError, closest
-from .groups import CONFIGS, EXPERIMENTS, unreadable
+from .groups import CONFIGS, DOMAIN, EXPERIMENTS, unreadable
 from .options import Options
 
 KINDS = {"models": "model", "data": "data", "scans": "scan", "experiments": "experiments"}
@@ -66,9 +66,7 @@ def domains(folders: Sequence[Path] = ()) -> dict[str, Entry]:
     """
     found = {}
     for folder in (CONFIGS, *folders):
-        files = {path.stem: path for path in folder.glob("domain/*.yaml")}
-        files |= {path.parent.name: path for path in folder.glob("*/domain.yaml")}
-        found |= {name: _read(name, path, ()) for name, path in sorted(files.items())}
+        found |= {path.parent.name: _read(path.parent.name, path, ()) for path in sorted(folder.glob(f"*/{DOMAIN}"))}
     return found
 
 
@@ -85,7 +83,7 @@ def entries(kind: str, folders: Sequence[Path] = ()) -> list[Entry]:
     places = [(folder / group, ()) for folder in (CONFIGS, *folders)]
     places += [(folder / name / group, (name,)) for folder in (CONFIGS, *folders) for name in known]
     if kind == "experiments":
-        places += [(EXPERIMENTS, ()), *((EXPERIMENTS / name, (name,)) for name in known)]
+        places += [(EXPERIMENTS / name, (name,)) for name in known]
     found = [_read(path.stem, path, within) for place, within in places for path in sorted(place.glob("*.yaml"))]
     return sorted(found, key=lambda each: (each.domains, each.name)) if kind != "scans" else found
 

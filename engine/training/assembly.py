@@ -12,11 +12,11 @@ import torch
 from ...core.errors import UserError
 from ..checkpoints.folder import read_about, read_weights
 from ..command_line.config import Config
-from ..command_line.signature import PACKAGE
+from ..command_line.signature import LABELS, PACKAGE
 from . import seeds
 from .memory import check_memory
 from .run_folder import run_of
-from .targets import LABELS, build
+from .targets import build
 
 TOKENIZER = "tokenizer.json"
 

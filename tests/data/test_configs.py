@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 import polymamba.configs
 from polymamba.data import sources
 
-FILES = sorted((Path(polymamba.configs.__file__).parent / "data").glob("*.yaml"))
-FOR_THE_ENGINE = {"_target_", "domains", "choose", "card"}
+FILES = sorted(Path(polymamba.configs.__file__).parent.glob("*/data/*.yaml"))
+FOR_THE_ENGINE = {"_target_", "card", "choose"}
 
 
 def test_there_are_files():

@@ -75,7 +75,7 @@ def test_arguments_in_any_order(command):
 
 
 def test_help_names_groups_and_options(command):
-    code, printed, _ = command("--help")
+    code, printed, _ = command("--help", "domain=toy")
     assert code == 0
     assert "toy_net" in printed
     assert "adamw, sgd" in printed
