@@ -136,7 +136,8 @@ def test_every_page_and_file_that_is_linked_is_there():
 def own(tmp_path, monkeypatch):
     """The files of docs/adding.md in a temporary folder, whose modules can be imported; only there."""
     for _, code in BLOCK.findall(ADDING):
-        file = tmp_path / code.splitlines()[0].removeprefix("# ")
+        named = next(line for line in code.splitlines() if "@package" not in line)
+        file = tmp_path / named.removeprefix("# ")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(code)
     monkeypatch.chdir(tmp_path)

@@ -110,8 +110,8 @@ def show_list(arguments: Sequence[str], options: Options) -> int:
     for number, (kind, found) in enumerate(chosen.items()):
         if len(chosen) > 1:
             print("\n" * (number > 0) + kind)
-        if named:
-            print("\n".join(line for each in found for line in _whole(each)))
+        if named or not found:
+            print("\n".join(line for each in found for line in _whole(each)) or "nothing yet")
         else:
             _print_table(COLUMNS[kind], [[each.cell(column) for column in COLUMNS[kind]] for each in found])
     return 0
@@ -131,7 +131,7 @@ def _chosen(arguments: Sequence[str], folders: Sequence[Path]) -> tuple[dict[str
             patterns.append(word)
     everything = {kind: _of_domain(kind, entries(kind, folders), known.get(within)) for kind in kinds or KINDS}
     if not patterns:
-        return everything, False
+        return {kind: found for kind, found in everything.items() if found or kinds}, False
     chosen = {
         kind: [each for each in found if any(fnmatch.fnmatch(each.name.lower(), word.lower()) for word in patterns)]
         for kind, found in everything.items()

@@ -98,6 +98,10 @@ def test_a_folder_of_ones_own(tmp_path, capsys):
     assert lines["bare"] == "bare"
     assert main([f"--config-dir={tmp_path}", "--list", "sky", "models"]) == 0
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"name", "bare", "mine", "star"}
+    assert main([f"--config-dir={tmp_path}", "--list", "sky", "data"]) == 0
+    assert capsys.readouterr().out == "nothing yet\n"
+    assert main([f"--config-dir={tmp_path}", "--list", "sky"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line in KINDS] == ["models", "scans"]
     (tmp_path / "model" / "bare.yaml").write_text("a: [\n")
     assert main([f"--config-dir={tmp_path}", "--list"]) == 2
     assert "bare.yaml cannot be read" in capsys.readouterr().err
