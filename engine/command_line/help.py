@@ -40,6 +40,7 @@ USAGE = {
 }
 OWN = """
   --help domain=<name> model=<name>    the keys that these choices have
+  --list [models|data|scans|experiments] [domain] [name]   what may be chosen; * in a name stands for any letters
   --cfg                  print the whole configuration with its comments and stop
   -m                     values with commas mean several runs
   --config-dir=<folder>  a folder of your own, laid out like configs/: mine/model/my_net.yaml adds model=my_net

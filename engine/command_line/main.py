@@ -50,6 +50,11 @@ def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
 
 
 def _run(arguments: list[str], job: str) -> int:
+    if any(word.partition("=")[0] == "--list" for word in arguments):
+        from .listing import show_list
+
+        options = read_options(arguments)
+        return show_list(options.arguments, options)
     _check_words(arguments, job)
     options = read_options(arguments)
     if options.help:

@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import polymamba.configs
+from polymamba.data import sources
 
 FILES = sorted(Path(polymamba.configs.__file__).parent.glob("*/data/*.yaml"))
 FOR_THE_ENGINE = {"_target_", "card", "choose"}
@@ -27,3 +28,11 @@ def test_keys_and_defaults_are_the_classes(path):
     defaults = {key: parameter.default for key, parameter in parameters.items()}
     differing = {key for key in parameters if config[key] != defaults[key]}
     assert differing <= {"workers"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_card_gives_the_licence_of_the_source(path):
+    card = OmegaConf.load(path).card
+    source = getattr(sources, path.stem.upper(), None) or getattr(sources, f"{path.stem.upper()}_SOURCE")
+    assert card.licence == source.licence
+    assert {"title", "source", "size", "needs"} <= set(card)

@@ -8,9 +8,9 @@ from polymamba.core.errors import UserError
 from polymamba.engine.command_line import signature
 from polymamba.engine.command_line.comments import comments
 from polymamba.engine.command_line.compose import compose
+from polymamba.engine.command_line.compose_part import compose_part
 from polymamba.engine.command_line.groups import CONFIGS, Groups
 from polymamba.engine.conventions import example, find_published, may_be_published, predict_files, published
-from polymamba.engine.predict import read_options
 
 FILES = sorted(CONFIGS.glob("*/predict.yaml"))
 
@@ -20,9 +20,9 @@ def test_every_option_of_a_domain_is_a_parameter_with_its_default_and_is_explain
     [file] = predict_files(Groups(), path.parent.name)
     found = signature.of(file.target)
     assert list(file.options) == [name for name in found.parameters if name != "run"]
-    assert read_options(file, []) == dict(file.options)
+    assert compose_part("predict", file.domain, []) == {"_target_": file.target, **file.options}
     assert set(comments(path)) == set(file.options)
-    read_options(file, example(compose([f"domain={path.parent.name}"])))
+    compose_part("predict", file.domain, example(compose([f"domain={path.parent.name}"])))
 
 
 def test_there_are_domains_that_answer():

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from polymamba.core.errors import UserError
-from polymamba.engine.conventions import predict_files
-from polymamba.engine.predict import read_options
+from polymamba.engine.command_line.compose_part import compose_part
 
 HERE = Path(__file__).resolve().parent
 
@@ -20,11 +19,6 @@ HERE = Path(__file__).resolve().parent
 @pytest.fixture
 def trained(toy):
     return toy("run_dir=run", "trainer.epochs=1")
-
-
-@pytest.fixture
-def file(groups):
-    return predict_files(groups, "toy")[0]
 
 
 def labels(trained):
@@ -83,13 +77,16 @@ def test_mistakes(trained, command, tmp_path, arguments, said):
     assert not (tmp_path / "run" / "labels.txt").exists()
 
 
-def test_what_may_be_typed(file):
-    usual = {"first": 0, "count": 3, "say": None}
-    assert read_options(file, [], ["toy"]) == usual
-    assert read_options(file, ["first=7", "say=a=b, [c\n"], ["toy"]) == {**usual, "first": 7, "say": "a=b, [c\n"}
-    assert read_options(file, ["say=null", "1"], ["toy"])["say"] == "1"
+def test_what_may_be_typed(groups):
+    def read(*typed):
+        return compose_part("predict", "toy", typed, groups, ["toy"])
+
+    usual = {"_target_": "toy.predict", "first": 0, "count": 3, "say": None}
+    assert read() == usual
+    assert read("first=7", "say=a=b, [c\n") == {**usual, "first": 7, "say": "a=b, [c\n"}
+    assert read("say=null", "first=0", "1")["say"] == "1"
     with pytest.raises(UserError, match="_target_"):
-        read_options(file, [])
+        compose_part("predict", "toy", [], groups)
 
 
 def test_a_run_of_another_machine_reads_its_data_elsewhere(trained, command):
