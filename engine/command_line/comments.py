@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from .groups import CONFIGS, Groups
+from .groups import CONFIGS, Groups, read_yaml
 
 
 def explanations(values: Mapping[str, Any], groups: Groups) -> dict[str, str]:
@@ -21,6 +21,11 @@ def explanations(values: Mapping[str, Any], groups: Groups) -> dict[str, str]:
         name = part.get("name", "default")
         if name in files:
             found[group] = groups.summary(group, name)
+            shared = [
+                each for each in read_yaml(files[name]).get("defaults", ()) if each.startswith("/") and "@" in each
+            ]
+            for place, at in (each.lstrip("/").split("@") for each in shared):
+                found |= {f"{group}.{at}.{key}": text for key, text in comments(CONFIGS / f"{place}.yaml").items()}
             found |= {f"{group}.{key}": text for key, text in comments(files[name]).items()}
     return found
 

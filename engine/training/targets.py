@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ...core.errors import UserError
-from ..command_line.convert import unknown_key
+from ..command_line.convert import from_mapping, unknown_key
 
 ALLOWED = ("polymamba.core", "polymamba.domains", "polymamba.data", "timm.create_model", "torch.nn", "torch.optim")
 # What unpickles a file, which may run any code that stands in it; refused also where the person allows the package.
@@ -26,6 +27,8 @@ LABELS = ("_target_", "domains", "name", "choose")
 
 def build(config: Mapping[str, Any], allow: Sequence[str] = (), path: str = "", **offered: Any) -> Any:
     """The object that `config["_target_"]` names, called with the config's other keys.
+
+    A mapping for a parameter that is annotated with a dataclass is made into one, its names, types and ranges checked.
 
     Args:
         config: plain values; a nested mapping with a `_target_` is built first. `domains`, `name` and `choose` are labels,
@@ -49,7 +52,12 @@ def build(config: Mapping[str, Any], allow: Sequence[str] = (), path: str = "", 
         if key not in parameters and not takes_more:
             raise unknown_key(key, list(parameters), value)
         _check_unpickles_nothing(key, value, path)
-        arguments[key] = _nested(value, allow, f"{path}.{key}".lstrip("."))
+        place = f"{path}.{key}".lstrip(".")
+        settings = _dataclass_of(found, parameters.get(key))
+        if settings is not None and isinstance(value, Mapping):
+            arguments[key] = from_mapping(settings, value, f"{place}.")
+        else:
+            arguments[key] = _nested(value, allow, place)
     missing = [
         name for name, each in parameters.items()
         if each.default is each.empty and name not in arguments and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
@@ -68,6 +76,15 @@ def build(config: Mapping[str, Any], allow: Sequence[str] = (), path: str = "", 
             f"{target} cannot be built: {one_line(error)}", given=named_settings(config, path, str(error)),
             do=f"change {path or 'it'}, or choose another {path or 'one'}",
         ) from error  # fmt: skip
+
+
+def _dataclass_of(found: Any, parameter: inspect.Parameter | None) -> type | None:
+    """The dataclass that a parameter is annotated with, by its name alone; None where it is not."""
+    function = inspect.unwrap(found.__init__ if isinstance(found, type) else found)
+    annotation = parameter and parameter.annotation
+    if isinstance(annotation, str):
+        annotation = getattr(function, "__globals__", {}).get(annotation)
+    return annotation if isinstance(annotation, type) and is_dataclass(annotation) else None
 
 
 def one_line(error: BaseException) -> str:
