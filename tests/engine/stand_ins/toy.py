@@ -13,7 +13,6 @@ from polymamba.data.loading import Loading
 from polymamba.data.module import DataModule, Description
 from polymamba.domains.task import Task
 
-
 FOUR = Loading(batch_size=4)
 
 
