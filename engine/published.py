@@ -128,12 +128,12 @@ def _neox() -> Path:
 
 
 def _device(typed: Sequence[str], groups: Groups) -> str:
-    from .command_line.change_stored import amend
+    from .command_line.change_stored import change_stored
     from .command_line.compose import compose_group
     from .command_line.config import TrainerSettings
     from .command_line.convert import from_mapping
     from .training.hardware import choose_hardware
 
     usual = {"domain": "nlp", "trainer": compose_group("trainer", "default", groups, "nlp")}
-    values = amend(usual, typed, groups, SETTINGS, "a published model's data and training are not known here")
+    values = change_stored(usual, typed, groups, SETTINGS, "a published model's data and training are not known here")
     return choose_hardware(from_mapping(TrainerSettings, values["trainer"], "trainer.")).device

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...core.errors import UserError
 from ...data.module import SPLITS, Description
-from ..command_line.change_stored import WHEN_RESUMING
+from ..command_line.change_stored import WHEN_RESUMING, may_change
 from ..command_line.config import SCHEMA_VERSION
 from ..training.environment import versions
 from ..training.run_folder import CONFIG, ENVIRONMENT, read_config, run_of
@@ -49,8 +49,7 @@ def stored_config(checkpoint: Path, needed: Sequence[str] = ()) -> tuple[dict[st
     now, then = dict(_flat(written)), dict(_flat(ruling))
     changed = [key for key in {**then, **now} if now.get(key) != then.get(key)]
     for key in changed:
-        free = any(key == each or key.startswith(f"{each}.") for each in WHEN_RESUMING)
-        if not free and any(key == each or key.startswith(f"{each}.") for each in BUILT):
+        if not may_change(key, WHEN_RESUMING) and any(key == each or key.startswith(f"{each}.") for each in BUILT):
             raise UserError(
                 f"{folder / CONFIG} has been changed: its checkpoints are of another run", given=_said(now, key),
                 allowed=_said(then, key), do="put it back as it was, or start a new run",

@@ -81,10 +81,16 @@ def _check_words(words: Sequence[str], job: str) -> None:
 
 
 def _option_named(word: str) -> str | None:
-    """`model=vim` for "vim"."""
+    """`scan=cross` for "cross"."""
     from .groups import Groups
 
-    return next((f"{group}={word}" for group, files in Groups().files.items() if word in files), None)
+    groups = Groups()
+    found = (
+        (domain, group) for domain in groups.domains for group, files in groups.files(domain).items() if word in files
+    )
+    domain, group = next(found, ("", ""))
+    own = domain == groups.domain_of(None) or group in ("domain", "experiments")
+    return (f"{group}={word}" if own else f"domain={domain} {group}={word}") if group else None
 
 
 def _train(options: Options) -> int:
@@ -114,13 +120,13 @@ def _resume(options: Options, where: str, typed: list[str]) -> int:
     from ..checkpoints.folder import RESUMABLE
     from ..checkpoints.stored_config import changed_environment, stored_config
     from ..training.run_folder import run_of
-    from .change_stored import WHEN_RESUMING, amend
+    from .change_stored import WHEN_RESUMING, change_stored
     from .compose import check
 
     checkpoint, remark = _checkpoint("resume", where, ("last",))
     stored, notes = stored_config(checkpoint, RESUMABLE)
     why = "a run that goes on keeps what its results depend on"
-    config = check(amend(stored, typed, options.groups(), WHEN_RESUMING, why), options.allow)
+    config = check(change_stored(stored, typed, options.groups(), WHEN_RESUMING, why, options.allow), options.allow)
     if options.show_config:
         return show(config, options)
     _note([*([remark] if remark else []), *notes, *changed_environment(run_of(checkpoint))])
@@ -170,15 +176,13 @@ def run(config, options: Options, typed: Sequence[str], resume: Path | None = No
 
 def _evaluate(options: Options) -> int:
     from ..checkpoints.stored_config import stored_config
-    from .change_stored import amend
+    from .change_stored import change_stored
     from .compose import check
 
-    checkpoint, typed = _weights(options, "python eval.py ckpt=runs/vision/vim/<run>")
+    checkpoint, typed = _weights(options, "evaluate")
     why = "the model and how it was trained are given by the weights"
     stored, notes = stored_config(checkpoint)
-    stored = amend(stored, typed, options.groups(), ("data", "trainer", "task"), why)
-    if stored["data"].get("files", "") is None:
-        stored["data"]["files"] = stored["data"]["test_files"]  # nothing is trained on
+    stored = change_stored(stored, typed, options.groups(), ("data", "trainer", "task"), why, options.allow)
     config = check(stored, options.allow)
     _note(notes)
     if options.show_config:
@@ -203,10 +207,10 @@ def _predict(options: Options) -> int:
     from ..checkpoints.stored_config import stored_config
     from ..explain import explain, read_prompt
     from ..predict import predict, read_wanted
-    from .change_stored import amend
+    from .change_stored import change_stored
     from .compose import check
 
-    checkpoint, typed = _weights(options, 'python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def "')
+    checkpoint, typed = _weights(options, "predict")
     method, typed = _take(typed, "explain")
     changes = [each for each in typed if each.startswith(("data.", "trainer."))]
     asked = [each for each in typed if each not in changes]
@@ -214,7 +218,7 @@ def _predict(options: Options) -> int:
     why = "the model and its tokens are given by the weights"
     allowed = ("data.root", "trainer.threads", "trainer.accelerator")
     stored, notes = stored_config(checkpoint)
-    config = check(amend(stored, changes, options.groups(), allowed, why), options.allow)
+    config = check(change_stored(stored, changes, options.groups(), allowed, why), options.allow)
     _note(notes)
     if options.show_config:
         return show(config, options)
@@ -228,14 +232,14 @@ def _predict(options: Options) -> int:
     return 0
 
 
-def _weights(options: Options, example: str) -> tuple[Path, list[str]]:
+def _weights(options: Options, job: str) -> tuple[Path, list[str]]:
     """The checkpoint that ckpt= names, and the other arguments."""
     where, typed = _take(options.arguments, "ckpt")
     if where is None:
         near = next((each for each in typed if closest(each.partition("=")[0], ["ckpt"])), None)
         raise UserError(
             "which weights?", given=near or " ".join(typed) or "nothing", allowed="ckpt=<run folder or checkpoint>",
-            do=example,
+            do=f"python {SCRIPTS[job]} ckpt=runs/<domain>/<model>/<run>",
         )  # fmt: skip
     checkpoint, remark = _checkpoint("ckpt", where, ("best", "last"))
     if remark:

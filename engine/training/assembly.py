@@ -14,11 +14,11 @@ from ...data.module import DataModule, Description
 from ..checkpoints.folder import read_weights
 from ..checkpoints.stored_config import stored_description
 from ..command_line.config import Config
-from ..command_line.signature import PACKAGE
+from ..command_line.signature import LABELS, PACKAGE
 from . import seeds
 from .memory import check_memory
 from .run_folder import run_of
-from .targets import LABELS, build
+from .targets import build
 
 KEPT = "data"  # the folder, in a run's own, of what its data module keeps
 
