@@ -20,8 +20,7 @@ OFFERED = ("describe", "scan", "model", "run")  # what a run gives, not the user
 
 def nested_parts(signature: Signature) -> dict[str, Signature]:
     """The parameters that are parts with keys of their own, of those that are a person's to set."""
-    kinds = signature.parameters.items()
-    return {name: kind for name, kind in kinds if isinstance(kind, Signature) and name not in OFFERED}
+    return {name: kind for name, kind in signature.nested.items() if name not in OFFERED}
 
 
 def full_key(part: str, signature: Signature | None, key: str, value: Any = None) -> str:
