@@ -1,1 +1,1 @@
-"""Hydra config groups: domain, model, scan, data, task, trainer, optimizer, logger, debug."""
+"""Hydra configs: what every run has in groups here, and a folder for each domain with its own."""

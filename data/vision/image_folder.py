@@ -8,28 +8,26 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from ...core.errors import UserError
-from ...core.ranges import Fraction, Seed, Share, Side, Size, Workers
+from ...core.ranges import Fraction, Seed, Side, Size, checked
 from ..folders import files_below, hidden
 from ..loading import Loading
+from ..module import SPLITS, Description
 from ..randomness import stratified
 from ..sources import IMAGE_FOLDER
-from .augmentation import Augmentation
+from .augmentation import LIGHT, Augmentation
 from .decoding import open_image
-from .module import SPLITS, ImageData, Split, checked_fraction
+from .images import ImageData, Split
+from .photos import SUFFIXES, is_image
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
-    ".jp2", ".tga", ".avif",
-)  # fmt: skip
 WORDS = {"train": "train|training|trn", "val": "val|valid|validation|dev|eval|evaluation", "test": "test|testing|tst"}
 # what may stand beside the word: train_set, test-images, Training Data, val2017
 BESIDE = "set|sets|split|data|dataset|image|images|img|imgs|photos|pictures|folder|samples"
@@ -43,7 +41,7 @@ class ImageFolder(ImageData):
     validation, …). Hidden files and folders are left out. How images are decoded: see `open_image`.
 
     A folder for val or test may be missing: then val is taken out of train, and without a test folder the validation
-    images are tested on, which is said in the log and in `describe()`.
+    images are tested on, which is said in the log and in `describe().tested`.
 
     Args:
         root: the folder.
@@ -52,51 +50,40 @@ class ImageFolder(ImageData):
         image_size: pixels, or (height, width) the model sees.
         channels: 3, or 1 for grey images.
         mean, std: of each channel, for pixels in [0, 1]; None: ImageNet's.
-        batch_size, workers, seed, augmentation, rand_augment, erasing, split_seed, limit, pin_memory, name: see `Digits`.
+        loading, augmentation, split_seed, name: see `Digits`.
     """
 
     source = IMAGE_FOLDER
     own_size, own_channels = (224, 224), 3
+    in_memory = False
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+    @checked(group="data")
     def __init__(
         self,
         root: str | None = None,
-        batch_size: Size = 64,
-        workers: Workers = 0,
-        seed: Seed = 0,
+        loading: Loading = Loading(batch_size=64),
+        augmentation: Augmentation = LIGHT,
         image_size: Side | Sequence[Side] = 224,
         channels: Size = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        augmentation: Literal["none", "light", "standard"] = "light",
-        rand_augment: str | None = None,
-        erasing: Share | None = None,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.2,
         split_seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
         name: str = "image_folder",
     ):
-        loading = Loading(batch_size, workers, seed, limit, pin_memory)
-        super().__init__(
-            name, loading, Augmentation(augmentation, rand_augment, erasing), image_size, channels, split_seed
-        )
+        super().__init__(name, loading, augmentation, image_size, channels, split_seed)
         if not root:
             raise UserError("image_folder needs a folder of images", do="data.root=FOLDER")
         self.root = Path(root).expanduser()
-        self.fractions = (
-            checked_fraction("val_fraction", val_fraction),
-            checked_fraction("test_fraction", test_fraction),
-        )
+        self.fractions = (val_fraction, test_fraction)
         if (mean is None) != (std is None):
             raise UserError("data.mean and data.std go together", given=f"mean={mean}, std={std}")
         if mean is not None:
             self.mean, self.std = tuple(mean), tuple(std)
             if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean) or min(self.std) <= 0:
                 raise UserError("data.mean or data.std does not fit", given=f"mean={mean}, std={std}")
-        self.test_is_val = False
 
     def load(self) -> dict[str, Split]:
         """List the images and check the folders; see `ImageData.load`."""
@@ -112,21 +99,22 @@ class ImageFolder(ImageData):
                 )  # fmt: skip
             samples = self._list(self.root)
             train, val, test = self._parts(samples, *self.fractions)
+            self.tested = "the test part (data.test_fraction)"
             return {"train": train, "val": val, "test": test}
         train = self._list(folders["train"])
         if folders["val"] is None:
             train, val = self._parts(train, self.fractions[0])
         else:
             val = self._list(folders["val"], self.classes)
-        self.test_is_val = folders["test"] is None
-        if self.test_is_val:
-            log.warning("%s has no test folder: testing on the validation images", self.root)
-        test = val if self.test_is_val else self._list(folders["test"], self.classes)
-        return {"train": train, "val": val, "test": test}
+        if folders["test"] is not None:
+            return {"train": train, "val": val, "test": self._list(folders["test"], self.classes)}
+        log.warning("%s has no test folder: testing on the validation images", self.root)
+        self.tested = "the validation images: there is no folder for test"
+        return {"train": train, "val": val, "test": val}
 
-    def describe(self) -> dict[str, object]:
-        """See `ImageData.describe`; `test_is_val` says that there are no test images of their own."""
-        return {**super().describe(), "source": str(self.root), "test_is_val": self.test_is_val}
+    def describe(self) -> Description:
+        """See `ImageData.describe`."""
+        return replace(super().describe(), source=str(self.root))
 
     def verify(self) -> None:
         """Decode every image; raises UserError that names each broken file (the first twenty)."""
@@ -156,14 +144,14 @@ class ImageFolder(ImageData):
                     f"{self.root} has more than one folder for {split}", given=[path.name for path in folders]
                 )
         for folder in others if any(found.values()) else []:
-            if any(_is_image(path) for path in files_below(folder)):
+            if any(is_image(path) for path in files_below(folder)):
                 log.warning("%s is not read: it is neither train nor val nor test", folder)
         return {split: next(iter(folders), None) for split, folders in found.items()}
 
     def _list(self, folder: Path, classes: Sequence[str] | None = None) -> Split:
         """The images under a folder of classes, sorted; the first folder listed says which classes there are."""
         names = [path.name for path in _subfolders(folder)]
-        loose = sorted(path for path in folder.iterdir() if path.is_file() and _is_image(path))
+        loose = sorted(path for path in folder.iterdir() if path.is_file() and is_image(path))
         if loose:
             raise UserError(
                 f"{loose[0]} lies in no class's folder", given=f"{len(loose)} such images", do=_layout(folder)
@@ -191,8 +179,8 @@ class ImageFolder(ImageData):
         paths, labels, others = [], [], set()
         for label, name in enumerate(classes):
             files = files_below(folder / name)
-            images = [path for path in files if _is_image(path)]
-            others.update(path.suffix or path.name for path in files if not _is_image(path))
+            images = [path for path in files if is_image(path)]
+            others.update(path.suffix or path.name for path in files if not is_image(path))
             if not images:
                 raise UserError(
                     f"The class folder {folder / name} holds no images",
@@ -224,10 +212,6 @@ def _subfolders(folder: Path) -> list[Path]:
     return found
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not hidden(path.name)
-
-
 def _split_of(name: str) -> str | None:
     """The split that a folder's name means: train for Training, train_set or train2017; None: a class."""
     word = re.sub(r"[^a-z]", "", name.lower())
@@ -240,7 +224,7 @@ def _split_of(name: str) -> str | None:
 def _looks_like_split(folder: Path) -> bool:
     """Whether a name holds a split's word (seg_train) and the images lie in folders of their own, as classes do."""
     said = set(re.split(r"[^a-z]+", folder.name.lower())) & set("|".join(WORDS.values()).split("|"))
-    return bool(said) and len(_subfolders(folder)) > 1 and not any(_is_image(path) for path in folder.iterdir())
+    return bool(said) and len(_subfolders(folder)) > 1 and not any(is_image(path) for path in folder.iterdir())
 
 
 def _holds_classes(folder: Path, names: Sequence[str]) -> bool:

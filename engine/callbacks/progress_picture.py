@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from .figure_file import save_figure
+from ...core.pictures import save_figure
 from .meter import Meter
 from .table import Table
 

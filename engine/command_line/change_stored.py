@@ -8,9 +8,12 @@ from typing import Any
 
 from ...core.errors import UserError
 from ..training.targets import resolve
-from .compose import accepted_keys, compose_group, is_choice, parse
+from . import signature
+from .arguments import check_single, parse
+from .compose import compose_group
 from .convert import unknown_key
 from .groups import Groups
+from .part_keys import FREE, full_key, lifted, short_key, typed_keys
 
 WHEN_RESUMING = (
     "trainer.epochs", "trainer.steps", "trainer.time_limit", "trainer.accelerator", "trainer.devices", "trainer.threads",
@@ -18,12 +21,14 @@ WHEN_RESUMING = (
     "trainer.limit_val", "trainer.limit_test", "trainer.pictures", "data.workers", "data.root", "data.pin_memory", "logger",
 )  # fmt: skip
 
-# How a model reads its data: other data is read in the same way unless something else is typed.
-READING = ("length", "tokenizer", "vocab_size", "image_size", "channels", "batch_size", "workers", "seed")
 
-
-def amend(
-    values: dict[str, Any], arguments: Sequence[str], groups: Groups, allowed: Sequence[str], why: str
+def change_stored(
+    values: Mapping[str, Any],
+    arguments: Sequence[str],
+    groups: Groups,
+    allowed: Sequence[str],
+    why: str,
+    allow: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The stored values after `group=option` and `key=value` arguments.
 
@@ -32,41 +37,57 @@ def amend(
         arguments: what was typed.
         allowed: keys and groups that may change; a group allows its keys too.
         why: what the message says about the others.
+        allow: further packages that a `_target_` may come from.
 
     Raises:
         UserError: an unknown key or option, or one that may not change.
     """
-    values = deepcopy(values)
+    values, overrides = lifted(deepcopy(dict(values))), parse(arguments)
     # Choices first: a key that was typed belongs to the option that was typed, on whichever side of it.
-    for override in sorted(parse(arguments), key=lambda each: not is_choice(each, groups)):
+    for override in sorted(overrides, key=lambda each: each.key_or_group not in groups.names):
+        check_single(override)
         key, value = override.key_or_group, override.value()
-        if not any(key == each or key.startswith(f"{each}.") for each in allowed):
+        if not may_change(key, allowed):
             raise UserError(
                 why, given=override.input_line, allowed=allowed, do=f"leave {key} as it is, or start a new run"
             )
-        if is_choice(override, groups):
+        if key in groups.names:
             chosen = compose_group(key, str(value), groups, values["domain"])
-            values[key] = {**chosen, **_kept(values[key], chosen)} if key == "data" else chosen
-            continue
-        place, known = values, f"{key.rpartition('.')[0]}."
-        *path, last = key.split(".")
-        for word in path:
-            place = place.get(word)
-            if not isinstance(place, dict):
-                raise unknown_key(key, list(allowed), value)
-        accepted = accepted_keys(place) if "_target_" in place else set(place)
-        if last not in place and accepted is not None and last not in accepted:
-            raise unknown_key(key, [f"{known}{name}" for name in sorted(accepted)], value)
-        place[last] = value
+            values[key] = _read_alike(values[key], chosen, allow) if key == "data" else chosen
+        else:
+            _set(values, key, value, allowed)
     return values
 
 
-def _kept(before: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the data before that the data chosen now has too; where images had their own size, that size."""
-    same = {name: before[name] for name in READING if before.get(name) is not None and name in chosen}
-    if before["_target_"] != chosen["_target_"]:
-        for name, attribute in (("image_size", "own_size"), ("channels", "own_channels")):
-            if name in chosen and name in before and name not in same:
-                own = getattr(resolve(str(before["_target_"])), attribute, None)
-                same |= {} if own is None else {name: list(own) if isinstance(own, tuple) else own}
-    return same
+def may_change(key: str, allowed: Sequence[str]) -> bool:
+    """Whether a key, typed with or without the nested part that it stands in, is one of those allowed or below one."""
+    names = (key, short_key(key))
+    return any(name == each or name.startswith(f"{each}.") for name in names for each in allowed)
+
+
+def _set(values: dict[str, Any], key: str, value: Any, allowed: Sequence[str]) -> None:
+    part, _, rest = key.partition(".")
+    accepted = None
+    if part in FREE and rest:
+        accepted = typed_keys(part, values[part])
+        key = full_key(part, signature.of(str(values[part]["_target_"])), rest, value)
+    *path, last = key.split(".")
+    place = values
+    for word in path:
+        place = place.get(word)
+        if not isinstance(place, dict):
+            raise unknown_key(key, list(allowed), value)
+    accepted = [".".join([*path, name]) for name in place] if part not in FREE else accepted
+    if last not in place and accepted is not None and short_key(key) not in accepted:
+        raise unknown_key(key, accepted, value)
+    place[last] = value
+
+
+def _read_alike(before: Mapping[str, Any], chosen: Mapping[str, Any], allow: Sequence[str]) -> dict[str, Any]:
+    """The data chosen now with the settings of the data before that a model rests on, where they have such settings."""
+    reading = getattr(resolve(str(before["_target_"]), allow), "reading", None)
+    accepts, after = signature.of(str(chosen["_target_"])), dict(chosen)
+    for name, value in ({} if reading is None else reading(before)).items():
+        if name in chosen or (accepts is not None and name in accepts.parameters):
+            after[name] = {**(chosen.get(name) or {}), **value} if isinstance(value, Mapping) else value
+    return after

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .groups import CONFIGS, Groups
+from .groups import CONFIGS, ROOT, Groups, read_yaml
 
 
 def explanations(values: Mapping[str, Any], groups: Groups) -> dict[str, str]:
     """What the config files say of each key, by its dotted name; of a group, what its file begins with."""
-    found = comments(CONFIGS / "train.yaml")
-    for group, files in groups.files.items():
+    found, domain = comments(CONFIGS / ROOT), str(values["domain"])
+    for group, files in groups.files(domain).items():
         part = values.get(group)
-        if not isinstance(part, Mapping):
-            continue
-        name = part.get("name", "default")
+        name = part.get("name", "default") if isinstance(part, Mapping) else None
         if name in files:
-            found[group] = groups.summary(group, name)
-            found |= {f"{group}.{key}": text for key, text in comments(files[name]).items()}
+            found[group] = groups.summary(group, name, domain)
+            said = option_comments(files[name], groups.search_path(domain))
+            found |= {f"{group}.{key}": text for key, text in said.items()}
     return found
+
+
+def option_comments(path: Path, places: Sequence[Path]) -> dict[str, str]:
+    """The comments of an option's file and of the files that its defaults list names, which are below its folder or `places`."""
+    found: dict[str, str] = {}
+    for each in read_yaml(path).get("defaults", ()):
+        if isinstance(each, str) and each != "_self_":
+            where, _, at = each.partition("@")
+            among = [place / where.lstrip("/") for place in places] if where.startswith("/") else [path.parent / where]
+            base = next((file for file in (each.with_suffix(".yaml") for each in among) if file.is_file()), None)
+            prefix = f"{at}." if at not in ("", "_here_") else ""
+            found |= {f"{prefix}{key}": text for key, text in (option_comments(base, places) if base else {}).items()}
+    return found | comments(path)
 
 
 def comments(path: Path) -> dict[str, str]:
@@ -47,7 +59,9 @@ def _ends(text: str, of_keys: bool = False) -> list[tuple[str, int, int]]:
     def walk(node: yaml.Node | None, path: str) -> None:
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             name, mark = f"{path}{key.value}", key.end_mark if of_keys else value.end_mark
-            found.append((name, mark.line, mark.column))
+            # Behind the first line of a text of several lines, a comment would be a part of the text.
+            if not (of_keys and isinstance(value, yaml.ScalarNode) and value.end_mark.line > key.end_mark.line):
+                found.append((name, mark.line, mark.column))
             if isinstance(value, yaml.MappingNode) and not value.flow_style:
                 walk(value, f"{name}.")
 

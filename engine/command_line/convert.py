@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from ...core.errors import UserError, closest, closest_key
 from ...core.ranges import OutOfRange, Range
+from .signature import Signature
 
 T = TypeVar("T")
 _ANY_WHOLE, _ANY = Range(-(2**64) + 1, 2**64 - 1), Range(-math.inf)
@@ -42,17 +43,17 @@ def unknown_key(key: str, known: list[str], value: object = "...") -> UserError:
     """The error for a key that does not exist, with the nearest one that does."""
     known = sorted(name for name in known if not name.endswith(".name"))
     near = closest_key(key, known)
-    do = f"{near}={typed(value)}" if near else None
-    return UserError(f"there is no key {key!r}", given=f"{key}={typed(value)}", allowed=known or "no keys", do=do)
+    do = f"{near}={as_typed(value)}" if near else None
+    return UserError(f"there is no key {key!r}", given=f"{key}={as_typed(value)}", allowed=known or "no keys", do=do)
 
 
-def typed(value: object) -> str:
-    """A plain value as it is typed: null, true, [1, 2]."""
+def as_typed(value: object) -> str:
+    """A plain value as a person types it: null, true, [1, 2]."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(typed, value))}]"
-    return str(value)
+        return f"[{','.join(map(as_typed, value))}]"
+    return str(value).replace("\n", "\\n")
 
 
 def convert(value: Any, wanted: Any, path: str) -> Any:
@@ -72,8 +73,10 @@ def convert(value: Any, wanted: Any, path: str) -> Any:
         return convert(value, arguments[0], path)
     if wanted is Any or (wanted is object and value is not None):
         return value
-    if is_dataclass(wanted):
+    if is_dataclass(wanted) and isinstance(wanted, type):
         return from_mapping(wanted, value, f"{path}.")
+    if isinstance(wanted, Signature):
+        return _convert_part(value, wanted, path)
     if origin in (Union, types.UnionType):
         return _convert_union(value, wanted, arguments, path)
     if origin is Literal:
@@ -99,6 +102,19 @@ def convert(value: Any, wanted: Any, path: str) -> Any:
     raise _wrong_type(value, wanted, path)
 
 
+def _convert_part(value: Any, wanted: Signature, path: str) -> dict[str, Any] | None:
+    """A nested part; what it lacks its dataclass has a default for, or says so when it is made."""
+    if value is None and wanted.nullable:
+        return None
+    if not isinstance(value, Mapping):
+        raise _wrong_type(value, wanted, path)
+    known = wanted.parameters
+    for key in value:
+        if key not in known:
+            raise unknown_key(f"{path}.{key}", [f"{path}.{name}" for name in known], value[key])
+    return {key: convert(item, known[key], f"{path}.{key}") for key, item in value.items()}
+
+
 def _convert_union(value: Any, wanted: Any, choices: tuple[Any, ...], path: str) -> Any:
     if value is None and type(None) in choices:
         return None
@@ -119,7 +135,7 @@ def _convert_union(value: Any, wanted: Any, choices: tuple[Any, ...], path: str)
 def _wrong_type(value: Any, wanted: Any, path: str) -> UserError:
     return UserError(
         f"{path} has the wrong type",
-        given=f"{value!r} ({_kind(value)})" if isinstance(value, str) else f"{typed(value)} ({_kind(value)})",
+        given=f"{value!r} ({_kind(value)})" if isinstance(value, str) else f"{as_typed(value)} ({_kind(value)})",
         allowed=describe(wanted),
         do=_example(path, wanted),
     )
@@ -140,6 +156,8 @@ def describe(wanted: Any) -> str:
     """A type in words: "a whole number", "a number or null", "auto or cpu"."""
     words = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null"}
     words[object] = "a value"
+    if isinstance(wanted, Signature):
+        return f"keys {', '.join(wanted.parameters)}" + (" or null" if wanted.nullable else "")
     if wanted in words:
         return words[wanted]
     origin, arguments = get_origin(wanted), get_args(wanted)

@@ -1,8 +1,10 @@
-"""The config groups and their options: configs/<group>/<option>.yaml, experiments/<name>.yaml, and folders a user adds."""
+"""The config groups and their options, as files: configs/<group>/, a domain's own configs/<domain>/<group>/ and
+experiments/<domain>/, and folders laid out in the same way that a user adds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,76 +14,128 @@ from ...core.errors import UserError, closest
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+ROOT, DOMAIN = "train.yaml", "domain.yaml"
+
+Files = dict[str, dict[str, Path]]  # group -> option -> file
 
 
 class Groups:
-    """What may be chosen, as files on disk.
+    """What may be chosen. A domain is a folder with a domain.yaml; its options are seen by its runs alone.
 
     Args:
-        folders: more folders laid out like configs/; they add options and may not replace one.
-        experiments: the folder of reproduced results, the options of the group `experiments`.
+        folders: more folders laid out like configs/; they add options and domains, and may not replace one.
+        experiments: the folder of reproduced results, with a folder for each domain; the options of the group `experiments`.
+
+    Raises:
+        UserError: a folder that is not there.
     """
 
     def __init__(self, folders: Sequence[Path] = (), experiments: Path = EXPERIMENTS):
-        self.folders = [CONFIGS, *folders]
-        self.files: dict[str, dict[str, Path]] = {"experiments": _options(experiments)}
+        self.folders, self.experiments = [CONFIGS, *folders], experiments
         for folder in self.folders:
             if not folder.is_dir():
                 raise UserError(
                     "there is no such folder of configs", given=folder, do="--config-dir=<an existing folder>"
                 )
-            for group in sorted(each for each in folder.iterdir() if each.is_dir() and each.name != "__pycache__"):
-                known = self.files.setdefault(group.name, {})
-                for name, path in _options(group).items():
-                    if name in known:
-                        raise UserError(
-                            f"two files define {group.name}={name}", given=f"{known[name]} and {path}", do="rename one"
-                        )
-                    known[name] = path
+        self.domains = {path.parent.name: path for each in self.folders for path in sorted(each.glob(f"*/{DOMAIN}"))}
+        self._files: dict[str, Files] = {}
 
-    def options(self, group: str) -> list[str]:
+    @cached_property
+    def root(self) -> dict[str, Any]:
+        """What train.yaml says."""
+        return read_yaml(CONFIGS / ROOT)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The groups, sorted: those of train.yaml, and the domain."""
+        defaults = [next(iter(each)) for each in self.root["defaults"] if isinstance(each, dict)]
+        return sorted(["domain", *(each.removeprefix("optional ") for each in defaults)])
+
+    def search_path(self, domain: str) -> list[Path]:
+        """The folders where a domain's options are looked for, those of this package first."""
+        return [place for each in self.folders for place in (each, each / domain) if place.is_dir()]
+
+    def files(self, domain: str) -> Files:
+        """The options of every group, for a domain.
+
+        Raises:
+            UserError: two files that define one option.
+        """
+        if domain not in self._files:
+            found: Files = {group: {} for group in self.names} | {"domain": dict(self.domains)}
+            places = [(group, place / group) for place in self.search_path(domain) for group in self.names]
+            for group, folder in [*places, ("experiments", self.experiments / domain)]:
+                for path in sorted(folder.glob("*.yaml")):
+                    if path.stem in found[group]:
+                        both = f"{found[group][path.stem]} and {path}"
+                        raise UserError(f"two files define {group}={path.stem}", given=both, do="rename one")
+                    found[group][path.stem] = path
+            self._files[domain] = found
+        return self._files[domain]
+
+    def options(self, group: str, domain: str) -> list[str]:
         """The names that may follow `group=`, sorted."""
-        return sorted(self.files[group])
+        return sorted(self.files(domain)[group])
 
-    def for_domain(self, group: str, domain: str) -> list[str]:
-        """The options of a group whose file lists `domain` under `domains`, or lists none."""
-        return [name for name in self.options(group) if domain in self._domains(group, name, domain)]
+    def domain_of(self, experiment: str | None) -> str:
+        """The domain of a run where none is typed: the one whose folder holds its experiment, else the one of train.yaml."""
+        usual = str(self.root["domain"])
+        if experiment is None:
+            return usual
+        holding = [each for each in self.domains if experiment in self.files(each)["experiments"]]
+        if usual in holding or len(holding) < 2:
+            return usual if usual in holding or not holding else holding[0]
+        raise UserError(
+            f"several domains have an experiment {experiment!r}", given=f"experiments={experiment}",
+            allowed=[f"domain={each}" for each in holding], do=f"domain={holding[0]} experiments={experiment}",
+        )  # fmt: skip
 
-    def read(self, group: str, name: str) -> dict[str, Any]:
-        """The plain content of one option's file."""
-        values = read_yaml(self.files[group][name])
-        domains = values.get("domains", [])
-        if not isinstance(domains, list) or not all(isinstance(each, str) for each in domains):
-            raise UserError(f"{self.files[group][name]}: domains is a list of words", given=domains, allowed="[vision]")
-        return values
+    def domain_file(self, domain: str) -> dict[str, Any]:
+        """The plain content of a domain's domain.yaml.
 
-    def _domains(self, group: str, name: str, domain: str) -> Sequence[str]:
-        try:
-            return self.read(group, name).get("domains", [domain])
-        except UserError:  # a file that nobody chose is not what this run has to tell about
-            return []
+        Raises:
+            UserError: there is no such domain, or its file cannot be read.
+        """
+        if domain not in self.domains:
+            near = closest(domain, self.domains)
+            do = f"domain={near}" if near else None
+            raise UserError(
+                f"there is no domain {domain!r}", given=f"domain={domain}", allowed=sorted(self.domains), do=do
+            )
+        return read_yaml(self.domains[domain])
 
-    def summary(self, group: str, name: str) -> str:
-        """The first comment line of an option's file that says something, without the #."""
-        for line in self.files[group][name].read_text(encoding="utf-8").splitlines():
+    def read(self, group: str, name: str, domain: str) -> dict[str, Any]:
+        """The plain content of one option's file.
+
+        Raises:
+            UserError: there is no such option, or another domain has it, or its file cannot be read.
+        """
+        files = self.files(domain)[group]
+        if name in files:
+            return read_yaml(files[name])
+        elsewhere = [each for each in self.domains if name in self.files(each)[group]]
+        if elsewhere:
+            raise UserError(
+                f"{group} {name!r} belongs to {' and '.join(elsewhere)}, not to {domain}",
+                given=f"domain={domain} {group}={name}",
+                allowed=f"{group} of {domain}: {', '.join(sorted(files)) or 'nothing yet'}",
+                do=f"domain={elsewhere[0]} {group}={name}",
+            )
+        near = closest(name, files)
+        raise UserError(
+            f"there is no {group} {name!r}", given=f"{group}={name}", allowed=sorted(files) or "nothing yet",
+            do=f"{group}={near}" if near else None,
+        )  # fmt: skip
+
+    def summary(self, group: str, name: str, domain: str) -> str:
+        """An option's title and paper, from its card; without one, the first comment line of its file that says something."""
+        card = self.read(group, name, domain).get("card") or {}
+        if card.get("title"):
+            return "; ".join(str(card[key]) for key in ("title", "paper") if card.get(key))
+        for line in self.files(domain)[group][name].read_text(encoding="utf-8").splitlines():
             if line.startswith("#") and "@package" not in line:
                 return line.lstrip("# ").strip()
         return ""
-
-    def check(self, group: str, name: str | None) -> None:
-        """Raises UserError where `group=name` does not exist or cannot be read; None (choose nothing) always does."""
-        if name is None:
-            return
-        if name in self.files[group]:
-            self.read(group, name)
-            return
-        near = closest(name, self.options(group))
-        raise UserError(
-            f"there is no {group} {name!r}",
-            given=f"{group}={name}",
-            allowed=self.options(group) or "nothing yet",
-            do=f"{group}={near}" if near else None,
-        )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -108,7 +162,3 @@ def unreadable(path: Path | str, error: Exception) -> UserError:
     why = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__
     do = "indent with spaces" if "'\\t'" in why else "each key once" if "duplicate" in why else "write it as key: value"
     return UserError(f"{path} cannot be read", given=f"{why}{line}", allowed="a YAML file", do=do)
-
-
-def _options(folder: Path) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}

@@ -6,99 +6,93 @@ from collections.abc import Iterator, Mapping
 from typing import Any, get_type_hints
 
 from . import signature
-from .comments import explanations
-from .compose import FREE, accepted_keys, compose
+from .comments import explanations, option_comments
+from .compose import compose
+from .compose_part import compose_part, part_file
 from .config import Config
-from .convert import describe, typed
-from .options import Options
+from .convert import as_typed, describe
+from .groups import Groups
+from .options import SCRIPTS, Options
+from .part_keys import FREE, OFFERED
 
-HIDDEN = ("_target_", "name", "domains", "choose")
-OFFERED = ("describe", "scan", "model")  # what a run gives, not the user
-
-TRAIN = """Train a model.
+USAGE = {
+    "train": """Train a model.
 
   python train.py [group=option ...] [key=value ...]
 
-  python train.py                                            Vim on digits, nothing to download
-  python train.py data=cifar10 scan=local scan.window=4      another data set, another scan
-  python train.py model.size=tiny trainer.epochs=20          any key of the configuration
-  python train.py domain=nlp                                 a language model on Python's documentation
-  python train.py domain=nlp data=text_file data.files=book.txt data.tokenizer=bpe
-  python train.py domain=nlp data=trec                       text classification; data.root=FOLDER or a download
-  python train.py experiments=induction_heads                a task of the Mamba paper
-  python train.py resume=runs/vision/vim/<run>               go on with a run
-  python train.py domain=nlp init=runs/nlp/mamba_lm/<run>    begin with the weights of another run
-  python train.py -m scan=raster,cross seed=0,1              one run for each combination
+  python train.py resume=runs/<domain>/<model>/<run>         go on with a run
+  python train.py init=runs/<domain>/<model>/<run>           begin with the weights of another run
+  python train.py -m seed=0,1                                one run for each combination
   python train.py debug=fast                                 one step of everything
-
-  --help model=mamba_lm domain=nlp     the keys that this choice has
-  --cfg                  print the whole configuration with its comments and stop
-  -m                     values with commas mean several runs
-"""
-
-OWN = """  --config-dir=<folder>  a folder of your own, laid out like configs/: mine/model/my_net.yaml adds model=my_net
-  --allow=<package>      let _target_ in these files name things in your own package, which must be importable
-"""
-
-EVALUATE = """Test the weights of a run.
+""",
+    "evaluate": """Test the weights of a run.
 
   python eval.py ckpt=<run folder or checkpoint> [data=...] [data.key=value ...]
 
-  python eval.py ckpt=runs/vision/vim/<run>                  its own test data
-  python eval.py ckpt=runs/vision/vim/<run> data=image_folder data.root=photos
-  python eval.py ckpt=runs/nlp/mamba_lm/<run> data=text_file data.files=book.txt
-  python eval.py ckpt=runs/nlp/mamba_lm/<run> 'data.test_lengths=[256,65536,1048576]'
-"""
+  python eval.py ckpt=runs/<domain>/<model>/<run>            its own test data
+""",
+    "predict": """Show what a trained model answers, and what its answers rest on.
 
-PREDICT = """Let a language model go on with a text, or show what a model's answers rest on.
+  python predict.py ckpt=<run folder, checkpoint or published weights> [key=value ...]
 
-  python predict.py ckpt=<run folder, checkpoint or published model> prompt="..." [key=value ...]
-
-  python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def "
-  python predict.py ckpt=runs/nlp/mamba_lm/<run> temperature=0 stop="\\n\\n"
-  python predict.py ckpt=runs/nlp/mamba_lm/<run> max_new_tokens=null       until Ctrl-C
-  python predict.py ckpt=state-spaces/mamba-130m prompt="Mamba is"         from the Hugging Face hub
-  python predict.py ckpt=my/folder tokenizer=my/tokenizer.json             config.json and weights
-
-  prompt               the text to go on with; nothing: the beginning of a document
-  max_new_tokens=400   tokens at most; null: no limit
-  temperature=0.8      0: always the most probable token
-  top_p=0.95           only the most probable tokens that together have this probability
-  top_k=0              only so many of the most probable tokens; 0: all
-  min_p=0.0            only tokens at least this probable, against the most probable one
-  repetition_penalty=1.0   above 1: tokens that stand in the text become less probable
-  stop=                a text that ends it; \\n is the end of a line
-  seed=0               the same seed, the same text
-  tokenizer=           of a published model: a tokenizer.json other than its own
-  trainer.threads=2    CPU threads; trainer.accelerator=cpu: not on the GPU
-
-What answers rest on, as a picture in the run's folder, of a published model in this one; with ckpt, prompt, tokenizer and the
-trainer's keys only:
-
-  python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def f(x):" explain=attribution   tokens, for the next one
-  python predict.py ckpt=runs/vision/vim/<run> explain=attribution                        test images, for their class
-
-  explain=attribution  what the answer's score rises with; rollout: what flows from token to token, whatever the answer;
-                       raw: the mean over all layers
+  trainer.threads=2, trainer.accelerator=cpu and data.root=FOLDER are the run's own settings
+""",
+}
+OWN = """
+  --help domain=<name> model=<name>    the keys that these choices have
+  --list [models|data|scans|experiments] [domain] [name]   what may be chosen; * in a name stands for any letters
+  --cfg                  print the whole configuration with its comments and stop
+  -m                     values with commas mean several runs
+  --config-dir=<folder>  a folder of your own, laid out like configs/: mine/model/my_net.yaml adds model=my_net
+  --allow=<package>      let _target_ in these files name things in your own package, which must be importable
 """
 
 
 def help_text(options: Options, job: str) -> str:
-    """The help of a job, with every group and its options."""
-    if job != "train":
-        return {"evaluate": EVALUATE, "predict": PREDICT}[job] + "\n" + OWN
+    """The help of a job: examples of every domain, groups and their options, keys."""
     groups = options.groups()
-    lines = [TRAIN + OWN, "Groups and their options", ""]
-    for group in sorted(groups.files):
-        names = groups.options(group)
-        if group != "recipe":
-            lines.append(f"  {group:<12} {', '.join(names) or 'nothing yet'}")
-    values = compose(options.arguments, groups, options.allow).plain()
-    said = explanations(values, groups)
-    lines += ["", "Keys, as they are with what was typed: value, what it may be, what it means", ""]
-    rows = [(f"{key}={typed(value)}", kind, said.get(key, "")) for key, value, kind in keys(values)]
-    lines += [f"  {key:<38} {kind:<42} {text}".rstrip() for key, kind, text in rows]
+    lines = [USAGE[job], *_examples(groups, SCRIPTS[job]), OWN]
+    if job == "train":
+        config = compose(options.arguments, groups, options.allow)
+        lines += ["Groups and their options" + f" in domain={config.domain}", ""]
+        named = ((group, groups.options(group, config.domain)) for group in groups.names if group != "recipe")
+        lines += [f"  {group:<12} {', '.join(names) or 'nothing yet'}" for group, names in named]
+        values = config.plain()
+        said, rows = explanations(values, groups), keys(values)
+        lines += ["", "Keys, as they are with what was typed: value, what it may be, what it means", ""]
+        lines += [
+            *_table(rows, said),
+            "",
+            "A key of a nested part may be typed without the part where no other has it.",
+        ]
+    if job == "predict":
+        lines += _options_to_predict(options, groups)
     return "\n".join(lines) + "\n"
+
+
+def _examples(groups: Groups, script: str) -> list[str]:
+    """The commands for a script that stand in the cards of the domains."""
+    cards = [groups.domain_file(domain).get("card") or {} for domain in groups.domains]
+    return [f"  python {line}" for card in cards for line in card.get("examples", ()) if line.startswith(script)]
+
+
+def _options_to_predict(options: Options, groups: Groups) -> list[str]:
+    typed = [each for each in options.arguments if not each.startswith("domain=")]
+    named = [each.partition("=")[2] for each in options.arguments if each.startswith("domain=")]
+    domain = named[-1] if named else groups.domain_of(None)
+    groups.domain_file(domain)
+    path = part_file("predict", domain, groups)
+    if path is None:
+        return []
+    values = compose_part("predict", domain, typed, groups, options.allow)
+    said = option_comments(path, groups.search_path(domain))
+    rows = [(key.partition(".")[2], value, kind) for key, value, kind in _part("predict", values)]
+    return [f"Options in domain={domain}: value, what it may be, what it means", "", *_table(rows, said)]
+
+
+def _table(rows: Any, said: Mapping[str, str]) -> list[str]:
+    shown = ((f"{key}={as_typed(value)}", kind, said.get(key, "")) for key, value, kind in rows)
+    return [f"  {key:<38} {kind:<42} {text}".rstrip() for key, kind, text in shown]
 
 
 def keys(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
@@ -106,19 +100,29 @@ def keys(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
     hints = get_type_hints(Config, include_extras=True)
     for name, value in values.items():
         if name in FREE:
-            found = signature.of(str(value["_target_"]))
-            kinds = {} if found is None else found.parameters
-            more = {key: None for key in sorted(accepted_keys(value) or ()) if key not in value and key not in OFFERED}
-            for key, inner in {**value, **more}.items():
-                if key not in HIDDEN:
-                    yield f"{name}.{key}", inner, _words(kinds.get(key))
+            yield from _part(name, value)
         elif isinstance(value, Mapping):
             kinds = get_type_hints(hints[name], include_extras=True) if hasattr(hints[name], "__mro__") else {}
             for key, inner in value.items():
-                if key not in HIDDEN:
+                if key not in signature.LABELS:
                     yield f"{name}.{key}", inner, _words(kinds.get(key))
         elif name != "domain" and not isinstance(hints[name], type):
             yield name, value, _words(hints[name])
+
+
+def _part(path: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """The keys of a part with a `_target_`, those that its file names first."""
+    found = signature.of(str(values["_target_"])) or signature.Signature()
+    more = [] if found.open else sorted(set(found.parameters) - set(values))
+    for key, value in {**values, **dict.fromkeys(more)}.items():
+        if key in signature.LABELS or key in OFFERED:
+            continue
+        kind = found.parameters.get(key)
+        if isinstance(kind, signature.Signature) and value is not None:
+            for name, each in {**dict.fromkeys(kind.parameters), **value}.items():
+                yield f"{path}.{key}.{name}", each, _words(kind.parameters.get(name))
+        else:
+            yield f"{path}.{key}", value, _words(kind)
 
 
 def _words(kind: Any) -> str:

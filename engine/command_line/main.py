@@ -50,6 +50,11 @@ def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
 
 
 def _run(arguments: list[str], job: str) -> int:
+    if any(word.partition("=")[0] == "--list" for word in arguments):
+        from .listing import show_list
+
+        options = read_options(arguments)
+        return show_list(options.arguments, options)
     _check_words(arguments, job)
     options = read_options(arguments)
     if options.help:
@@ -69,9 +74,9 @@ def _check_words(words: Sequence[str], job: str) -> None:
         plain = "=" not in word and not word.startswith(("-", "~")) and word != "help"
         value_of_option = number > 0 and words[number - 1] in ("--config-dir", "--allow", "--cfg", "-c")
         if (plain or word.startswith("=")) and not value_of_option:
+            if job == "predict" and not word.startswith("="):
+                continue  # what the domain takes without a key
             before = number > 0 and "=" in words[number - 1] and not words[number - 1].startswith("-")
-            if job == "predict" and not (before and words[number - 1].startswith(("prompt=", "stop="))):
-                continue  # a prompt that was typed without its key
             after = number + 1 < len(words) and words[number + 1].startswith("=")
             whole = before or after or word.startswith("=")
             raise UserError(
@@ -81,10 +86,16 @@ def _check_words(words: Sequence[str], job: str) -> None:
 
 
 def _option_named(word: str) -> str | None:
-    """`model=vim` for "vim"."""
+    """`scan=cross` for "cross"."""
     from .groups import Groups
 
-    return next((f"{group}={word}" for group, files in Groups().files.items() if word in files), None)
+    groups = Groups()
+    found = (
+        (domain, group) for domain in groups.domains for group, files in groups.files(domain).items() if word in files
+    )
+    domain, group = next(found, ("", ""))
+    own = domain == groups.domain_of(None) or group in ("domain", "experiments")
+    return (f"{group}={word}" if own else f"domain={domain} {group}={word}") if group else None
 
 
 def _train(options: Options) -> int:
@@ -114,13 +125,13 @@ def _resume(options: Options, where: str, typed: list[str]) -> int:
     from ..checkpoints.folder import RESUMABLE
     from ..checkpoints.stored_config import changed_environment, stored_config
     from ..training.run_folder import run_of
-    from .change_stored import WHEN_RESUMING, amend
+    from .change_stored import WHEN_RESUMING, change_stored
     from .compose import check
 
     checkpoint, remark = _checkpoint("resume", where, ("last",))
     stored, notes = stored_config(checkpoint, RESUMABLE)
     why = "a run that goes on keeps what its results depend on"
-    config = check(amend(stored, typed, options.groups(), WHEN_RESUMING, why), options.allow)
+    config = check(change_stored(stored, typed, options.groups(), WHEN_RESUMING, why, options.allow), options.allow)
     if options.show_config:
         return show(config, options)
     _note([*([remark] if remark else []), *notes, *changed_environment(run_of(checkpoint))])
@@ -170,15 +181,13 @@ def run(config, options: Options, typed: Sequence[str], resume: Path | None = No
 
 def _evaluate(options: Options) -> int:
     from ..checkpoints.stored_config import stored_config
-    from .change_stored import amend
+    from .change_stored import change_stored
     from .compose import check
 
-    checkpoint, typed = _weights(options, "python eval.py ckpt=runs/vision/vim/<run>")
+    checkpoint, typed = _weights(options, "evaluate")
     why = "the model and how it was trained are given by the weights"
     stored, notes = stored_config(checkpoint)
-    stored = amend(stored, typed, options.groups(), ("data", "trainer", "task"), why)
-    if stored["data"].get("files", "") is None:
-        stored["data"]["files"] = stored["data"]["test_files"]  # nothing is trained on
+    stored = change_stored(stored, typed, options.groups(), ("data", "trainer", "task"), why, options.allow)
     config = check(stored, options.allow)
     _note(notes)
     if options.show_config:
@@ -193,49 +202,37 @@ def _evaluate(options: Options) -> int:
 
 
 def _predict(options: Options) -> int:
-    from ..published import is_published, predict_published
+    from ..conventions import find_published
 
+    groups, allow = options.groups(), options.allow
     where, typed = _take(options.arguments, "ckpt")
-    if where is not None and is_published(where):
-        method, typed = _take(typed, "explain")
-        predict_published(where, typed, options.groups(), method)
-        return 0
-    from ..checkpoints.stored_config import stored_config
-    from ..explain import explain, read_prompt
-    from ..predict import predict, read_wanted
-    from .change_stored import amend
-    from .compose import check
+    domain, typed = _take(typed, "domain")
+    found = None if where is None else find_published(where, domain, groups, allow)
+    if found is not None:
+        from ..predict import predict_published, show
 
-    checkpoint, typed = _weights(options, 'python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def "')
-    method, typed = _take(typed, "explain")
-    changes = [each for each in typed if each.startswith(("data.", "trainer."))]
-    asked = [each for each in typed if each not in changes]
-    wanted = read_wanted(asked) if method is None else read_prompt(asked)
-    why = "the model and its tokens are given by the weights"
-    allowed = ("data.root", "trainer.threads", "trainer.accelerator")
-    stored, notes = stored_config(checkpoint)
-    config = check(amend(stored, changes, options.groups(), allowed, why), options.allow)
-    _note(notes)
-    if options.show_config:
-        return show(config, options)
+        return show(predict_published(where, *found, typed, groups, allow))
+    checkpoint, typed = _weights(options, "predict")
+    from ..checkpoints.stored_config import stored_config
+    from ..predict import predict_run, show
     from .startup import import_torchmetrics
 
+    stored, notes = stored_config(checkpoint)
+    _note(notes)
     import_torchmetrics()
-    if method is None:
-        predict(config, checkpoint, wanted, allow=options.allow)
-    else:
-        explain(config, checkpoint, method, wanted, allow=options.allow)
-    return 0
+    return show(
+        predict_run(checkpoint, stored, [each for each in typed if not each.startswith("domain=")], groups, allow)
+    )
 
 
-def _weights(options: Options, example: str) -> tuple[Path, list[str]]:
+def _weights(options: Options, job: str) -> tuple[Path, list[str]]:
     """The checkpoint that ckpt= names, and the other arguments."""
     where, typed = _take(options.arguments, "ckpt")
     if where is None:
         near = next((each for each in typed if closest(each.partition("=")[0], ["ckpt"])), None)
         raise UserError(
             "which weights?", given=near or " ".join(typed) or "nothing", allowed="ckpt=<run folder or checkpoint>",
-            do=example,
+            do=f"python {SCRIPTS[job]} ckpt=runs/<domain>/<model>/<run>",
         )  # fmt: skip
     checkpoint, remark = _checkpoint("ckpt", where, ("best", "last"))
     if remark:

@@ -12,7 +12,7 @@ from ...core import scans
 from ..checkpoints import folder as files
 from ..checkpoints.initial_weights import read_initial
 from ..command_line.config import Config
-from .assembly import TOKENIZER, Parts, build_parts, with_tokenizer
+from .assembly import KEPT, Parts, build_parts
 from .environment import describe_environment
 from .failures import explained, first_pass, restoring
 from .hardware import Hardware, choose_hardware
@@ -68,20 +68,19 @@ def train(
         until_the_end.enter_context(explained(folder, stop))
 
         hardware = choose_hardware(config.trainer)
-        initial = None if resume is not None or config.init is None else read_initial(config.init)
-        kept = folder if resume is not None else initial and initial.run
-        parts = build_parts(config if kept is None else with_tokenizer(config, kept), allow)
+        initial = None
+        if resume is None and config.init is not None:
+            initial = read_initial(config.init, str(config.task["_target_"]), allow)
+        kept_by = folder if resume is not None else initial and initial.run
+        parts = build_parts(config, allow, kept_by=kept_by)
         first_weights = None if initial is None else initial.put_into(parts.model)
 
-        length = plan_length(config, len(parts.data.train_dataloader()))
+        length = plan_length(config, parts.data)
         backend, reason = resolve_backend(config, hardware)
         scan_asked_for = any(each.startswith("scan=") for each in arguments)
         say(f"\nPolyMamba {'goes on with' if resume else 'starts'} a run")
         with first_pass(config, lambda: True):
-            plan = write_plan(
-                config, parts.describe, parts.model, parts.scan, length, hardware, (backend, reason), folder,
-                scan_asked_for, first_weights,
-            )  # fmt: skip
+            plan = write_plan(config, parts, length, hardware, (backend, reason), folder, scan_asked_for, first_weights)
         say(f"{plan}\n")
 
         with stop.deferred():
@@ -89,9 +88,8 @@ def train(
                 facts = {"seed": config.seed, "threads": hardware.threads, "backend": backend, "backend_reason": reason}
                 facts |= {**describe_environment(), "device": hardware.device, "precision": hardware.precision}
                 until_the_end.enter_context(start(folder, config, arguments, facts))
-                save_tokenizer = getattr(parts.describe.get("tokenizer"), "save", None)
-                if save_tokenizer is not None:
-                    save_tokenizer(folder / TOKENIZER)
+                if is_first():
+                    parts.data.keep(folder / KEPT)
             elif is_first():
                 resume = files.settle(resume)
             metrics, ended = _fit_and_test(config, parts, length, hardware, folder, resume, callbacks, stop, say)
@@ -108,7 +106,7 @@ def _fit_and_test(
 
     parts.task.optimizer_factory = lambda model: build_optimizer(model, config.optimizer, length.steps)
     io = CheckpointFolders()
-    saver = Saver(folder / CHECKPOINTS, io, config, parts.task.monitor, stop)
+    saver = Saver(folder / CHECKPOINTS, io, config, parts.task.monitor, stop, parts.description)
     usual, ended = default_callbacks(config, folder), None
     with quiet():
         trainer = make_trainer(config, hardware, folder, [saver.first, *usual, *callbacks, saver], io, length)

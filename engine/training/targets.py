@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from ...core.errors import UserError
-from ..command_line.convert import unknown_key
+from ..command_line import signature
+from ..command_line.convert import from_mapping, unknown_key
+from ..command_line.signature import LABELS
 
 ALLOWED = ("polymamba.core", "polymamba.domains", "polymamba.data", "timm.create_model", "torch.nn", "torch.optim")
 # What unpickles a file, which may run any code that stands in it; refused also where the person allows the package.
@@ -21,15 +24,16 @@ PICKLES = (
 )  # fmt: skip
 # Keys of timm.create_model's pretrained_cfg that name weights of the config's choice.
 SOURCES = ("url", "file", "state_dict", "hf_hub_id", "custom_load", "source")
-LABELS = ("_target_", "domains", "name", "choose")
 
 
 def build(config: Mapping[str, Any], allow: Sequence[str] = (), path: str = "", **offered: Any) -> Any:
     """The object that `config["_target_"]` names, called with the config's other keys.
 
+    A mapping for a parameter that is annotated with a dataclass is made into one, its names, types and ranges checked.
+
     Args:
-        config: plain values; a nested mapping with a `_target_` is built first. `domains`, `name` and `choose` are labels,
-            passed on only where the target has parameters of that name.
+        config: plain values; a nested mapping with a `_target_` is built first. LABELS are passed on only where the target has
+            parameters of that name.
         allow: further packages a target may come from, named by the person who starts the run.
         path: the dotted key of the config, for messages.
         offered: arguments given to the target where it has parameters of that name (describe, scan, model).
@@ -40,20 +44,21 @@ def build(config: Mapping[str, Any], allow: Sequence[str] = (), path: str = "", 
     """
     target = str(config.get("_target_", ""))
     found = resolve(target, allow)
-    parameters = inspect.signature(found).parameters
-    takes_more = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    accepts = signature.of(target) or _inspected(found)
+    parameters = accepts.parameters
     arguments = {key: value for key, value in offered.items() if key in parameters}
     for key, value in config.items():
         if key in LABELS and key not in parameters:
             continue
-        if key not in parameters and not takes_more:
+        if key not in parameters and not accepts.open:
             raise unknown_key(key, list(parameters), value)
         _check_unpickles_nothing(key, value, path)
-        arguments[key] = _nested(value, allow, f"{path}.{key}".lstrip("."))
-    missing = [
-        name for name, each in parameters.items()
-        if each.default is each.empty and name not in arguments and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
-    ]  # fmt: skip
+        place = f"{path}.{key}".lstrip(".")
+        if key in accepts.nested and isinstance(value, Mapping):
+            arguments[key] = from_mapping(_annotation(found, key), value, f"{place}.")
+        else:
+            arguments[key] = _nested(value, allow, place)
+    missing = [name for name in accepts.required if name not in arguments]
     if missing:
         raise UserError(
             f"{target} needs more keys", given=sorted(arguments), allowed=list(parameters), do=f"add {missing}"
@@ -68,6 +73,20 @@ def build(config: Mapping[str, Any], allow: Sequence[str] = (), path: str = "", 
             f"{target} cannot be built: {one_line(error)}", given=named_settings(config, path, str(error)),
             do=f"change {path or 'it'}, or choose another {path or 'one'}",
         ) from error  # fmt: skip
+
+
+def _annotation(found: Any, name: str) -> type:
+    """The dataclass that a parameter is annotated with; X of X | None."""
+    hint = get_type_hints(found.__init__ if isinstance(found, type) else found)[name]
+    return hint if isinstance(hint, type) else next(each for each in get_args(hint) if is_dataclass(each))
+
+
+def _inspected(found: Any) -> signature.Signature:
+    """The signature of what has no source that can be read: compiled or generated code."""
+    named = [each for each in inspect.signature(found).parameters.values() if each.kind is not each.VAR_POSITIONAL]
+    plain = {each.name: each for each in named if each.kind is not each.VAR_KEYWORD}
+    required = tuple(name for name, each in plain.items() if each.default is each.empty)
+    return signature.Signature(dict.fromkeys(plain, Any), len(plain) < len(named), required)
 
 
 def one_line(error: BaseException) -> str:

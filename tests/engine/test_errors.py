@@ -16,13 +16,13 @@ WRONG = {
         "model=toy_other",
         [
             "model 'toy_other' belongs to elsewhere, not to toy",
-            "models for toy:",
+            "model of toy:",
             "do:      domain=elsewhere model=toy_other",
         ],
     ),
     "unknown domain": (
         "domain=toyy",
-        ["there is no domain 'toyy'", "allowed: nlp, toy, vision", "do:      domain=toy"],
+        ["there is no domain 'toyy'", "allowed: elsewhere, nlp, toy, vision", "do:      domain=toy"],
     ),
     "misspelt group": ("modle=toy_net", ["there is no key or group 'modle'", "do:      model=toy_net"]),
     "misspelt key": ("trainer.epohcs=3", ["there is no key 'trainer.epohcs'", "do:      trainer.epochs=3"]),

@@ -11,7 +11,7 @@ from polymamba.engine.command_line.compose import compose
 from polymamba.engine.command_line.groups import Groups
 from polymamba.engine.training.run import train
 
-MODELS = {name: Groups().read("model", name)["domains"][0] for name in Groups().options("model")}
+MODELS = {name: domain for domain in Groups().domains for name in Groups().options("model", domain)}
 SMALL = {
     "nlp": (
         "data=text_file", "data.files=sums.txt", "data.length=32", "data.batch_size=4", "data.tokenizer=bytes",

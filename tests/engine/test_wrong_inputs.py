@@ -158,10 +158,6 @@ FILES = {
     "an open bracket": (b"name: [\n", ["cannot be read"]),
     "bytes": (b"\xb2\xff\x00", ["cannot be read"]),
     "nothing": (b"", ["no _target_"]),
-    "domains that are no list": (
-        b"domains: 3\n_target_: polymamba.domains.vision.models.vim.build\n",
-        ["list of words"],
-    ),
     "a target of somebody else's": (b"name: x\n_target_: os.system\n", ["may be built"]),
 }
 

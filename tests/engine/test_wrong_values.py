@@ -47,10 +47,11 @@ SHIPPED = Groups()
 def bases():
     """A configuration for every option of every group, by "group=option"."""
     found = {}
-    for group in ("data", "model", "task", "scan", "optimizer"):
-        for name in SHIPPED.options(group):
-            [domain, *_] = SHIPPED.read(group, name).get("domains", ["vision"])
-            found[f"{group}={name}"] = compose([f"domain={domain}", f"{group}={name}"]).plain()
+    for domain in SHIPPED.domains:
+        for group in ("data", "model", "task", "scan", "optimizer"):
+            for name in SHIPPED.options(group, domain):
+                if f"{group}={name}" not in found:
+                    found[f"{group}={name}"] = compose([f"domain={domain}", f"{group}={name}"]).plain()
     found["trainer=default"] = compose([]).plain()
     return found
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
 from polymamba.data.nlp import MQAR, InductionHeads, SelectiveCopying
 from polymamba.domains.nlp.models import LanguageModel
 from polymamba.domains.nlp.recall import Recall
@@ -54,11 +55,13 @@ def test_accuracy_at_each_length_is_the_rules():
     assert task.tested == pytest.approx(within)
     assert model.longest == 10
     assert float(task.metrics["test"]["accuracy"].compute()) == pytest.approx(sum(within.values()) / 3)
-    assert task.worst_predictions().axes[0].lines[0].get_xdata().tolist() == [16, 32, 64]
+    assert task.pictures("test")["worst_predictions"].axes[0].lines[0].get_xdata().tolist() == [16, 32, 64]
 
 
 def test_lengths_that_lie_close_together_are_told_apart():
-    data = SelectiveCopying(length=20, data_tokens=6, vocab_size=8, test_lengths=[20, 24], test_samples=4, batch_size=4)
+    data = SelectiveCopying(
+        length=20, data_tokens=6, vocab_size=8, test_lengths=[20, 24], test_samples=4, loading=Loading(batch_size=4)
+    )
     task = Recall(LanguageModel(8, 16, 1, backend="reference").eval(), data.describe())
     shapes = []
     for batch in data.test_dataloader():
@@ -93,8 +96,8 @@ def test_training_step_and_picture():
     loss.backward()
     assert model.lm_head.weight.grad.abs().sum() > 0
     assert 0 <= float(scalars["accuracy"]) <= 1
-    assert "4 of 4 samples of 16 tokens" in task.first_batch(batch).texts[0].get_text()
-    assert task.worst_predictions() is None
+    assert "4 of 4 samples of 16 tokens" in task.pictures("train", batch)["first_batch"].texts[0].get_text()
+    assert task.pictures("test") == {}
 
 
 def test_what_does_not_fit():

@@ -2,26 +2,32 @@ import pytest
 
 from polymamba.core.errors import UserError
 from polymamba.engine.command_line import signature
-from polymamba.engine.command_line.compose import compose
+from polymamba.engine.command_line.comments import option_comments
+from polymamba.engine.command_line.compose import check, compose
+from polymamba.engine.command_line.compose_part import compose_part
 from polymamba.engine.command_line.config import Config
 from polymamba.engine.command_line.groups import Groups
+from polymamba.engine.command_line.part_keys import lifted
 
 SHIPPED = Groups()
 
 
-@pytest.mark.parametrize("group", ["data", "model", "optimizer", "logger", "debug", "experiments"])
-def test_every_shipped_option_fits_its_schema_and_its_target(group):
-    for name in SHIPPED.options(group):
-        [domain, *_] = SHIPPED.read(group, name).get("domains", ["vision"])
+@pytest.mark.parametrize("domain", SHIPPED.domains)
+@pytest.mark.parametrize("group", ["data", "model", "task", "optimizer", "logger", "debug", "experiments"])
+def test_every_shipped_option_fits_its_schema_and_its_target(domain, group):
+    for name in SHIPPED.options(group, domain):
         config = compose([f"{group}={name}", *([f"domain={domain}"] if group != "experiments" else [])])
+        assert config.domain == domain
         assert Config.from_plain(config.plain()) == config
+        assert not {"card", "defaults"} & {key for part in (config.data, config.model, config.task) for key in part}
 
 
-def test_nothing_typed_is_vim_on_digits():
-    config = compose([])
-    assert (config.domain, config.model["name"], config.data["name"], config.scan["name"]) == (
-        "vision", "vim", "digits", "bidirectional",
-    )  # fmt: skip
+@pytest.mark.parametrize("domain", SHIPPED.domains)
+def test_a_domain_says_what_it_trains_where_nothing_else_is_typed(domain):
+    config = compose([f"domain={domain}"])
+    assert config.domain == domain
+    assert all("_target_" in part for part in (config.data, config.model, config.task))
+    assert compose([]).domain == SHIPPED.domain_of(None)
 
 
 def test_arguments_in_any_order():
@@ -43,15 +49,16 @@ def test_a_data_set_brings_what_goes_with_it_unless_something_else_is_typed(tmp_
     assert compose(["domain=nlp", "data=trec", "scan=raster"]).scan["name"] == "raster"
     assert compose(["domain=nlp", "data=trec", "task=language_modelling"]).task["name"] == "language_modelling"
     assert compose(["domain=nlp"]).scan is None
-    (tmp_path / "mine.yaml").write_text(
-        "defaults:\n  - override /domain: nlp\n  - override /data: trec\n  - override /scan: cross\n"
-        "  - override /task: text_classification\n"
+    (tmp_path / "nlp").mkdir()
+    (tmp_path / "nlp" / "mine.yaml").write_text(
+        "defaults:\n  - override /data: trec\n  - override /scan: cross\n  - override /task: text_classification\n"
     )
     assert compose(["experiments=mine"], Groups(experiments=tmp_path)).scan["name"] == "cross"
 
 
 def test_an_experiment_beats_the_domain_and_debug_beats_it(tmp_path):
-    (tmp_path / "reproduced.yaml").write_text(
+    (tmp_path / "vision").mkdir()
+    (tmp_path / "vision" / "reproduced.yaml").write_text(
         "defaults:\n  - override /scan: cross\ntrainer:\n  epochs: 123\n  steps: 9\n", encoding="utf-8"
     )
     groups = Groups(experiments=tmp_path)
@@ -64,7 +71,208 @@ def test_two_files_of_one_name_are_refused(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "vim.yaml").write_text("name: vim\n")
     with pytest.raises(UserError, match="two files define model=vim"):
-        Groups([tmp_path])
+        compose([], Groups([tmp_path]))
+    assert compose(["domain=nlp"], Groups([tmp_path])).model["name"] == "mamba_lm"
+
+
+def written(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+MODEL = "_target_: polymamba.domains.vision.models.vim.build\nname: {}\ncard:\n  title: A net\n"
+
+
+def test_a_folder_adds_to_the_domain_that_runs_to_one_domain_and_a_whole_domain(tmp_path):
+    groups = Groups(
+        [
+            written(
+                tmp_path,
+                {
+                    "model/everywhere.yaml": MODEL.format("everywhere"),
+                    "vision/model/seen.yaml": MODEL.format("seen"),
+                    "own/domain.yaml": "# @package _global_\ndefaults:\n  - override /model: vim\n  - override /data: dots\n"
+                    "  - override /task: guess\n  - override /scan: cross\n",
+                    "own/model/vim.yaml": MODEL.format("vim") + "depth: 3\n",
+                    "own/data/dots.yaml": "_target_: polymamba.data.vision.Digits\nname: dots\n",
+                    "own/task/guess.yaml": "_target_: polymamba.domains.vision.classification.Classification\n",
+                    "own/recipe/dots.yaml": "# @package _global_\ntrainer:\n  epochs: 3\n",
+                },
+            )
+        ]
+    )
+    config = compose(["domain=own"], groups)
+    assert (config.domain, config.model["depth"], config.trainer.epochs) == ("own", 3, 3)
+    assert "card" not in config.plain()["model"]
+    assert compose(["model=everywhere"], groups).model["name"] == "everywhere"
+    assert compose(["model=everywhere", "domain=own"], groups).domain == "own"
+    assert compose(["model=seen"], groups).model["name"] == "seen"
+    with pytest.raises(UserError, match="belongs to vision, not to own") as error:
+        compose(["domain=own", "model=seen"], groups)
+    assert error.value.do == "domain=vision model=seen"
+
+
+def test_an_experiment_brings_its_domain_unless_several_have_it(tmp_path):
+    body = "defaults:\n  - override /scan: cross\n"
+    files = {"vision/mine.yaml": body, "nlp/mine.yaml": body, "nlp/other.yaml": "seed: 7\n", "third/both.yaml": body}
+    groups = Groups(experiments=written(tmp_path, files))
+    assert compose(["experiments=mine"], groups).domain == "vision"
+    assert compose(["experiments=other"], groups).domain == "nlp"
+    with pytest.raises(UserError, match="belongs to nlp, not to vision"):
+        compose(["domain=vision", "experiments=other"], groups)
+
+
+def test_what_runs_from_before_named_and_no_longer_name():
+    values = compose([]).plain()
+    values["model"]["domains"] = values["data"]["domains"] = ["vision"]
+    assert check(values).model["name"] == "vim"
+
+
+NESTED = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import Literal
+from polymamba.core.ranges import Seed, Size, Threads
+
+Kind = Literal["none", "light"]
+
+@dataclass(frozen=True)
+class Loading:
+    batch_size: Size
+    workers: int = 0
+    seed: Seed = 0
+
+@dataclass(frozen=True)
+class Change:
+    kind: Kind = "light"
+    seed: Seed = 0
+    strength: float | None = None
+
+class Data:
+    def __init__(self, loading: Loading, change: Change | None = None, root: str | None = None, count: Threads = 3): ...
+"""
+
+
+@pytest.fixture
+def nested(tmp_path, monkeypatch):
+    """A domain whose data have two nested parts; composes `data` from arguments."""
+    (tmp_path / "nested_data.py").write_text(NESTED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    configs = written(
+        tmp_path / "configs",
+        {
+            "batches.yaml": "batch_size: 32 # samples on each device\nworkers: 0\n",
+            "vision/data/parted.yaml": "defaults: [/batches@loading, _self_]\n_target_: nested_data.Data\nname: parted\n"
+            "loading: {batch_size: 64}\nchange: {kind: light}\n",
+        },
+    )
+    return lambda *typed: compose(["data=parted", *typed], Groups([configs]), ["nested_data"]).data
+
+
+def test_a_key_of_a_nested_part_may_be_typed_without_the_part(nested):
+    data = nested("data.batch_size=8", "data.loading.workers=2", "data.change=none", "data.strength=0.5")
+    assert data["loading"] == {"batch_size": 8, "workers": 2}
+    assert data["change"] == {"kind": "none", "strength": 0.5}
+    assert nested("data.change=null")["change"] is None
+    assert nested("data.loading={batch_size: 5}")["loading"] == {"batch_size": 5, "workers": 0}
+
+
+WRONG = {
+    "data.batch_size=0": "data.loading.batch_size is out of range",
+    "data.change=lite": "no option 'lite'",
+    "data.seed=1": "there is no key 'data.seed'",  # two parts have it
+    "data.loading.batchsize=1": "data.loading.batch_size=1",
+    "data.batchsize=1": "do:      data.batch_size=1",
+    "data.loading=null": "wrong type",
+    "data.count=0": "1 to 1,024",
+}
+
+
+@pytest.mark.parametrize("typed", WRONG)
+def test_what_is_wrong_in_a_nested_part_is_said(typed, nested):
+    with pytest.raises(UserError) as error:
+        nested(typed)
+    assert WRONG[typed] in str(error.value)
+
+
+def test_a_flat_configuration_from_before_is_read_with_its_nested_parts(nested):
+    flat = {
+        "_target_": "nested_data.Data",
+        "name": "parted",
+        "batch_size": 4,
+        "workers": 1,
+        "change": "none",
+        "root": None,
+    }
+    assert lifted({"data": flat, "seed": 1}) == {
+        "seed": 1,
+        "data": {"_target_": "nested_data.Data", "name": "parted", "loading": {"batch_size": 4, "workers": 1},
+                 "change": {"kind": "none"}, "root": None},
+    }  # fmt: skip
+    now = nested()
+    assert lifted({"data": now}) == {"data": now}
+    values = compose([]).plain()
+    assert check({**values, "data": flat}, ["nested_data"]).data["loading"] == {"batch_size": 4, "workers": 1}
+
+
+def test_comments_of_a_shared_file_stand_at_its_keys(nested, tmp_path):
+    place = tmp_path / "configs"
+    said = option_comments(place / "vision" / "data" / "parted.yaml", [place])
+    assert said["loading.batch_size"] == "samples on each device"
+
+
+PREDICT = """
+from typing import Annotated, Literal
+from polymamba.core.ranges import Count, Range
+
+def predict(run, prompt: str = "", input: str | None = None, top: Count = 5, share: Annotated[float, Range(0, 1, above=True)] = 0.9,
+            explain: Literal["rollout", "raw"] | None = None): ...
+"""
+
+
+@pytest.fixture
+def predicted(tmp_path, monkeypatch):
+    (tmp_path / "own_predict.py").write_text(PREDICT)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = "card: {rest: prompt}\n_target_: own_predict.predict\nprompt: ''\ninput: null\ntop: 5\nshare: 0.9\nexplain: null\n"
+    own = {"own/domain.yaml": "card: {title: Own}\n", "own/predict.yaml": text}
+    groups = Groups([written(tmp_path / "configs", own)])
+    return lambda *typed: compose_part("predict", "own", typed, groups, ["own_predict"])
+
+
+def test_a_part_is_its_file_with_what_is_typed(predicted):
+    usual = {"_target_": "own_predict.predict", "prompt": "", "input": None, "top": 5, "share": 0.9, "explain": None}
+    assert predicted() == usual
+    assert predicted("prompt=def f(x): [a=1", "top=3") == {**usual, "prompt": "def f(x): [a=1", "top": 3}
+    assert predicted("once upon") == predicted("once", "upon") == {**usual, "prompt": "once upon"}
+    assert predicted("input=null", "explain=raw") == {**usual, "explain": "raw"}
+    assert predicted("prompt=null")["prompt"] == "null"
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [("tpo=3", "do:      top=3"), ("top=-1", "top is out of range"), ("share=0", "above 0, at most 1"), ("top=x", "wrong type"),
+     ("explain=rew", "do:      explain=raw"), ("run=1", "there is no key 'run'"), ("card=1", "no key")],
+)  # fmt: skip
+def test_a_part_says_what_is_wrong_without_its_name(predicted, typed, said):
+    with pytest.raises(UserError) as error:
+        predicted(typed)
+    assert said in str(error.value)
+    assert "predict." not in str(error.value)
+
+
+def test_a_text_that_a_space_tore_is_put_together_again_in_the_message(predicted):
+    with pytest.raises(UserError) as error:
+        predicted("prompt=once", "upon")
+    assert error.value.do == 'prompt="once upon"'
+
+
+def test_a_domain_without_the_part_says_so(tmp_path):
+    groups = Groups([written(tmp_path, {"bare/domain.yaml": "card: {title: Bare}\n"})])
+    with pytest.raises(UserError, match="bare has no predict"):
+        compose_part("predict", "bare", [], groups)
 
 
 def test_signatures_are_read_through_forwarding_and_inheritance(tmp_path, monkeypatch):

@@ -18,8 +18,7 @@ from polymamba.domains.nlp.models.classifier import TextClassifier
 
 TEXT = {"vocab_size": 250, "length": 32, "model_size": "micro", "task": "language_modelling"}
 LABELLED = {**TEXT, "task": "classification", "num_classes": 5}
-CONFIGS = sorted((Path(polymamba.configs.__file__).parent / "model").glob("*.yaml"))
-CONFIGS = [path for path in CONFIGS if "nlp" in OmegaConf.load(path).domains]
+CONFIGS = sorted((Path(polymamba.configs.__file__).parent / "nlp" / "model").glob("*.yaml"))
 
 
 def target_of(config):
@@ -38,7 +37,7 @@ def test_there_are_configs():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_keys_are_the_arguments_of_its_target(path):
     config = OmegaConf.load(path)
-    keys = set(config) - {"_target_", "name", "domains"}
+    keys = set(config) - {"_target_", "name", "card"}
     assert keys == set(inspect.signature(target_of(config)).parameters) - {"describe", "scan"}
 
 
@@ -90,7 +89,7 @@ def test_a_bidirectional_classifier_sees_both_ends():
 def test_every_config_makes_a_model_that_reads_token_by_token(path):
     torch.manual_seed(0)
     options = OmegaConf.to_container(OmegaConf.load(path))
-    chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "domains")}
+    chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "card")}
     model = target_of(OmegaConf.load(path))(TEXT, **chosen).eval()
     assert 1e5 < model.flops(1) / 32 < 1e8
     text, states, pieces = torch.randint(0, 250, (2, 9)), None, []
@@ -108,7 +107,7 @@ def test_every_config_makes_a_model_that_reads_token_by_token(path):
 )
 def test_sizes_in_configs(name, size, count):
     options = OmegaConf.to_container(OmegaConf.load(next(path for path in CONFIGS if path.stem == name)))
-    chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "domains", "size")}
+    chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "size", "card")}
     with torch.device("meta"):
         model = build({**TEXT, "vocab_size": 50277}, size=size, **chosen)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
