@@ -95,6 +95,15 @@ def check_content(path: Path, content: bytes, sha256: str) -> None:
         )
 
 
+def not_there(what: str, root: Path) -> UserError:
+    """The error for data that are not below the folder where data lie."""
+    return UserError(
+        f"{what} is not there",
+        given=f"data.root={root}",
+        do="call prepare_data() first, or set POLYMAMBA_DATA=FOLDER to the folder that holds it",
+    )
+
+
 def replace_it(path: Path) -> str:
     """What to do about a bad file."""
     return f"delete {path} and run again to download it, or copy it anew"

@@ -30,35 +30,29 @@ class Loading:
         pin_memory: put batches into page-locked memory, from which copies to a GPU are quicker.
     """
 
-    batch_size: Size
+    batch_size: Size = 32
     workers: Workers = 0
     seed: Seed = 0
     limit: Size | None = None
     pin_memory: bool = False
 
     def __post_init__(self) -> None:
-        check_fields(self, "data")
+        check_fields(self, "data.loading")
 
 
 class Batches(Dataset):
     """Whole batches, made at once from the samples' positions.
 
     Args:
-        load: given the epoch and sample positions of shape (batch,), returns the batch's images, float of shape
-            (batch, channels, height, width).
-        labels: int64 of shape (samples,).
+        load: given the epoch and sample positions of shape (batch,), returns the batch.
     """
 
-    def __init__(self, load: Callable[[int, np.ndarray], torch.Tensor], labels: torch.Tensor):
-        self.load, self.labels = load, labels
+    def __init__(self, load: Callable[[int, np.ndarray], Any]):
+        self.load = load
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, key: Key) -> tuple[torch.Tensor, torch.Tensor] | UserError:
-        epoch, positions = key
+    def __getitem__(self, key: Key) -> Any:
         try:
-            return self.load(epoch, positions), self.labels[torch.from_numpy(positions)]
+            return self.load(*key)
         except UserError as error:
             # raised by the loader: what a worker raises reaches the user wrapped in two stack traces
             return error

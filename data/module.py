@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule
 
 from ..core.errors import UserError
 from .loading import Batches, EpochLoader, EpochSampler, Loading
+from .sources import Source
 
 SPLITS = ("train", "val", "test")
 
@@ -28,7 +29,9 @@ class Description:
         shape: what a sample is, in a few words for the plan: "3×32×32, 10 classes".
         for_model: what models and tasks are built from, as JSON values: sizes, class names, "model_size" (the size of model
             that suits the data), "task" (the kind of task the data are for).
-        length: tokens of the longest training sample, where samples are sequences; None: they are not, or it is not known.
+        values: numbers in the largest training sample as the model is given it; 0: not known.
+        length: tokens of the longest training sample, where samples are sequences; 0: they are not, or it is not known.
+        resized_by: the setting that makes samples smaller, "" where there is none.
         title, source, licence, protocol: the data set's own name, where it comes from, its licence, how it is split.
         tested: which part of the data is tested, in words.
     """
@@ -37,7 +40,9 @@ class Description:
     counts: Mapping[str, int]
     shape: str = ""
     for_model: Mapping[str, Any] = field(default_factory=dict)
-    length: int | None = None
+    values: int = 0
+    length: int = 0
+    resized_by: str = ""
     title: str = ""
     source: str = ""
     licence: str = ""
@@ -46,7 +51,7 @@ class Description:
 
     def plain(self) -> dict[str, Any]:
         """The same as JSON values, which `Description(**values)` takes."""
-        return {**asdict(self), "for_model": dict(self.for_model), "counts": dict(self.counts)}
+        return asdict(self)
 
     @property
     def line(self) -> str:
@@ -56,7 +61,8 @@ class Description:
 
 
 class DataModule(LightningDataModule):
-    """Base of all data modules; see the methods for what a subclass answers.
+    """Base of all data modules: a subclass says what it holds (`setup`, `samples`, `load_batch`, `describe`), and where a trained
+    model needs more of it than its weights, `kept`, `keep` and `restore`.
 
     A batch is a function of the split, the epoch and the samples' positions alone: so any number of worker processes gives the
     same batches, and a run goes on in mid-epoch.
@@ -65,6 +71,9 @@ class DataModule(LightningDataModule):
         name: the data set's name in results.
         loading: how batches are made.
     """
+
+    source: Source | None = None  # where a published data set comes from
+    splits: Mapping[str, Any] | None = None  # what `setup` has read, by split; None: nothing yet
 
     def __init__(self, name: str, loading: Loading):
         super().__init__()
@@ -88,15 +97,31 @@ class DataModule(LightningDataModule):
     def describe(self) -> Description:
         """What a model and a report have to know of the data; reads (and downloads) them first, where that was not done."""
 
+    def described(self, **more: Any) -> Description:
+        """A Description of the name, the counts and the source; more: its other fields, and these where they are others."""
+        counts = {split: count for split in SPLITS if (count := self.samples(split))}
+        source, known = self.source, {"name": self.name, "counts": counts}
+        if source is not None:
+            known |= {"title": source.title, "source": source.homepage, "licence": source.licence}
+            known |= {"protocol": source.protocol}
+        return Description(**{**known, **more})
+
+    def read(self) -> None:
+        """Download what is missing and read the samples, where that was not done."""
+        self.prepare_data()
+        self.setup()
+
     def kept(self) -> Mapping[str, Any]:
         """What a trained model needs beside its weights and cannot be written as JSON (tokenizer, scaler, item index), by name.
 
-        Models and tasks are given it together with `Description.for_model`.
+        Models and tasks are given it together with `Description.for_model`. Reads the samples where it is made of them and was
+        not restored.
         """
         return {}
 
     def keep(self, folder: Path) -> None:
-        """Write what `kept` says into a folder, which exists; it travels with the run, its exports and `init=`."""
+        """Write what `kept` says into a folder, made where there is something to write; it travels with the run, its exports
+        and `init=`."""
 
     def restore(self, folder: Path) -> None:
         """Use what another run has kept in a folder instead of making it anew from these data; before setup."""
@@ -104,12 +129,13 @@ class DataModule(LightningDataModule):
     @classmethod
     def reading(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings with which other data are read as these were: of a run's own `settings`, those that its model rests on."""
-        return {}
+        loading = settings.get("loading") or {}
+        return {"loading": {key: loading[key] for key in ("batch_size", "workers", "seed") if key in loading}}
 
     def verify(self) -> None:
         """Read and check everything again, from the files; raises UserError naming the file that is wrong."""
-        self.prepare_data()
-        self.setup()
+        self.splits = None
+        self.read()
 
     def example(self, batch: int = 1) -> Any:
         """A batch of the right form, of the first test samples: for costs, export and the plan."""
@@ -137,6 +163,8 @@ class DataModule(LightningDataModule):
         self.setup()
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         count = self.samples(split)
+        if count == 0:
+            raise UserError(f"{self.name} has no {split} samples")
         if count < ranks:
             raise UserError(f"{self.name} has fewer {split} samples than there are processes", given=count)
         batches = Batches(partial(self.load_batch, split))

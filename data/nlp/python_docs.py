@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from ...core.errors import UserError
-from ...core.ranges import Length, Seed, Size, Workers
+from ...core.ranges import Length, Size
 from ..files import cached
 from ..loading import Loading
 from ..sources import PYTHON_DOCS
 from .documents import Documents, divided, from_texts
-from .module import TextData
+from .texts import TextData
 
 # tests, and what is not the standard library's own text
 LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "lib2to3", "turtledemo", "__pycache__", "pydoc_data"}
@@ -35,11 +35,7 @@ class PythonDocs(TextData):
         length: tokens in a row.
         tokenizer: bytes, bpe (trained on the training documents), or the path of a tokenizer.json.
         vocab_size: tokens of the byte-pair encoding.
-        batch_size: rows in a batch.
-        workers: processes that prepare batches; 0 is quickest here.
-        seed: rules the order of the rows and where they are cut.
-        limit: use no more than this many rows of each split.
-        pin_memory: page-locked batches, for a GPU.
+        loading: how batches are made; no worker processes is quickest here.
         name: the data set's name in results.
     """
 
@@ -50,14 +46,10 @@ class PythonDocs(TextData):
         length: Length = 256,
         tokenizer: str = "bytes",
         vocab_size: Size = 4096,
-        batch_size: Size = 16,
-        workers: Workers = 0,
-        seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
+        loading: Loading = Loading(batch_size=16),
         name: str = "python_docs",
     ):
-        super().__init__(name, Loading(batch_size, workers, seed, limit, pin_memory), length, tokenizer, vocab_size)
+        super().__init__(name, loading, length, tokenizer, vocab_size)
 
     def load(self) -> dict[str, Documents]:
         """Collect the documents, or read them from the cache; see `TextData.load`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...core.errors import UserError
-from ...core.ranges import Length, Positive, Seed, Size, Workers
+from ...core.ranges import Length, Positive, Size, checked
 from ..loading import Loading
 from ..randomness import hashed, uniforms
 from ..sources import INDUCTION_HEADS, MQAR_SOURCE, SELECTIVE_COPYING
@@ -23,7 +23,7 @@ class SelectiveCopying(SyntheticData):
         length: tokens before the marks. data_tokens: how many are remembered. vocab_size: with noise and mark.
         samples: training samples in an epoch. val_samples, test_samples: of validation and test.
         fresh, test_lengths, train_lengths: see `SyntheticData`.
-        batch_size, workers, seed, limit, pin_memory, name: see `PythonDocs`.
+        loading, name: see `PythonDocs`.
     """
 
     source = SELECTIVE_COPYING
@@ -40,15 +40,10 @@ class SelectiveCopying(SyntheticData):
         fresh: bool = True,
         test_lengths: list[Size] | None = None,
         train_lengths: list[Size] | None = None,
-        batch_size: Size = 64,
-        workers: Workers = 0,
-        seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
+        loading: Loading = Loading(batch_size=64),
         name: str = "selective_copying",
     ):
         self.data_tokens = self.extra_tokens = data_tokens
-        loading = Loading(batch_size, workers, seed, limit, pin_memory)
         super().__init__(
             name, loading, length, vocab_size, samples, val_samples, test_samples, fresh, test_lengths, train_lengths
         )
@@ -95,7 +90,7 @@ class InductionHeads(SyntheticData):
         length: tokens of a sample. vocab_size: with the special token.
         samples: training samples in an epoch. val_samples, test_samples: of validation, and of each test length.
         fresh, test_lengths, train_lengths: see `SyntheticData`.
-        batch_size, workers, seed, limit, pin_memory, name: see `PythonDocs`.
+        loading, name: see `PythonDocs`.
     """
 
     source = INDUCTION_HEADS
@@ -110,14 +105,9 @@ class InductionHeads(SyntheticData):
         fresh: bool = True,
         test_lengths: list[Size] | None = None,
         train_lengths: list[Size] | None = None,
-        batch_size: Size = 8,
-        workers: Workers = 0,
-        seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
+        loading: Loading = Loading(batch_size=8),
         name: str = "induction_heads",
     ):
-        loading = Loading(batch_size, workers, seed, limit, pin_memory)
         super().__init__(
             name, loading, length, vocab_size, samples, val_samples, test_samples, fresh, test_lengths, train_lengths
         )
@@ -168,11 +158,12 @@ class MQAR(SyntheticData):
             arXiv 2402.18668).
         samples: training samples in an epoch. val_samples, test_samples: of validation, and of each test length.
         fresh: other training samples in every epoch; False: the same ones (of a mixture the same ones of each length).
-        batch_size, workers, seed, limit, pin_memory, name: see `PythonDocs`.
+        loading, name: see `PythonDocs`.
     """
 
     source = MQAR_SOURCE
 
+    @checked(group="data")
     def __init__(
         self,
         length: Length = 64,
@@ -185,20 +176,13 @@ class MQAR(SyntheticData):
         val_samples: Size = 512,
         test_samples: Size = 3_000,
         fresh: bool = True,
-        batch_size: Size = 512,
-        workers: Workers = 0,
-        seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
+        loading: Loading = Loading(batch_size=512),
         name: str = "mqar",
     ):
         self.power, self.random_fill = power, random_fill
         self.pairs = self._pairs([*(mixture or []), [length, pairs]])
-        loading = Loading(batch_size, workers, seed, limit, pin_memory)
         lengths = sorted(self.pairs)
         super().__init__(name, loading, length, vocab_size, samples, val_samples, test_samples, fresh, lengths, lengths)
-        if power <= 0:
-            raise UserError("data.power does not fit", given=power, allowed="above 0")
         most = max(self.pairs.values())
         if vocab_size // 2 - 1 < most:
             raise UserError("data.vocab_size does not fit", given=vocab_size, allowed=f"{2 * most + 2} or more")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from ...core.ranges import Length, Size, checked
 from ..loading import EpochSampler, Key, Loading
+from ..module import DataModule, Description
 from ..randomness import hashed, uniforms
-from .module import SPLITS, Batch, TextModule
 from .packing import IGNORED
+from .texts import Batch
 
 # the first part of every hash: no two splits share a sample, nor what draws lengths
 STREAMS = {"train": 11, "val": 12, "test": 13, "length": 14}
@@ -36,7 +38,7 @@ class Symbols:
         return " ".join(self.signs.get(int(token), str(int(token))) for token in ids)
 
 
-class SyntheticData(TextModule):
+class SyntheticData(DataModule):
     """Base of the synthetic tasks: a subclass says what a sample is, with `make()`.
 
     A training sample is a function of the seed, the epoch and its number; validation and test samples of the seed 0 and
@@ -128,24 +130,35 @@ class SyntheticData(TextModule):
         sizes = [max(1, min(size, 4 * size * self.length // length)) for length in self.test_lengths]
         return LengthSampler(self.counts["test"], sizes, rank, ranks)
 
-    def describe(self) -> dict[str, object]:
-        """See `TextModule.describe`."""
-        return {
-            **self.told(),
-            **{split: self.samples(split) for split in SPLITS},
-            "task": "recall",
-            "vocab_size": self.vocab_size,
-            "tokenizer": self.symbols(),
-            "length": self.length,
-            "test_lengths": self.test_lengths,
-            "train_lengths": self.train_lengths,
-            "extra_tokens": self.extra_tokens,
-            "chance": 1 / self.answers(),
-            "model_size": "micro",
-        }
+    def describe(self) -> Description:
+        """See `DataModule.describe`."""
+        longest = max(self.length, *self.train_lengths) + self.extra_tokens
+        return self.described(
+            shape=f"{self.length:,} tokens ({Symbols.name}, {self.vocab_size:,})",
+            for_model={
+                "task": "recall",
+                "vocab_size": self.vocab_size,
+                "length": self.length,
+                "test_lengths": self.test_lengths,
+                "train_lengths": self.train_lengths,
+                "extra_tokens": self.extra_tokens,
+                "chance": 1 / self.answers(),
+                "model_size": "micro",
+            },
+            values=longest,
+            length=longest,
+            resized_by="data.length",
+        )
 
-    def verify(self) -> None:
-        """Nothing to check: the samples are computed."""
+    def kept(self) -> Mapping[str, Any]:
+        """See `DataModule.kept`: how tokens are written; it follows from the settings."""
+        return {"tokenizer": self.symbols()}
+
+    @classmethod
+    def reading(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """See `DataModule.reading`."""
+        kept = {key: settings[key] for key in ("length", "vocab_size") if settings.get(key) is not None}
+        return {**super().reading(settings), **kept}
 
 
 class LengthSampler(EpochSampler):

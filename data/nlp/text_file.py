@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...core.errors import UserError, closest
-from ...core.ranges import Fraction, Length, Seed, Size, Workers
+from ...core.ranges import Fraction, Length, Seed, Size, checked
 from ..folders import files_below
 from ..loading import Loading
+from ..module import Description
 from ..sources import TEXT_FILE
 from .documents import Documents, divided, from_files
-from .module import TextData
+from .texts import TextData
 
 
 class TextFile(TextData):
@@ -22,17 +24,19 @@ class TextFile(TextData):
     and of fewer, each is cut into three stretches, the first for training. Equal documents stay in one part.
 
     Args:
-        files: a path, or several; * and ** match many (recursively), a folder stands for every file below it.
+        files: a path, or several; * and ** match many (recursively), a folder stands for every file below it. None: there are
+            test files alone, for a trained model.
         val_files, test_files: the same for validation and testing; None: parts of `files`.
         encoding: of the files, like latin-1; None: UTF-8, or what a mark at the beginning says.
         separator: what stands between documents in a file, like "<|endoftext|>"; None: a file is a document.
         val_fraction, test_fraction: share of the bytes for validation and testing, where there are no files for them.
         split_seed: seed of the split.
-        length, tokenizer, vocab_size, batch_size, workers, seed, limit, pin_memory, name: see `PythonDocs`.
+        length, tokenizer, vocab_size, loading, name: see `PythonDocs`.
     """
 
     source = TEXT_FILE
 
+    @checked(group="data")
     def __init__(
         self,
         files: str | list[str] | None = None,
@@ -45,16 +49,12 @@ class TextFile(TextData):
         length: Length = 512,
         tokenizer: str = "bytes",
         vocab_size: Size = 4096,
-        batch_size: Size = 16,
-        workers: Workers = 0,
-        seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
+        loading: Loading = Loading(batch_size=16),
         name: str = "text_file",
         encoding: str | None = None,
     ):
-        super().__init__(name, Loading(batch_size, workers, seed, limit, pin_memory), length, tokenizer, vocab_size)
-        if not files:
+        super().__init__(name, loading, length, tokenizer, vocab_size)
+        if not files and not test_files:
             raise UserError("text_file needs files", do="data.files=FILE, or data.files='FOLDER/**/*.txt'")
         if separator == "":
             raise UserError("data.separator is empty", allowed="some text, or null")
@@ -62,13 +62,13 @@ class TextFile(TextData):
         self.separator, self.encoding, self.split_seed = separator, encoding, split_seed
         self.fractions = {"val": val_fraction, "test": test_fraction}
         for split, share in self.fractions.items():
-            if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share < 0.5:
+            if share >= 0.5:
                 raise UserError(f"data.{split}_fraction is a share of the text", given=share, allowed="0 to 0.5")
 
     def load(self) -> dict[str, Documents]:
         """Map the files; see `TextData.load`."""
         found = {s: from_files(matched(f), self.separator, self.encoding) for s, f in self.files.items() if f}
-        cut = [split for split in ("val", "test") if split not in found]
+        cut = [split for split in ("val", "test") if split not in found] if "train" in found else []
         if cut:
             if not len(found["train"]):
                 raise UserError("The files are empty", given=f"data.files={self.files['train']}")
@@ -82,9 +82,16 @@ class TextFile(TextData):
             found |= dict(zip(("train", *cut), parts, strict=True))
         return found
 
-    def describe(self) -> dict[str, object]:
+    def describe(self) -> Description:
         """See `TextData.describe`."""
-        return {**super().describe(), "source": str(self.files["train"])}
+        files, test_files = self.files["train"], self.files["test"]
+        if test_files:
+            tested = f"all of data.test_files={test_files}"
+        else:
+            tested = (
+                f"data.test_fraction={self.fractions['test']} of data.files; data.test_files=FILE tests all of a file"
+            )
+        return replace(super().describe(), source=str(files or test_files), tested=tested)
 
 
 def matched(patterns: str | Sequence[str]) -> list[Path]:

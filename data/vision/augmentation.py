@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from ...core.errors import UserError, closest
+from ...core.errors import UserError, check_choice
+from ...core.ranges import Share, check_fields
 from ..randomness import hashed, own_randomness, uniforms
 from .decoding import open_image
 
@@ -36,28 +38,20 @@ class Augmentation:
         erasing: probability that a rectangle is erased; None: 0.25. Only with standard.
     """
 
-    kind: str = "light"
+    kind: Literal["none", "light", "standard"] = "light"
     rand_augment: str | None = None
-    erasing: float | None = None
+    erasing: Share | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            near = closest(str(self.kind), KINDS)
-            raise UserError(
-                "Unknown data.augmentation",
-                given=self.kind,
-                allowed=KINDS,
-                do=f"data.augmentation={near}" if near else None,
-            )
+        check_choice("data.augmentation.kind", self.kind, KINDS, "augmentation")
+        check_fields(self, "data.augmentation")
         given = {name: value for name in ("rand_augment", "erasing") if (value := getattr(self, name)) is not None}
         if given and self.kind != "standard":
             raise UserError(
-                f"data.{next(iter(given))} belongs to the standard augmentation",
-                given=f"data.augmentation={self.kind}",
-                do="data.augmentation=standard",
+                f"data.augmentation.{next(iter(given))} belongs to the standard augmentation",
+                given=f"data.augmentation.kind={self.kind}",
+                do="data.augmentation.kind=standard",
             )
-        if self.erasing is not None and not 0 <= self.erasing <= 1:
-            raise UserError("data.erasing is a probability", given=self.erasing, allowed="0 to 1")
 
     @property
     def policy(self) -> str | None:
@@ -70,6 +64,9 @@ class Augmentation:
         if self.kind != "standard":
             return 0.0
         return ERASING if self.erasing is None else self.erasing
+
+
+LIGHT = Augmentation()
 
 
 @dataclass(frozen=True)
@@ -272,7 +269,9 @@ def rand_augment(policy: str, size: tuple[int, int], finish: Finish) -> Callable
         transform = makers.get(policy.split("-")[0], auto_augment.auto_augment_transform)(policy, settings)
     except (AssertionError, KeyError, ValueError) as error:
         raise UserError(
-            "timm does not know the policy in data.rand_augment", given=policy, allowed=f"for example {RAND_AUGMENT}"
+            "timm does not know the policy in data.augmentation.rand_augment",
+            given=policy,
+            allowed=f"for example {RAND_AUGMENT}",
         ) from error
     operations = [*getattr(transform, "ops", ()), *chain.from_iterable(getattr(transform, "policy", ()))]
     for operation in operations:

@@ -8,20 +8,19 @@ import pickle
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from ...core.errors import UserError
-from ...core.ranges import Fraction, Seed, Share, Side, Size, Workers
+from ...core.ranges import Fraction, Seed, Side, Size, checked
 from ..download import fetch, sha256_of
-from ..files import DAMAGED, check_content, data_root, find, read, replace_it
+from ..files import DAMAGED, check_content, data_root, find, not_there, read, replace_it
 from ..loading import Loading
 from ..sources import CIFAR10 as FULL
 from ..sources import CIFAR10_SUBSET
-from .augmentation import Augmentation, Geometry
-from .module import ImageData, Split, checked_fraction
+from .augmentation import LIGHT, Augmentation, Geometry
+from .images import ImageData, Split
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +42,7 @@ class CIFAR10(ImageData):
         subset: True: the subset; False: all images; None: all images where they are there, else the subset where that
             is there.
         val_fraction: share of the training images that is used for validation, in each class.
-        batch_size, workers, seed, image_size, channels, augmentation, rand_augment, erasing, split_seed, limit,
-            pin_memory, name: see `Digits`.
+        loading, augmentation, image_size, channels, split_seed, name: see `Digits`.
     """
 
     source = FULL
@@ -53,35 +51,27 @@ class CIFAR10(ImageData):
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
+    @checked(group="data")
     def __init__(
         self,
         root: str | None = None,
         subset: bool | None = None,
-        batch_size: Size = 128,
-        workers: Workers = 0,
-        seed: Seed = 0,
+        loading: Loading = Loading(batch_size=128),
+        augmentation: Augmentation = LIGHT,
         image_size: Side | Sequence[Side] | None = None,
         channels: Size | None = None,
-        augmentation: Literal["none", "light", "standard"] = "light",
-        rand_augment: str | None = None,
-        erasing: Share | None = None,
         val_fraction: Fraction = 0.1,
         split_seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
         name: str = "cifar10",
     ):
-        loading = Loading(batch_size, workers, seed, limit, pin_memory)
-        super().__init__(
-            name, loading, Augmentation(augmentation, rand_augment, erasing), image_size, channels, split_seed
-        )
-        self.root, self.wanted = data_root(root), subset
-        self.val_fraction = checked_fraction("val_fraction", val_fraction)
+        super().__init__(name, loading, augmentation, image_size, channels, split_seed)
+        self.root, self.subset = data_root(root), subset
+        self.val_fraction = val_fraction
 
     def prepare_data(self) -> None:
         """Download the archive, where neither it nor the subset is there."""
         if self._find_full() is None and self._find_subset() is None:
-            if self.wanted:
+            if self.subset:
                 raise UserError(
                     "The CIFAR-10 subset is not there and cannot be downloaded",
                     given=f"data.root={self.root}",
@@ -93,9 +83,8 @@ class CIFAR10(ImageData):
         """Read the images and check their sha256; see `ImageData.load`."""
         full, part = self._find_full(), self._find_subset()
         if full is None and part is None:
-            raise UserError("CIFAR-10 is not there", given=f"data.root={self.root}", do="call prepare_data() first")
-        self.subset = full is None
-        if self.subset:
+            raise not_there("CIFAR-10", self.root)
+        if full is None:
             self.source = CIFAR10_SUBSET
             log.warning("CIFAR-10: using the SUBSET of 4,000 training and 1,000 test images in %s", part)
             samples, test = _read_subset(part)
@@ -106,7 +95,7 @@ class CIFAR10(ImageData):
         return {"train": train, "val": val, "test": test}
 
     def _find_full(self) -> Path | None:
-        if self.wanted:
+        if self.subset:
             return None
         folders = [self.root / folder for folder in (FULL.folder, "cifar10", "")]
         if (archive := find(folders, BINARY_ARCHIVE, [""])) is not None:
@@ -115,7 +104,7 @@ class CIFAR10(ImageData):
         return batch.parent if batch is not None else find(folders, PYTHON_ARCHIVE, [""])
 
     def _find_subset(self) -> Path | None:
-        if self.wanted is False:
+        if self.subset is False:
             return None
         found = find([self.root / folder for folder in (CIFAR10_SUBSET.folder, "cifar10_subset")], "x_train.npy")
         return found.parent if found is not None else None

@@ -5,35 +5,29 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from ...core.errors import UserError
-from ...core.ranges import Fraction, Seed, Share, Side, Size, Workers
+from ...core.ranges import Fraction, Seed, Side, Size, checked
 from ..files import check_content, read
 from ..loading import Loading
 from ..sources import DIGITS
-from .augmentation import Augmentation, Geometry
-from .module import ImageData, Split, checked_fraction
+from .augmentation import LIGHT, Augmentation, Geometry
+from .images import ImageData, Split
 
 
 class Digits(ImageData):
     """Handwritten digits, 8x8 pixels, one channel; nothing to download.
 
     Args:
-        batch_size: samples in a batch.
-        workers: processes that prepare batches; 0 is quickest here.
-        seed: rules the order of the batches and the augmentation.
+        loading: how batches are made; no worker processes is quickest here.
+        augmentation: how training images are varied; light: shift, turn, size.
         image_size: pixels, or (height, width); None: 8.
         channels: 1 or 3; None: 1.
-        augmentation: none, light (shift, turn, size) or standard (RandAugment and erasing too).
-        rand_augment, erasing: see `Augmentation`.
         val_fraction, test_fraction: share of the images for validation and for testing, in each class.
         split_seed: seed of the split.
-        limit: use no more than this many images of each split.
-        pin_memory: page-locked batches, for a GPU.
         name: the data set's name in results.
     """
 
@@ -43,32 +37,22 @@ class Digits(ImageData):
     # of the 1,258 training images of the default split
     mean, std = (0.3052,), (0.3755,)
     classes = tuple("0123456789")
+    tested = "the test part (data.test_fraction)"
 
+    @checked(group="data")
     def __init__(
         self,
-        batch_size: Size = 64,
-        workers: Workers = 0,
-        seed: Seed = 0,
+        loading: Loading = Loading(batch_size=64),
+        augmentation: Augmentation = LIGHT,
         image_size: Side | Sequence[Side] | None = None,
         channels: Size | None = None,
-        augmentation: Literal["none", "light", "standard"] = "light",
-        rand_augment: str | None = None,
-        erasing: Share | None = None,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.2,
         split_seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
         name: str = "digits",
     ):
-        loading = Loading(batch_size, workers, seed, limit, pin_memory)
-        super().__init__(
-            name, loading, Augmentation(augmentation, rand_augment, erasing), image_size, channels, split_seed
-        )
-        self.fractions = (
-            checked_fraction("val_fraction", val_fraction),
-            checked_fraction("test_fraction", test_fraction),
-        )
+        super().__init__(name, loading, augmentation, image_size, channels, split_seed)
+        self.fractions = (val_fraction, test_fraction)
         if sum(self.fractions) >= 1:
             raise UserError("data.val_fraction and data.test_fraction leave nothing to train on", given=self.fractions)
 

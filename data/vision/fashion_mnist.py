@@ -6,19 +6,18 @@ import math
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from ...core.errors import UserError
-from ...core.ranges import Fraction, Seed, Share, Side, Size, Workers
+from ...core.ranges import Fraction, Seed, Side, Size, checked
 from ..download import fetch
-from ..files import check_content, data_root, find, read, replace_it
+from ..files import check_content, data_root, find, not_there, read, replace_it
 from ..loading import Loading
 from ..sources import FASHION_MNIST
-from .augmentation import Augmentation, Geometry
-from .module import ImageData, Split, checked_fraction
+from .augmentation import LIGHT, Augmentation, Geometry
+from .images import ImageData, Split
 
 UNSIGNED_BYTE = 0x08
 COUNTS = {"train": 60_000, "t10k": 10_000}
@@ -31,8 +30,7 @@ class FashionMNIST(ImageData):
         root: folder that holds the data; None: $POLYMAMBA_DATA, else `.data`. The files may lie in it directly, or in
             vision/fashion_mnist, fashion_mnist or FashionMNIST/raw, each plain, .gz or .xz.
         val_fraction: share of the training images that is used for validation, in each class.
-        batch_size, workers, seed, image_size, channels, augmentation, rand_augment, erasing, split_seed, limit,
-            pin_memory, name: see `Digits`.
+        loading, augmentation, image_size, channels, split_seed, name: see `Digits`.
     """
 
     source = FASHION_MNIST
@@ -52,29 +50,21 @@ class FashionMNIST(ImageData):
         "Ankle boot",
     )
 
+    @checked(group="data")
     def __init__(
         self,
         root: str | None = None,
-        batch_size: Size = 128,
-        workers: Workers = 0,
-        seed: Seed = 0,
+        loading: Loading = Loading(batch_size=128),
+        augmentation: Augmentation = LIGHT,
         image_size: Side | Sequence[Side] | None = None,
         channels: Size | None = None,
-        augmentation: Literal["none", "light", "standard"] = "light",
-        rand_augment: str | None = None,
-        erasing: Share | None = None,
         val_fraction: Fraction = 0.1,
         split_seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
         name: str = "fashion_mnist",
     ):
-        loading = Loading(batch_size, workers, seed, limit, pin_memory)
-        super().__init__(
-            name, loading, Augmentation(augmentation, rand_augment, erasing), image_size, channels, split_seed
-        )
+        super().__init__(name, loading, augmentation, image_size, channels, split_seed)
         self.root = data_root(root)
-        self.val_fraction = checked_fraction("val_fraction", val_fraction)
+        self.val_fraction = val_fraction
 
     def prepare_data(self) -> None:
         """Download the files that are not there."""
@@ -98,11 +88,7 @@ class FashionMNIST(ImageData):
     def _read(self, name: str) -> torch.Tensor:
         path = self._find(name)
         if path is None:
-            raise UserError(
-                f"Fashion-MNIST's {name} is not there",
-                given=f"data.root={self.root}",
-                do="call prepare_data() first, or set POLYMAMBA_DATA=FOLDER to the folder that holds it",
-            )
+            raise not_there(f"Fashion-MNIST's {name}", self.root)
         count = COUNTS[name.split("-")[0]]
         content = read(path)
         values = read_idx(path, content, (count, 28, 28) if "images" in name else (count,))

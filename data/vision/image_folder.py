@@ -8,21 +8,22 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from ...core.errors import UserError
-from ...core.ranges import Fraction, Seed, Share, Side, Size, Workers
+from ...core.ranges import Fraction, Seed, Side, Size, checked
 from ..folders import files_below, hidden
 from ..loading import Loading
+from ..module import SPLITS, Description
 from ..randomness import stratified
 from ..sources import IMAGE_FOLDER
-from .augmentation import Augmentation
+from .augmentation import LIGHT, Augmentation
 from .decoding import open_image
-from .module import SPLITS, ImageData, Split, checked_fraction
+from .images import ImageData, Split
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class ImageFolder(ImageData):
     validation, …). Hidden files and folders are left out. How images are decoded: see `open_image`.
 
     A folder for val or test may be missing: then val is taken out of train, and without a test folder the validation
-    images are tested on, which is said in the log and in `describe()`.
+    images are tested on, which is said in the log and in `describe().tested`.
 
     Args:
         root: the folder.
@@ -52,51 +53,39 @@ class ImageFolder(ImageData):
         image_size: pixels, or (height, width) the model sees.
         channels: 3, or 1 for grey images.
         mean, std: of each channel, for pixels in [0, 1]; None: ImageNet's.
-        batch_size, workers, seed, augmentation, rand_augment, erasing, split_seed, limit, pin_memory, name: see `Digits`.
+        loading, augmentation, split_seed, name: see `Digits`.
     """
 
     source = IMAGE_FOLDER
     own_size, own_channels = (224, 224), 3
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+    @checked(group="data")
     def __init__(
         self,
         root: str | None = None,
-        batch_size: Size = 64,
-        workers: Workers = 0,
-        seed: Seed = 0,
+        loading: Loading = Loading(batch_size=64),
+        augmentation: Augmentation = LIGHT,
         image_size: Side | Sequence[Side] = 224,
         channels: Size = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        augmentation: Literal["none", "light", "standard"] = "light",
-        rand_augment: str | None = None,
-        erasing: Share | None = None,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.2,
         split_seed: Seed = 0,
-        limit: Size | None = None,
-        pin_memory: bool = False,
         name: str = "image_folder",
     ):
-        loading = Loading(batch_size, workers, seed, limit, pin_memory)
-        super().__init__(
-            name, loading, Augmentation(augmentation, rand_augment, erasing), image_size, channels, split_seed
-        )
+        super().__init__(name, loading, augmentation, image_size, channels, split_seed)
         if not root:
             raise UserError("image_folder needs a folder of images", do="data.root=FOLDER")
         self.root = Path(root).expanduser()
-        self.fractions = (
-            checked_fraction("val_fraction", val_fraction),
-            checked_fraction("test_fraction", test_fraction),
-        )
+        self.fractions = (val_fraction, test_fraction)
         if (mean is None) != (std is None):
             raise UserError("data.mean and data.std go together", given=f"mean={mean}, std={std}")
         if mean is not None:
             self.mean, self.std = tuple(mean), tuple(std)
             if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean) or min(self.std) <= 0:
                 raise UserError("data.mean or data.std does not fit", given=f"mean={mean}, std={std}")
-        self.test_is_val = False
 
     def load(self) -> dict[str, Split]:
         """List the images and check the folders; see `ImageData.load`."""
@@ -112,21 +101,22 @@ class ImageFolder(ImageData):
                 )  # fmt: skip
             samples = self._list(self.root)
             train, val, test = self._parts(samples, *self.fractions)
+            self.tested = "the test part (data.test_fraction)"
             return {"train": train, "val": val, "test": test}
         train = self._list(folders["train"])
         if folders["val"] is None:
             train, val = self._parts(train, self.fractions[0])
         else:
             val = self._list(folders["val"], self.classes)
-        self.test_is_val = folders["test"] is None
-        if self.test_is_val:
-            log.warning("%s has no test folder: testing on the validation images", self.root)
-        test = val if self.test_is_val else self._list(folders["test"], self.classes)
-        return {"train": train, "val": val, "test": test}
+        if folders["test"] is not None:
+            return {"train": train, "val": val, "test": self._list(folders["test"], self.classes)}
+        log.warning("%s has no test folder: testing on the validation images", self.root)
+        self.tested = "the validation images: there is no folder for test"
+        return {"train": train, "val": val, "test": val}
 
-    def describe(self) -> dict[str, object]:
-        """See `ImageData.describe`; `test_is_val` says that there are no test images of their own."""
-        return {**super().describe(), "source": str(self.root), "test_is_val": self.test_is_val}
+    def describe(self) -> Description:
+        """See `ImageData.describe`."""
+        return replace(super().describe(), source=str(self.root))
 
     def verify(self) -> None:
         """Decode every image; raises UserError that names each broken file (the first twenty)."""

@@ -13,14 +13,15 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ...data.module import Description
 from ..callbacks import NonFinite, published_weights
 from ..callbacks.best import is_best
 from ..command_line.config import SCHEMA_VERSION, Config
-from ..training.assembly import plain
 from ..training.duration import parse_duration
 from ..training.run_folder import write_config
 from ..training.stop import StopRequest
 from . import folder as files
+from .stored_config import DESCRIPTION
 
 MODEL = "model."
 PUBLISHED, ABOUT = "published_weights", "about"
@@ -79,6 +80,7 @@ class Saver(Callback):
         config: stored in each checkpoint as plain values.
         monitor: metric that chooses `best`, and whether its "max" or "min" is best; of equal ones the newest.
         stop: whether a signal has come.
+        description: of the data that is learnt from.
 
     Attributes:
         best: the best value of the metric so far.
@@ -90,9 +92,11 @@ class Saver(Callback):
     """
 
     def __init__(
-        self, folder: Path, io: CheckpointFolders, config: Config, monitor: tuple[str, str], stop: StopRequest
-    ):
+        self, folder: Path, io: CheckpointFolders, config: Config, monitor: tuple[str, str], stop: StopRequest,
+        description: Description,
+    ):  # fmt: skip
         self.folder, self.io, self.config, self.stop = folder, io, config, stop
+        self.description = description
         self.metric, self.direction = monitor
         self.every = config.trainer.checkpoint_every
         limit = parse_duration(config.trainer.time_limit)
@@ -174,7 +178,8 @@ class Saver(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[PUBLISHED] = published_weights(trainer, pl_module)
-        checkpoint[ABOUT] = {**plain(pl_module.describe), "model": self.config.model, "scan": self.config.scan}
+        described = {DESCRIPTION: self.description.plain()}
+        checkpoint[ABOUT] = {**described, "model": self.config.model, "scan": self.config.scan}
         checkpoint["config"] = {"schema_version": SCHEMA_VERSION, **self.config.plain()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError
+from ...data.module import SPLITS, Description
 from ..command_line.change_stored import WHEN_RESUMING, may_change
 from ..command_line.config import SCHEMA_VERSION
 from ..training.environment import versions
@@ -16,6 +17,14 @@ from . import folder as files
 
 # What the weights and the optimizer's state are of.
 BUILT = ("domain", "data", "model", "scan", "task", "optimizer.name")
+
+DESCRIPTION = "description"  # in what a checkpoint's weights file says of itself
+FLAT = {
+    "title": "title",
+    "source": "source",
+    "licence": "licence",
+    "protocol": "split",
+}  # as earlier versions named them
 
 
 def stored_config(checkpoint: Path, needed: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
@@ -49,6 +58,23 @@ def stored_config(checkpoint: Path, needed: Sequence[str] = ()) -> tuple[dict[st
         f"{folder / CONFIG} has been changed to {_said(now, key)}: the checkpoint counts, which was made with {_said(then, key)}"
         for key in changed
     ]
+
+
+def stored_description(checkpoint: Path) -> Description | None:
+    """What a checkpoint says of the data that its weights learnt from; None where it says nothing."""
+    about = {name: value for name, value in files.read_about(checkpoint).items() if name not in ("model", "scan")}
+    if not about:
+        return None
+    return _description_of_flat(about) if DESCRIPTION not in about else Description(**about[DESCRIPTION])
+
+
+def _description_of_flat(about: dict[str, Any]) -> Description:
+    """Earlier versions wrote one mapping of everything."""
+    counts = {split: about[split] for split in SPLITS if about.get(split) is not None}
+    origin = {name: about.get(key) or "" for name, key in FLAT.items()}
+    others = {"domain", "name", *SPLITS, *FLAT.values()}
+    for_model = {name: value for name, value in about.items() if name not in others}
+    return Description(about["name"], counts, for_model=for_model, length=about.get("length") or 0, **origin)
 
 
 def changed_environment(folder: Path) -> list[str]:

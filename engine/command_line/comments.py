@@ -59,7 +59,9 @@ def _ends(text: str, of_keys: bool = False) -> list[tuple[str, int, int]]:
     def walk(node: yaml.Node | None, path: str) -> None:
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             name, mark = f"{path}{key.value}", key.end_mark if of_keys else value.end_mark
-            found.append((name, mark.line, mark.column))
+            # Behind the first line of a text of several lines, a comment would be a part of the text.
+            if not (of_keys and isinstance(value, yaml.ScalarNode) and value.end_mark.line > key.end_mark.line):
+                found.append((name, mark.line, mark.column))
             if isinstance(value, yaml.MappingNode) and not value.flow_style:
                 walk(value, f"{name}.")
 

@@ -117,11 +117,13 @@ def compose_part(
     rest, accepts = (values.get("card") or {}).get("rest"), signature.of(str(values["_target_"]))
     values = {key: value for key, value in values.items() if key not in signature.LABELS or key == "_target_"}
     options = [key.removeprefix(f"{part}.") for key in typed_keys(part, values) or ()]
-    for argument in typed:
+    words = [each for each in typed if "=" not in each]
+    if words and rest is None:
+        raise UserError("not of the form key=value", given=words[0], allowed=[f"{each}=..." for each in options])
+    for argument in [*typed, *([f"{rest}={' '.join(words)}"] if words else [])]:
         key, equals, text = argument.partition("=")
-        if not equals and rest is None:
-            raise UserError("not of the form key=value", given=argument, allowed=[f"{each}=..." for each in options])
-        key, text = (key, text) if equals else (rest, argument)
+        if not equals:
+            continue
         if key not in options and not (accepts is None or accepts.open):
             raise unknown_key(key, options, text)
         values[key] = _read_value(key, text, accepts.parameters.get(key) if accepts else None)

@@ -53,7 +53,7 @@ def as_typed(value: object) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(as_typed, value))}]"
-    return str(value)
+    return str(value).replace("\n", "\\n")
 
 
 def convert(value: Any, wanted: Any, path: str) -> Any:

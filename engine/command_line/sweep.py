@@ -1,4 +1,8 @@
-"""-m: one run for each combination of the values typed with commas, one after the other, and a table at the end."""
+"""-m: one run for each combination of the values typed with commas, one after the other, and a table at the end.
+
+By hand, because Hydra's own multirun starts the first run before it has composed the second, which may hold the mistake, ends with
+the first that breaks down, moves to a folder of its own for each, and knows nothing of going on after a signal.
+"""
 
 from __future__ import annotations
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 from torch import nn
 
 from ...core.errors import UserError
+from ...data.module import Description
 from ..command_line.config import Config
 
 FLOAT = 4  # bytes of a float32
@@ -45,34 +43,40 @@ class Need:
         return self.model + self.batch + self.order
 
 
-def need(config: Config, model: nn.Module, describe: Mapping[str, Any], training: bool) -> Need:
-    """What a run needs at the least; `model` may be on the meta device."""
+def need(config: Config, model: nn.Module, description: Description, batch_size: int | None) -> Need:
+    """What a run needs at the least.
+
+    Args:
+        model: may be on the meta device.
+        batch_size: samples in a training batch; None: it does not train.
+    """
     parameters = sum(each.numel() for each in model.parameters())
     copies = 1
-    if training:
+    if batch_size:
         remembered = 2 if config.optimizer.name == "adamw" else int(bool(config.optimizer.momentum))
         copies += 1 + remembered + int(config.trainer.ema is not None)
-    samples = min(int(config.data.get("batch_size") or 1), int(describe.get("train") or 1) if training else 1)
-    image = describe.get("channels", 0) * math.prod(describe.get("image_size", (0,)))
-    tokens = _tokens(model, describe)
-    batch, states = samples * FLOAT * (image + tokens), 0
-    if training:
+    trained_on = description.counts.get("train", 1)
+    samples = min(batch_size, trained_on) if batch_size else 1
+    own = getattr(model, "tokens", None)
+    tokens = max(description.length, own if isinstance(own, int) else 0)
+    batch, states = samples * FLOAT * (description.values + tokens), 0
+    if batch_size:
         size = FLOAT if config.trainer.precision in ("auto", "32") else 2
         checkpointing = bool(config.model.get("checkpointing"))
         batch += samples * tokens * size * _kept_of_a_token(model, checkpointing)
         states = samples * FLOAT * _kept_states(model, checkpointing)
         batch += states
-    order = ORDER * int(describe.get("train") or 0) if training else 0
+    order = ORDER * trained_on if batch_size else 0
     return Need(parameters, FLOAT * parameters * copies, batch, states, order, samples)
 
 
-def check_memory(config: Config, model: nn.Module, describe: Mapping[str, Any], training: bool) -> None:
-    """Compares what a run needs at the least with what is free.
+def check_memory(config: Config, model: nn.Module, description: Description, batch_size: int | None) -> None:
+    """Compares what a run needs at the least with what is free; arguments as of `need`.
 
     Raises:
         UserError: it cannot fit; the message says what takes how much and what to make smaller.
     """
-    asked, free = need(config, model, describe, training), free_memory(config)
+    asked, free = need(config, model, description, batch_size), free_memory(config)
     if asked.total <= free:
         return
     room = free - asked.model - asked.order
@@ -85,7 +89,8 @@ def check_memory(config: Config, model: nn.Module, describe: Mapping[str, Any], 
     elif asked.states > asked.batch / 2:
         do = "a smaller model.d_state"
     else:
-        do = "a smaller data.length or data.image_size, or model.checkpointing=true where the model has it"
+        smaller = f"a smaller {description.resized_by}" if description.resized_by else "smaller samples"
+        do = f"{smaller}, or model.checkpointing=true where the model has it"
     parts = {"the model": asked.model, f"a batch of {asked.samples:,}": asked.batch, "the samples' order": asked.order}
     raise UserError(
         "this run needs more memory than there is",
@@ -96,9 +101,9 @@ def check_memory(config: Config, model: nn.Module, describe: Mapping[str, Any], 
     )
 
 
-def describe_memory(config: Config, model: nn.Module, describe: Mapping[str, Any]) -> str | None:
+def describe_memory(config: Config, model: nn.Module, description: Description, batch_size: int) -> str | None:
     """What training needs at the least, in a line; None where there is plenty."""
-    asked, free = need(config, model, describe, True).total, free_memory(config)
+    asked, free = need(config, model, description, batch_size).total, free_memory(config)
     return (
         f"at least {asked / 2**30:,.1f} GiB of the {free / 2**30:,.1f} GiB that are free"
         if asked > LARGE * free
@@ -118,12 +123,6 @@ def free_memory(config: Config) -> int:
     except (OSError, ValueError):
         return free
     return free if limit == "max" else min(free, int(limit) - used + int(cached.get("inactive_file", 0)))
-
-
-def _tokens(model: nn.Module, describe: Mapping[str, Any]) -> int:
-    lengths = [describe.get("length") or 0, *(describe.get("train_lengths") or ())]
-    own = getattr(model, "tokens", None)
-    return max(*lengths, own if isinstance(own, int) else 0)
 
 
 def _kept_states(model: nn.Module, checkpointing: bool) -> int:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ...core.errors import UserError
 from ...core.ops import backends
+from ...data.module import DataModule
+from ...domains.task import Task
 from ..command_line.config import Config
+from .assembly import Parts
 from .hardware import Hardware
 from .memory import describe_memory
 from .optimizer import warmup_steps
@@ -29,17 +30,16 @@ class Length:
     batch_size: int
 
 
-def plan_length(config: Config, batches: int) -> Length:
+def plan_length(config: Config, data: DataModule) -> Length:
     """The run's optimizer steps, from the configuration and the number of training batches in an epoch."""
-    settings = config.trainer
+    settings, batch_size = config.trainer, data.loading.batch_size
+    batches = len(data.train_dataloader())
     batches = min(batches, settings.limit_train or batches)
     batches = min(batches, settings.overfit or batches)
     if batches == 0:
-        raise UserError(
-            "an epoch has no batch", given=f"data.batch_size={config.data.get('batch_size')}", do="data.batch_size=1"
-        )
+        raise UserError("an epoch has no batch", given=f"data.batch_size={batch_size}", do="data.batch_size=1")
     steps = settings.epochs * ceil(batches / settings.accumulate)
-    return Length(min(steps, settings.steps or steps), settings.epochs, batches, config.data.get("batch_size", 1))
+    return Length(min(steps, settings.steps or steps), settings.epochs, batches, batch_size)
 
 
 def resolve_backend(config: Config, hardware: Hardware) -> tuple[str, str]:
@@ -48,26 +48,27 @@ def resolve_backend(config: Config, hardware: Hardware) -> tuple[str, str]:
 
 
 def write_plan(
-    config: Config, describe: Mapping[str, Any], model: nn.Module, scan: Any, length: Length, hardware: Hardware,
-    backend: tuple[str, str], folder: Path, typed: bool, begins: str | None = None,
+    config: Config, parts: Parts, length: Length, hardware: Hardware, backend: tuple[str, str], folder: Path,
+    scan_asked_for: bool, first_weights: str | None = None,
 ) -> str:  # fmt: skip
     """The plan, always the same lines in the same order.
 
     Args:
-        typed: True where the scan was named on the command line.
-        begins: the weights that training begins with; None: random ones.
+        scan_asked_for: True where the scan was named on the command line.
+        first_weights: what training begins with; None: random weights.
     """
+    model, scan = parts.model, parts.scan
     parameters = sum(each.numel() for each in model.parameters())
-    size = config.model.get("size") or describe.get("model_size")
-    tokens, flops = getattr(model, "tokens", None), count_flops(model, describe)
+    size = config.model.get("size") or parts.describe.get("model_size")
+    tokens, flops = getattr(model, "tokens", None), count_flops(parts.task, parts.data)
     chosen = "scan" in config.data.get("choose", {})
     starts = f"what data={config.data['name']} asks for" if chosen else f"what domain={config.domain} starts with"
-    why = "asked for" if typed else starts
-    settings, memory = config.trainer, describe_memory(config, model, describe)
+    why = "asked for" if scan_asked_for else starts
+    settings, memory = config.trainer, describe_memory(config, model, parts.description, length.batch_size)
     limit = f", at most {settings.time_limit}" if settings.time_limit else ""
     lines = {
         "domain": f"{config.domain}, task {config.task['_target_'].rpartition('.')[2]}",
-        "data": describe_data(describe),
+        "data": parts.description.line,
         "model": f"{config.model.get('name', type(model).__name__)}{f' {size}' if size else ''}, {parameters:,} parameters",
         "scan": f"{describe_scan(scan)} ({why})" if scan is not None else "none: this model has no scan",
         "compute": ", ".join(
@@ -84,27 +85,10 @@ def write_plan(
         "device": f"{hardware.device} ({hardware.device_reason}), {hardware.threads} CPU threads",
         **({} if memory is None else {"memory": memory}),
         "seed": f"{config.seed}",
-        **({} if begins is None else {"begins": f"with the weights of {begins}"}),
+        **({} if first_weights is None else {"begins": f"with the weights of {first_weights}"}),
         "folder": f"{folder}",
     }
     return "\n".join(f"  {name:<10} {text}" for name, text in lines.items())
-
-
-def describe_data(describe: Mapping[str, Any]) -> str:
-    """Name, sizes and shape of a data set in one line."""
-    counts = ", ".join(
-        f"{describe[split]:,} {split}" for split in ("train", "val", "test") if describe.get(split) is not None
-    )
-    shape = ""
-    if "image_size" in describe:
-        shape = f"; {describe.get('channels', 1)}×{'×'.join(map(str, describe['image_size']))}"
-    if "length" in describe:
-        tokenizer = describe.get("tokenizer")
-        shape = f"; {describe['length']:,} tokens" + (
-            f" ({tokenizer.name}, {tokenizer.vocab_size:,})" if tokenizer else ""
-        )
-    classes = f", {describe['num_classes']} classes" if "num_classes" in describe else ""
-    return f"{describe.get('name', 'data')}: {counts}{shape}{classes}"
 
 
 def describe_scan(scan: Any) -> str:
@@ -124,27 +108,26 @@ def describe_optimizer(config: Config, length: Length) -> str:
     )
 
 
-def count_flops(model: nn.Module, describe: Mapping[str, Any]) -> int | None:
-    """Floating point operations of one sample's forward pass; None where the sample's shape is not known.
+def count_flops(task: Task, data: DataModule) -> int | None:
+    """Floating point operations of one sample's forward pass; None where the model does not know.
 
-    A model may know better itself (`flops(batch)`); otherwise matrix products and convolutions are counted while a
-    sample of zeros passes.
+    A model may know better itself (`flops(batch)`); otherwise matrix products and convolutions are counted while a sample
+    passes.
     """
+    model = task.model
     if hasattr(model, "flops"):
-        return int(model.flops(1))
-    if "image_size" not in describe:
-        return None
+        return model.flops(1)
     from torch.utils.flop_counter import FlopCounterMode
 
-    training = model.training
-    parameter = next(model.parameters())
-    sample = torch.zeros(
-        1, describe.get("channels", 3), *describe["image_size"], device=parameter.device, dtype=parameter.dtype
-    )
+    training, own = model.training, next(model.parameters())
+    inputs = [
+        each.to(own.device, own.dtype if each.is_floating_point() else None) if isinstance(each, torch.Tensor) else each
+        for each in task.inputs(data.example())
+    ]
     model.eval()
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(sample)
+            model(*inputs)
     finally:
         model.train(training)
     return counter.get_total_flops()

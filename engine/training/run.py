@@ -15,7 +15,7 @@ from ...core.errors import UserError
 from ..checkpoints import folder as files
 from ..checkpoints.initial_weights import read_initial
 from ..command_line.config import Config
-from .assembly import TOKENIZER, Parts, build_parts, with_tokenizer
+from .assembly import KEPT, Parts, build_parts
 from .environment import describe_environment
 from .hardware import Hardware, choose_hardware
 from .optimizer import build_optimizer
@@ -100,25 +100,22 @@ def _train(
     hardware = choose_hardware(config.trainer)
     initial = None if resume is not None or config.init is None else read_initial(config.init)
     kept = folder if resume is not None else initial and initial.run
-    parts = build_parts(config if kept is None else with_tokenizer(config, kept), allow)
+    parts = build_parts(config, allow, kept_by=kept)
     begins = None if initial is None else initial.put_into(parts.model)
-    length = plan_length(config, len(parts.data.train_dataloader()))
+    length = plan_length(config, parts.data)
     backend = resolve_backend(config, hardware)
     scan_typed = any(each.startswith("scan=") for each in typed)
     say(f"\nPolyMamba {'goes on with' if resume else 'starts'} a run")
     with _first_pass(config, lambda: True):
-        plan = write_plan(
-            config, parts.describe, parts.model, parts.scan, length, hardware, backend, folder, scan_typed, begins
-        )
+        plan = write_plan(config, parts, length, hardware, backend, folder, scan_typed, begins)
     say(plan + "\n")
     about = {"seed": config.seed, "threads": hardware.threads, "backend": backend[0], "backend_reason": backend[1]}
     about |= {**describe_environment(), "device": hardware.device, "precision": hardware.precision}
     with stop.deferred():
         if resume is None:
             held.enter_context(start(folder, config, typed, about))
-            save_tokenizer = getattr(parts.describe.get("tokenizer"), "save", None)
-            if save_tokenizer is not None:
-                save_tokenizer(folder / TOKENIZER)
+            if is_first():
+                parts.data.keep(folder / KEPT)
         elif is_first():
             resume = files.settle(resume)
         metrics, ended = _fit_and_test(config, parts, length, hardware, folder, resume, callbacks, stop, say)
@@ -174,7 +171,7 @@ def _fit_and_test(
 
     io = CheckpointFolders()
     parts.task.optimizer_factory = lambda model: build_optimizer(model, config.optimizer, length.steps)
-    saver = Saver(folder / "checkpoints", io, config, parts.task.monitor, stop)
+    saver = Saver(folder / "checkpoints", io, config, parts.task.monitor, stop, parts.description)
     usual = default_callbacks(config, folder)
     ended = None
     with quiet():

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from ...core.errors import UserError
 from ..command_line import signature
-from ..command_line.convert import unknown_key
+from ..command_line.convert import from_mapping, unknown_key
 from ..command_line.signature import LABELS
 
 ALLOWED = ("polymamba.core", "polymamba.domains", "polymamba.data", "timm.create_model", "torch.nn", "torch.optim")
@@ -27,6 +28,8 @@ SOURCES = ("url", "file", "state_dict", "hf_hub_id", "custom_load", "source")
 
 def build(config: Mapping[str, Any], allow: Sequence[str] = (), path: str = "", **offered: Any) -> Any:
     """The object that `config["_target_"]` names, called with the config's other keys.
+
+    A mapping for a parameter that is annotated with a dataclass is made into one, its names, types and ranges checked.
 
     Args:
         config: plain values; a nested mapping with a `_target_` is built first. LABELS are passed on only where the target has
@@ -50,7 +53,11 @@ def build(config: Mapping[str, Any], allow: Sequence[str] = (), path: str = "", 
         if key not in parameters and not accepts.open:
             raise unknown_key(key, list(parameters), value)
         _check_unpickles_nothing(key, value, path)
-        arguments[key] = _nested(value, allow, f"{path}.{key}".lstrip("."))
+        place = f"{path}.{key}".lstrip(".")
+        if key in accepts.nested and isinstance(value, Mapping):
+            arguments[key] = from_mapping(_annotation(found, key), value, f"{place}.")
+        else:
+            arguments[key] = _nested(value, allow, place)
     missing = [name for name in accepts.required if name not in arguments]
     if missing:
         raise UserError(
@@ -66,6 +73,12 @@ def build(config: Mapping[str, Any], allow: Sequence[str] = (), path: str = "", 
             f"{target} cannot be built: {one_line(error)}", given=named_settings(config, path, str(error)),
             do=f"change {path or 'it'}, or choose another {path or 'one'}",
         ) from error  # fmt: skip
+
+
+def _annotation(found: Any, name: str) -> type:
+    """The dataclass that a parameter is annotated with; X of X | None."""
+    hint = get_type_hints(found.__init__ if isinstance(found, type) else found)[name]
+    return hint if isinstance(hint, type) else next(each for each in get_args(hint) if is_dataclass(each))
 
 
 def _inspected(found: Any) -> signature.Signature:

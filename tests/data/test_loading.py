@@ -22,12 +22,12 @@ LEAF_SPEC = "ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning
 def varied(epoch, positions):
     """Stands for augmented images: the sample's number, and a draw that depends on the epoch."""
     draws = uniforms(1, 3, epoch, positions)[:, 0]
-    return torch.from_numpy(positions + draws).float().view(-1, 1, 1, 1)
+    return torch.from_numpy(positions + draws).float().view(-1, 1, 1, 1), torch.from_numpy(positions)
 
 
 def loader(seed=0, workers=0, training=True, batch_size=BATCH, samples=SAMPLES, rank=0, ranks=1):
     sampler = EpochSampler(samples, batch_size, seed, training, rank, ranks)
-    return EpochLoader(Batches(varied, torch.arange(samples)), sampler, workers)
+    return EpochLoader(Batches(varied), sampler, workers)
 
 
 def read(source, count=None):
@@ -150,7 +150,7 @@ def broken(epoch, positions):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_users_error_arrives_as_it_was_raised(workers):
-    source = EpochLoader(Batches(broken, torch.arange(9)), EpochSampler(9, 3, 0, True), workers)
+    source = EpochLoader(Batches(broken), EpochSampler(9, 3, 0, True), workers)
     with pytest.raises(UserError) as caught:
         read(source)
     assert str(caught.value) == "Broken image: a.png\n  do:      delete it"
@@ -160,7 +160,7 @@ def test_a_users_error_arrives_as_it_was_raised(workers):
     "wrong", [{"batch_size": 0}, {"batch_size": 2.5}, {"workers": -1}, {"seed": -1}, {"limit": 0}, {"batch_size": True}]
 )
 def test_settings_are_checked(wrong):
-    with pytest.raises(UserError, match=f"data.{next(iter(wrong))}"):
+    with pytest.raises(UserError, match=f"data.loading.{next(iter(wrong))}"):
         Loading(**{"batch_size": 4, **wrong})
 
 

@@ -14,8 +14,9 @@ from ....core.scans import get as get_scan
 from .classifier import TextClassifier
 from .language_model import LanguageModel
 
+SizeName = Literal["micro", "130m", "370m", "790m", "1.4b", "2.8b"]
 # Mamba's published sizes (arXiv 2312.00752, table 12), and one that a CPU trains in minutes.
-SIZES = {
+SIZES: dict[SizeName, dict[str, int]] = {
     "micro": {"d_model": 128, "n_layer": 4},
     "130m": {"d_model": 768, "n_layer": 24},
     "370m": {"d_model": 1024, "n_layer": 48},
@@ -33,7 +34,7 @@ def build(
     describe: dict,
     scan: str | Scan | None = None,
     mixer: Literal["mamba", "mamba2", "mamba3", "s4d"] = "mamba",
-    size: Literal["micro", "130m", "370m", "790m", "1.4b", "2.8b"] | None = None,
+    size: SizeName | None = None,
     d_model: Size | None = None,
     n_layer: Depth | None = None,
     mixer_options: Mapping[str, Any] | None = None,
@@ -55,7 +56,7 @@ def build(
     Args:
         describe: the data set's own description: vocab_size, length, task, num_classes, model_size.
         scan: the scan of its mixers; a language model can only read forwards.
-        size: "micro", "130m", "370m", "790m", "1.4b", "2.8b"; None: what the data set asks for.
+        size: a name in SIZES; None: what the data set asks for.
         d_model, n_layer: other than the size's.
         mixer, mixer_options, experts, experts_every, experts_options, tie_embeddings, pad_vocab_size_multiple: LanguageModel's.
         attention_every: one layer in so many is attention, the last of each group; 0: none.

@@ -7,14 +7,14 @@ RMSNorm, rotary positions, SwiGLU: the "Transformer++" of the Mamba papers. A la
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from ....core.errors import UserError, check_choice
 from ....core.mixers.attention import attention_mask, sequence_numbers
 from ....core.ranges import Depth, Positive, Size, checked
-from .build import HEAD_CHANNELS, SIZES
+from .build import HEAD_CHANNELS, SIZES, SizeName
 
 
 class LayerState(NamedTuple):
@@ -123,7 +123,7 @@ class Transformer(nn.Module):
 @checked(group="model")
 def build(
     describe: Mapping[str, Any],
-    size: Literal["micro", "130m", "370m", "790m", "1.4b", "2.8b"] | None = None,
+    size: SizeName | None = None,
     d_model: Size | None = None,
     n_layer: Depth | None = None,
     num_heads: Size | None = None,

@@ -90,7 +90,7 @@ def test_shakespeare_is_cut_in_order(tmp_path, monkeypatch):
     data = TinyShakespeare(root=tmp_path, length=10)
     parts = {split: texts(part) for split, part in data.load().items()}
     assert parts == {"train": [content[:85]], "val": [content[85:90]], "test": [content[90:]]}
-    assert data.describe()["train"] == 9
+    assert data.describe().counts["train"] == 9
     (tmp_path / "input.txt").write_bytes(content[::-1])
     with pytest.raises(UserError, match="wrong checksum"):
         data.verify()
@@ -99,4 +99,4 @@ def test_shakespeare_is_cut_in_order(tmp_path, monkeypatch):
 @pytest.mark.skipif("POLYMAMBA_DATA" not in os.environ, reason="needs the real files: set POLYMAMBA_DATA")
 def test_real_files():
     assert [len(part) for part in WikiText2().load().values()] == [600, 60, 60]
-    assert sum(TinyShakespeare().describe()["bytes"].values()) == 1_115_394
+    assert sum(part.sizes.sum() for part in TinyShakespeare().load().values()) == 1_115_394

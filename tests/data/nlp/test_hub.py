@@ -84,7 +84,8 @@ def hub(folder, **more):
 def test_a_folder_of_files(folder):
     data = hub(folder, buffer=0)
     told = data.describe()
-    assert (told["train"], told["val"], told["test"], told["vocab_size"]) == (12, 4, 4, 257)
+    assert told.counts == {"train": 12, "val": 4, "test": 4}
+    assert told.for_model["vocab_size"] == 257
     assert len(data.train_dataloader()) == 4
     batch = next(iter(data.train_dataloader()))
     assert batch["input_ids"].shape == (3, 16)

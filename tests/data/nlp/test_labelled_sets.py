@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
 from polymamba.data.nlp import IMDB, SST2, Trec, labelled_sets
 from polymamba.data.sources import RemoteFile
 
@@ -47,12 +48,12 @@ def test_trec_coarse_and_fine(trec, tmp_path):
     (folder / "TREC_raw_test.txt.gz").write_bytes(gzip.compress(trec["TREC_10.label"]))
     data = Trec(root=tmp_path)
     told = data.describe()
-    assert (told["classes"], told["num_classes"], told["task"]) == (["HUM", "LOC"], 2, "classification")
-    assert (told["train"], told["val"], told["test"]) == (54, 6, 10)
+    assert told.for_model.items() >= {"classes": ["HUM", "LOC"], "num_classes": 2, "task": "classification"}.items()
+    assert tuple(told.counts.values()) == (54, 6, 10)
     assert texts(data, "test")[0] == "Who or whére is 0\x85 ?"
     assert data.splits["test"].labels.tolist() == [1, 0] * 5
     assert sorted(texts(data, "train") + texts(data, "val")) == sorted(f"Who or whére is {i}\x85 ?" for i in range(60))
-    assert Trec(root=tmp_path, fine=True).describe()["num_classes"] == 6
+    assert Trec(root=tmp_path, fine=True).describe().for_model["num_classes"] == 6
 
 
 def test_batches_are_padded_on_the_right(trec, tmp_path):
@@ -72,22 +73,25 @@ def test_batches_are_padded_on_the_right(trec, tmp_path):
         assert batch["input_ids"][row, :size].tolist() == list(text.encode())
         assert (batch["input_ids"][row, size:] == 256).all()
         assert batch["seq_idx"][row].tolist() == [0] * size + [-1] * (32 - size)
-    assert data.describe()["cut"] > wide.describe()["cut"] == 0
+    assert (
+        next(iter(data.test_dataloader()))["input_ids"].shape[1]
+        < next(iter(wide.test_dataloader()))["input_ids"].shape[1]
+    )
 
 
 def test_an_epoch_goes_on_where_it_stopped(trec, tmp_path):
     for name, content in trec.items():
         (tmp_path / name).write_bytes(content)
-    whole = [batch["input_ids"] for batch in Trec(root=tmp_path, batch_size=9).train_dataloader()]
-    loader = Trec(root=tmp_path, batch_size=9).train_dataloader()
+    whole = [batch["input_ids"] for batch in Trec(root=tmp_path, loading=Loading(batch_size=9)).train_dataloader()]
+    loader = Trec(root=tmp_path, loading=Loading(batch_size=9)).train_dataloader()
     next(iter(loader))
-    resumed = Trec(root=tmp_path, batch_size=9).train_dataloader()
+    resumed = Trec(root=tmp_path, loading=Loading(batch_size=9)).train_dataloader()
     resumed.load_state_dict(loader.state_dict())
     rest = [batch["input_ids"] for batch in resumed]
     assert len(whole) == 6
     assert all(torch.equal(a, b) for a, b in zip(rest, whole[1:], strict=True))
-    limited = Trec(root=tmp_path, limit=4).describe()
-    assert (limited["train"], limited["val"], limited["test"]) == (4, 4, 4)
+    limited = Trec(root=tmp_path, loading=Loading(batch_size=32, limit=4)).describe()
+    assert tuple(limited.counts.values()) == (4, 4, 4)
 
 
 def test_sst2(tmp_path, monkeypatch):
@@ -101,7 +105,7 @@ def test_sst2(tmp_path, monkeypatch):
     for name, content in contents.items():
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
     data = SST2(root=tmp_path, tokenizer="bpe", vocab_size=280)
-    assert data.describe()["val"] == 8
+    assert data.describe().counts["val"] == 8
     assert texts(data, "val")[3] == "film 3 is dev ."
     assert data.splits["val"].labels.tolist() == [0, 1] * 4
     (tmp_path / "stsa.binary.dev.gz").write_bytes(gzip.compress(b"0 other\n"))
@@ -143,7 +147,7 @@ def test_imdb_from_lines_and_from_the_archive(reviews, tmp_path, monkeypatch):
         (tmp_path / "lines" / "imdb" / name).write_bytes(content)
     (tmp_path / labelled_sets.IMDB_ARCHIVE).write_bytes(archive)
     from_lines, from_archive = IMDB(root=tmp_path / "lines"), IMDB(root=tmp_path)
-    assert from_lines.describe()["train"] == from_archive.describe()["train"] == 18
+    assert from_lines.describe().counts["train"] == from_archive.describe().counts["train"] == 18
     for split in ("train", "val", "test"):
         assert texts(from_lines, split) == texts(from_archive, split)
         assert from_lines.splits[split].labels.tolist() == from_archive.splits[split].labels.tolist()
@@ -166,9 +170,10 @@ def test_settings(tmp_path):
 @pytest.mark.skipif("POLYMAMBA_DATA" not in os.environ, reason="needs the real files: set POLYMAMBA_DATA")
 def test_real_files():
     told = Trec().describe()
-    assert (told["train"] + told["val"], told["test"], told["num_classes"]) == (5452, 500, 6)
-    assert Trec(fine=True).describe()["num_classes"] == 50
+    assert (told.counts["train"] + told.counts["val"], told.counts["test"]) == (5452, 500)
+    assert told.for_model["num_classes"] == 6
+    assert Trec(fine=True).describe().for_model["num_classes"] == 50
     told = SST2().describe()
-    assert (told["train"], told["val"], told["test"]) == (6920, 872, 1821)
+    assert tuple(told.counts.values()) == (6920, 872, 1821)
     told = IMDB().describe()
-    assert (told["train"], told["val"], told["test"]) == (22_500, 2_500, 25_000)
+    assert tuple(told.counts.values()) == (22_500, 2_500, 25_000)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
 from polymamba.data.nlp import PythonDocs, python_docs
 from polymamba.data.nlp.python_docs import library_files, module_text
 
@@ -107,14 +108,14 @@ def test_no_sources(library, monkeypatch, tmp_path):
 
 
 def test_description_and_loaders(library):
-    data = PythonDocs(length=32, batch_size=4)
+    data = PythonDocs(length=32, loading=Loading(batch_size=4))
     told = data.describe()
-    assert (told["domain"], told["task"], told["vocab_size"], told["length"]) == ("nlp", "language_modelling", 257, 32)
-    assert told["bytes"] == told["tokens"]
-    total = told["tokens"]["test"] + len(data.load()["test"])
-    assert told["test"] == -(-total // 32)
+    sizes = {"task": "language_modelling", "vocab_size": 257, "length": 32, "model_size": "micro"}
+    assert told.for_model == sizes
+    total = data.tokens["test"] + len(data.load()["test"])
+    assert told.counts["test"] == -(-total // 32)
     assert sum((batch["labels"] >= 0).sum().item() for batch in data.test_dataloader()) == total
-    assert sum(len(batch["input_ids"]) for batch in data.test_dataloader()) == told["test"]
+    assert sum(len(batch["input_ids"]) for batch in data.test_dataloader()) == told.counts["test"]
 
 
 def seen(loader):
@@ -122,15 +123,17 @@ def seen(loader):
 
 
 def test_batches_repeat_and_go_on(library):
-    first, second = (seen(PythonDocs(length=32, batch_size=4, seed=3).train_dataloader()) for _ in range(2))
+    first, second = (
+        seen(PythonDocs(length=32, loading=Loading(batch_size=4, seed=3)).train_dataloader()) for _ in range(2)
+    )
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    other = seen(PythonDocs(length=32, batch_size=4, seed=4).train_dataloader())
+    other = seen(PythonDocs(length=32, loading=Loading(batch_size=4, seed=4)).train_dataloader())
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
-    loader = PythonDocs(length=32, batch_size=4, seed=3).train_dataloader()
+    loader = PythonDocs(length=32, loading=Loading(batch_size=4, seed=3)).train_dataloader()
     batches = iter(loader)
     for _ in range(3):
         next(batches)
-    resumed = PythonDocs(length=32, batch_size=4, seed=3).train_dataloader()
+    resumed = PythonDocs(length=32, loading=Loading(batch_size=4, seed=3)).train_dataloader()
     resumed.load_state_dict(loader.state_dict())
     rest = seen(resumed)
     assert len(rest) == len(first) - 3
@@ -139,7 +142,7 @@ def test_batches_repeat_and_go_on(library):
 
 
 def test_epochs_cut_the_rows_elsewhere(library):
-    data = PythonDocs(length=32, batch_size=4)
+    data = PythonDocs(length=32, loading=Loading(batch_size=4))
     data.setup()
     positions = np.arange(data.samples("train"))
     first, second = (data.load_batch("train", epoch, positions)["input_ids"] for epoch in (0, 1))
@@ -150,8 +153,9 @@ def test_epochs_cut_the_rows_elsewhere(library):
 def test_settings(library):
     with pytest.raises(UserError, match=r"data\.length"):
         PythonDocs(length=1)
-    limited = PythonDocs(length=16, limit=3).describe()
-    assert (limited["train"], limited["val"]) == (3, 3)
-    encoded = PythonDocs(tokenizer="bpe", vocab_size=300).describe()
-    assert encoded["vocab_size"] <= 300
-    assert encoded["tokens"]["train"] < encoded["bytes"]["train"]
+    limited = PythonDocs(length=16, loading=Loading(batch_size=16, limit=3)).describe()
+    assert (limited.counts["train"], limited.counts["val"]) == (3, 3)
+    encoded, plain = PythonDocs(tokenizer="bpe", vocab_size=300), PythonDocs()
+    plain.setup()
+    assert encoded.describe().for_model["vocab_size"] <= 300
+    assert encoded.tokens["train"] < plain.tokens["train"]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
 from polymamba.data.nlp import MQAR, InductionHeads, SelectiveCopying
 from polymamba.data.nlp.synthetic import chosen
 from polymamba.data.randomness import hashed
@@ -40,7 +41,7 @@ def test_selective_copying_has_the_papers_size():
     batch = SelectiveCopying().load_batch("val", 0, np.arange(2))
     assert batch["input_ids"].shape == (2, 4096 + 16)
     assert (batch["labels"] >= 0).sum().item() == 32
-    assert SelectiveCopying().describe()["vocab_size"] == 16
+    assert SelectiveCopying().describe().for_model["vocab_size"] == 16
 
 
 def test_induction_heads_ask_for_what_followed():
@@ -54,7 +55,7 @@ def test_induction_heads_ask_for_what_followed():
         seen.add((first, labels[-1]))
     assert {first for first, _ in seen} == set(range(18))
     assert {answer for _, answer in seen} == set(range(7))
-    assert data.describe()["chance"] == 1 / 7
+    assert data.describe().for_model["chance"] == 1 / 7
 
 
 def test_mqar_asks_for_each_keys_value():
@@ -91,8 +92,9 @@ def test_mqar_filled_with_random_tokens():
     assert (second["input_ids"][~stands] != 0).float().mean() > 0.95
 
 
-def mixed(**more):
-    return MQAR(length=256, pairs=16, vocab_size=64, mixture=[[64, 4], [128, 8]], samples=6000, batch_size=20, **more)
+def mixed(seed=0, **more):
+    loading = Loading(batch_size=20, seed=seed)
+    return MQAR(256, 16, vocab_size=64, mixture=[[64, 4], [128, 8]], samples=6000, loading=loading, **more)
 
 
 def test_a_mixture_gives_each_length_its_pairs():
@@ -117,8 +119,8 @@ def test_a_mixtures_lengths_follow_the_seed_and_the_epoch():
 
 def test_a_mixture_is_tested_at_each_length_and_validated_at_its_own():
     data = mixed(test_samples=5, val_samples=30)
-    assert data.describe()["test_lengths"] == [64, 128, 256]
-    assert data.describe()["test"] == 15
+    assert data.describe().for_model["test_lengths"] == [64, 128, 256]
+    assert data.describe().counts["test"] == 15
     assert [batch["labels"].shape for batch in data.test_dataloader()] == [(5, 64), (5, 128), (5, 256)]
     assert {batch["labels"].shape[1] for batch in data.val_dataloader()} == {256}
     alone = MQAR(length=64, pairs=4, vocab_size=64, test_samples=5).load_batch("test", 0, np.arange(5))
@@ -127,7 +129,7 @@ def test_a_mixture_is_tested_at_each_length_and_validated_at_its_own():
 
 @pytest.mark.parametrize("task", [SelectiveCopying, InductionHeads])
 def test_training_batches_of_several_lengths(task):
-    data = task(length=64, train_lengths=[16, 32, 64], samples=400, val_samples=20, batch_size=8)
+    data = task(length=64, train_lengths=[16, 32, 64], samples=400, val_samples=20, loading=Loading(batch_size=8))
     extra = data.extra_tokens
     assert {batch["labels"].shape[1] - extra for batch in data.train_dataloader()} == {16, 32, 64}
     assert {batch["labels"].shape[1] - extra for batch in data.val_dataloader()} == {64}
@@ -144,9 +146,9 @@ def test_different_numbers_in_random_order():
 
 
 DATA = {
-    "copying": lambda **more: SelectiveCopying(length=32, data_tokens=4, samples=40, batch_size=8, **more),
-    "induction": lambda **more: InductionHeads(length=16, samples=40, **more),
-    "mqar": lambda **more: MQAR(length=32, pairs=4, samples=40, batch_size=8, **more),
+    "copying": lambda seed=0, **more: SelectiveCopying(32, 4, samples=40, loading=Loading(8, seed=seed), **more),
+    "induction": lambda seed=0, **more: InductionHeads(16, samples=40, loading=Loading(8, seed=seed), **more),
+    "mqar": lambda seed=0, **more: MQAR(32, 4, samples=40, loading=Loading(8, seed=seed), **more),
 }
 SEVERAL = {"several lengths": lambda **more: DATA["mqar"](mixture=[[16, 2]], **more)}
 
@@ -179,9 +181,11 @@ def test_an_epoch_goes_on_where_it_stopped(make):
 
 
 def test_tests_at_several_lengths():
-    data = InductionHeads(length=16, test_lengths=[16, 64, 256], test_samples=20, samples=16, batch_size=8)
+    data = InductionHeads(
+        length=16, test_lengths=[16, 64, 256], test_samples=20, samples=16, loading=Loading(batch_size=8)
+    )
     told = data.describe()
-    assert (told["test"], told["test_lengths"]) == (60, [16, 64, 256])
+    assert (told.counts["test"], told.for_model["test_lengths"]) == (60, [16, 64, 256])
     shapes = [tuple(batch["input_ids"].shape) for batch in data.test_dataloader()]
     assert shapes == [(8, 16), (8, 16), (4, 16), (8, 64), (8, 64), (4, 64), *[(2, 256)] * 10]
     alone = InductionHeads(length=256, test_samples=20).load_batch("test", 0, np.arange(2))
@@ -205,5 +209,5 @@ def test_settings():
         SelectiveCopying(length=64, train_lengths=[64, 8])
     with pytest.raises(UserError, match=r"data\.test_lengths"):
         InductionHeads(test_lengths=[2])
-    assert InductionHeads(limit=5).describe()["train"] == 5
+    assert InductionHeads(loading=Loading(batch_size=8, limit=5)).describe().counts["train"] == 5
     assert "*" in InductionHeads().symbols().decode([3, 15, 4])

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
 from polymamba.data.nlp import TextFile
 from polymamba.data.nlp.text_file import matched
 
@@ -110,9 +111,11 @@ def test_files_of_their_own(folder):
 def test_separated_documents_through_the_tokenizer(folder):
     path = folder / "stories.txt"
     path.write_text("<|endoftext|>".join(f"Once there were {i} little mice." for i in range(40)))
-    data = TextFile(str(path), separator="<|endoftext|>", tokenizer="bpe", vocab_size=280, length=32, batch_size=2)
+    data = TextFile(
+        str(path), separator="<|endoftext|>", tokenizer="bpe", vocab_size=280, length=32, loading=Loading(batch_size=2)
+    )
     told = data.describe()
-    assert told["source"] == str(path)
+    assert told.source == str(path)
     text = "".join(
         data.tokenizer.decode(batch["labels"][batch["labels"] >= 0].tolist()) for batch in data.test_dataloader()
     )

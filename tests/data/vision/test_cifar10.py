@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
 from polymamba.data.vision import CIFAR10, cifar10
+from polymamba.data.vision.augmentation import Augmentation
 
 RECORDS = 30
 NAMES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
@@ -101,13 +103,14 @@ def test_layouts(tmp_path, batches, kind, place):
         write(tmp_path / place / "cifar-10-batches-bin", files)
     else:
         write(tmp_path / place, {f"cifar-10-{kind}.tar.gz": binary if kind == "binary" else python})
-    data = CIFAR10(root=tmp_path, augmentation="none", batch_size=RECORDS)
+    data = CIFAR10(root=tmp_path, augmentation=Augmentation("none"), loading=Loading(batch_size=RECORDS))
     told = data.describe()
-    assert (told["train"], told["val"], told["test"], told["subset"]) == (130, 20, RECORDS, False)
+    assert told.counts == {"train": 130, "val": 20, "test": RECORDS}
+    assert ("4,000" in told.title) is False
     images, labels = next(iter(data.test_dataloader()))
     assert labels.tolist() == made["test_batch"][:, 0].tolist()
     pixels = torch.from_numpy(made["test_batch"][:, 1:]).view(-1, 3, 32, 32) / 255
-    mean, std = (torch.tensor(told[name]).view(3, 1, 1) for name in ("mean", "std"))
+    mean, std = (torch.tensor(told.for_model[name]).view(3, 1, 1) for name in ("mean", "std"))
     torch.testing.assert_close(images, (pixels - mean) / std)
     data.verify()
 
@@ -117,17 +120,18 @@ def test_the_subset_says_so(tmp_path, subset, caplog):
     files = {name: lzma.compress(made) if name.endswith("xz") else made for name, made in files.items()}
     write(tmp_path / "vision" / "cifar10_subset", files)
     told = CIFAR10(root=tmp_path).describe()
-    assert (told["train"], told["val"], told["test"], told["subset"]) == (3600, 400, 1000, True)
-    assert "SUBSET" in told["split"]
-    assert "4,000" in told["title"]
+    assert told.counts == {"train": 3600, "val": 400, "test": 1000}
+    assert ("4,000" in told.title) is True
+    assert "SUBSET" in told.protocol
+    assert "4,000" in told.title
     assert "SUBSET" in caplog.text
 
 
 def test_all_images_come_before_the_subset(tmp_path, batches, subset):
     write(tmp_path / "cifar10_subset", subset)
     write(tmp_path, {cifar10.BINARY_ARCHIVE: batches[1]})
-    assert CIFAR10(root=tmp_path).describe()["subset"] is False
-    assert CIFAR10(root=tmp_path, subset=True).describe()["subset"] is True
+    assert CIFAR10(root=tmp_path).describe().title == cifar10.FULL.title
+    assert CIFAR10(root=tmp_path, subset=True).describe().title != cifar10.FULL.title
 
 
 def test_what_is_downloaded(tmp_path, subset, monkeypatch):
@@ -192,5 +196,5 @@ def test_a_pickle_cannot_call_anything(tmp_path):
 @pytest.mark.skipif("POLYMAMBA_DATA" not in os.environ, reason="needs the real files: set POLYMAMBA_DATA")
 def test_real_files():
     told = CIFAR10().describe()
-    assert told["test"] == (1000 if told["subset"] else 10_000)
-    assert told["train"] + told["val"] == (4000 if told["subset"] else 50_000)
+    assert told.counts["test"] == (1000 if "4,000" in told.title else 10_000)
+    assert told.counts["train"] + told.counts["val"] == (4000 if "4,000" in told.title else 50_000)

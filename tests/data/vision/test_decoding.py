@@ -10,6 +10,7 @@ from PIL import Image
 
 from polymamba.core.errors import UserError
 from polymamba.data.vision import ImageFolder
+from polymamba.data.vision.augmentation import Augmentation
 from polymamba.data.vision.decoding import open_image
 
 RAMP = np.linspace(0, 255, 16).astype(np.uint8)[None].repeat(4, 0)
@@ -162,9 +163,11 @@ def test_grey_and_colour_stand_beside_each_other(tmp_path):
             mode, value = ("L", colour) if i % 2 else ("RGB", (colour,) * 3)
             Image.new(mode, (9, 9), value).save(tmp_path / name / f"{i}.png")
     for channels in (1, 3):
-        data = ImageFolder(str(tmp_path), image_size=8, channels=channels, augmentation="none", val_fraction=0.3)
+        data = ImageFolder(
+            str(tmp_path), image_size=8, channels=channels, augmentation=Augmentation("none"), val_fraction=0.3
+        )
         images, labels = next(iter(data.test_dataloader()))
         told = data.describe()
-        mean, std = (torch.tensor(told[each]).view(-1, 1, 1) for each in ("mean", "std"))
+        mean, std = (torch.tensor(told.for_model[each]).view(-1, 1, 1) for each in ("mean", "std"))
         for image, label in zip(images, labels, strict=True):
             assert ((image * std + mean) * 255 - (40, 200)[label]).abs().max() < 0.01

@@ -6,7 +6,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
 from polymamba.data.vision import Digits, digits
+from polymamba.data.vision.augmentation import Augmentation
 
 
 def test_pixels_and_labels_are_scikit_learns():
@@ -21,16 +23,20 @@ def test_pixels_and_labels_are_scikit_learns():
 
 def test_describe():
     told = Digits().describe()
-    assert (told["domain"], told["name"], told["model_size"]) == ("vision", "digits", "micro")
-    assert (told["train"], told["val"], told["test"]) == (1258, 179, 360)
-    assert (told["channels"], told["image_size"], told["num_classes"]) == (1, (8, 8), 10)
-    assert told["classes"] == list("0123456789")
-    assert told["subset"] is False
-    assert told["licence"] == "CC BY 4.0"
+    assert (told.name, told.for_model["model_size"]) == ("digits", "micro")
+    assert tuple(told.counts.values()) == (1258, 179, 360)
+    assert (told.for_model["channels"], told.for_model["image_size"], told.for_model["num_classes"]) == (1, [8, 8], 10)
+    assert told.for_model["classes"] == list("0123456789")
+    assert told.line == "digits: 1,258 train, 179 val, 360 test; 1×8×8, 10 classes"
+    assert told.licence == "CC BY 4.0"
 
 
 def test_split_is_stratified_and_fixed():
-    one, other, moved = Digits(seed=1), Digits(seed=2), Digits(split_seed=1)
+    one, other, moved = (
+        Digits(loading=Loading(batch_size=64, seed=1)),
+        Digits(loading=Loading(batch_size=64, seed=2)),
+        Digits(split_seed=1),
+    )
     for data in (one, other, moved):
         data.setup()
     for name in ("train", "val", "test"):
@@ -41,12 +47,12 @@ def test_split_is_stratified_and_fixed():
 
 
 def test_batches():
-    data = Digits(batch_size=32)
+    data = Digits(loading=Loading(batch_size=32))
     images, labels = next(iter(data.train_dataloader()))
     assert (images.shape, images.dtype) == ((32, 1, 8, 8), torch.float32)
     assert (labels.shape, labels.dtype) == ((32,), torch.int64)
     assert sum(len(labels) for _, labels in data.test_dataloader()) == 360
-    whole = torch.cat([images for images, _ in Digits(augmentation="none").train_dataloader()])
+    whole = torch.cat([images for images, _ in Digits(augmentation=Augmentation("none")).train_dataloader()])
     assert abs(whole.mean()) < 0.02
     assert abs(whole.std() - 1) < 0.02
 
@@ -55,18 +61,18 @@ def test_only_training_images_are_varied():
     def first(loader):
         return next(iter(loader))[0]
 
-    light, plain = Digits(), Digits(augmentation="none")
+    light, plain = Digits(), Digits(augmentation=Augmentation("none"))
     assert not torch.equal(first(light.train_dataloader()), first(plain.train_dataloader()))
     assert torch.equal(first(light.val_dataloader()), first(plain.val_dataloader()))
 
 
 def test_limit_size_and_channels():
-    data = Digits(limit=20, image_size=[16, 12], channels=3, batch_size=7)
+    data = Digits(image_size=[16, 12], channels=3, loading=Loading(limit=20, batch_size=7))
     told = data.describe()
-    assert (told["train"], told["val"], told["test"], told["limit"]) == (20, 20, 20, 20)
+    assert set(told.counts.values()) == {20}
     assert data.splits["train"].labels.bincount().tolist() == [2] * 10
     assert next(iter(data.train_dataloader()))[0].shape == (7, 3, 16, 12)
-    assert len(told["mean"]) == len(told["std"]) == 3
+    assert len(told.for_model["mean"]) == len(told.for_model["std"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -78,9 +84,6 @@ def test_limit_size_and_channels():
         ({"image_size": 0}, "image_size"),
         ({"image_size": [8, 8, 8]}, "image_size"),
         ({"channels": 2}, "channels"),
-        ({"augmentation": "lihgt"}, "data.augmentation=light"),
-        ({"rand_augment": "rand-m9"}, "data.augmentation=standard"),
-        ({"augmentation": "standard", "erasing": 2.0}, "erasing"),
     ],
 )
 def test_wrong_settings_are_named(wrong, message):

@@ -47,8 +47,12 @@ def test_layouts(tmp_path, contents, folder, suffix):
     write(tmp_path / folder, contents, suffix)
     data = FashionMNIST(root=str(tmp_path), val_fraction=0.2)
     told = data.describe()
-    assert (told["train"], told["val"], told["test"], told["model_size"]) == (50, 10, 20, "micro")
-    assert told["subset"] is False
+    assert (told.counts["train"], told.counts["val"], told.counts["test"], told.for_model["model_size"]) == (
+        50,
+        10,
+        20,
+        "micro",
+    )
     images, labels = next(iter(data.test_dataloader()))
     assert images.shape == (20, 1, 28, 28)
     assert labels.tolist() == [i % 10 for i in range(20)]
@@ -125,4 +129,4 @@ def test_wrong_idx_files(tmp_path, change, problem):
 @pytest.mark.skipif("POLYMAMBA_DATA" not in os.environ, reason="needs the real files: set POLYMAMBA_DATA")
 def test_real_files():
     told = FashionMNIST().describe()
-    assert (told["train"], told["val"], told["test"]) == (54_000, 6_000, 10_000)
+    assert tuple(told.counts.values()) == (54_000, 6_000, 10_000)

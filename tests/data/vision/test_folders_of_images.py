@@ -42,7 +42,7 @@ def test_classes_whose_names_resemble_a_split(tmp_path, names):
     fill(tmp_path, 9)
     for old, new in zip(("blue", "red"), names, strict=True):
         (tmp_path / old).rename(tmp_path / new)
-    assert told(tmp_path, val_fraction=0.2)["classes"] == sorted(names)
+    assert told(tmp_path, val_fraction=0.2).for_model["classes"] == sorted(names)
 
 
 def test_what_may_be_a_split_or_a_class_is_asked_about(tmp_path):
@@ -92,7 +92,7 @@ def test_folders_inside_a_class_belong_to_it(tmp_path, caplog):
         fill(tmp_path / "b" / place, 2, ["red"])
     (tmp_path / "a" / "indoors" / "notes.heic").write_bytes(b"?")
     data = ImageFolder(root=str(tmp_path), image_size=8, val_fraction=0.2)
-    assert data.describe()["classes"] == ["a", "b"]
+    assert data.describe().for_model["classes"] == ["a", "b"]
     assert sum(len(split) for split in data.splits.values()) == 12
     assert [each.getMessage() for each in caplog.records] == [
         f"{tmp_path}: files that are no images are not read: .heic"
@@ -130,7 +130,7 @@ def test_an_archive_in_a_folder_of_its_own(tmp_path):
 def test_upper_case_and_further_suffixes(tmp_path):
     for suffix in ("JPG", "Png", "jfif", "tga"):
         fill(tmp_path, 3, suffix=suffix)
-    assert sum(told(tmp_path)[split] for split in ("train", "val", "test")) == 24
+    assert sum(told(tmp_path).counts.values()) == 24
 
 
 def test_a_train_folder_that_holds_images_is_a_class(tmp_path):

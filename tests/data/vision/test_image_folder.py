@@ -7,7 +7,9 @@ import torch
 from PIL import Image
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
 from polymamba.data.vision import ImageFolder
+from polymamba.data.vision.augmentation import Augmentation
 
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
 
@@ -25,7 +27,11 @@ def fill(folder, count=10, suffix="png"):
 
 
 def folder_data(root, **options):
-    return ImageFolder(root=str(root), **{"image_size": 32, "batch_size": 4, **options})
+    loading = Loading(
+        **{"batch_size": 4, **{key: options.pop(key) for key in ("batch_size", "seed", "workers") if key in options}}
+    )
+    augmentation = Augmentation(options.pop("augmentation", "light"))
+    return ImageFolder(root=str(root), loading=loading, augmentation=augmentation, **{"image_size": 32, **options})
 
 
 def test_split_folders(tmp_path):
@@ -33,13 +39,14 @@ def test_split_folders(tmp_path):
         fill(tmp_path / split, count, "jpg")
     data = folder_data(tmp_path)
     told = data.describe()
-    assert (told["train"], told["val"], told["test"], told["test_is_val"]) == (20, 6, 4, False)
-    assert (told["classes"], told["image_size"], told["channels"]) == (["blue", "red"], (32, 32), 3)
-    assert (told["model_size"], told["name"]) == ("micro", "image_folder")
+    assert tuple(told.counts.values()) == (20, 6, 4)
+    assert told.tested == "the test part"
+    assert told.for_model.items() >= {"classes": ["blue", "red"], "image_size": [32, 32], "channels": 3}.items()
+    assert (told.for_model["model_size"], told.name) == ("micro", "image_folder")
     images, labels = next(iter(data.test_dataloader()))
     assert images.shape == (4, 3, 32, 32)
     assert labels.tolist() == [0, 0, 1, 1]
-    mean, std = (torch.tensor(told[name]) for name in ("mean", "std"))
+    mean, std = (torch.tensor(told.for_model[name]) for name in ("mean", "std"))
     for image, label in zip(images, labels, strict=True):
         colour = torch.tensor(list(COLOURS.values())[label]) / 255
         torch.testing.assert_close(image.mean((1, 2)), (colour - mean) / std, atol=0.02, rtol=0)
@@ -65,13 +72,14 @@ def test_flat_folders_are_split_the_same_way_everywhere(tmp_path):
 def test_no_val_and_no_test_folder(tmp_path, caplog):
     fill(tmp_path / "train")
     told = folder_data(tmp_path, val_fraction=0.2).describe()
-    assert (told["train"], told["val"], told["test"], told["test_is_val"]) == (16, 4, 4, True)
+    assert tuple(told.counts.values()) == (16, 4, 4)
+    assert told.tested == "the validation images: there is no folder for test"
     assert "no test folder" in caplog.text
 
 
 def test_default_size_asks_for_the_tiny_model(tmp_path):
     fill(tmp_path)
-    assert ImageFolder(root=str(tmp_path)).describe()["model_size"] == "tiny"
+    assert ImageFolder(root=str(tmp_path)).describe().for_model["model_size"] == "tiny"
 
 
 @pytest.mark.parametrize("augmentation", ["none", "light", "standard"])
@@ -219,7 +227,7 @@ def test_root_has_to_be_there(tmp_path):
 def test_own_mean_and_std(tmp_path):
     fill(tmp_path)
     told = folder_data(tmp_path, mean=[0.5] * 3, std=[0.25] * 3).describe()
-    assert (told["mean"], told["std"]) == ((0.5,) * 3, (0.25,) * 3)
+    assert (told.for_model["mean"], told.for_model["std"]) == ([0.5] * 3, [0.25] * 3)
     with pytest.raises(UserError, match="go together"):
         folder_data(tmp_path, mean=[0.5] * 3)
     with pytest.raises(UserError, match="does not fit"):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
 from polymamba.data.nlp import MQAR, InductionHeads, SelectiveCopying
 from polymamba.domains.nlp.models import LanguageModel
 from polymamba.domains.nlp.recall import Recall
@@ -58,7 +59,9 @@ def test_accuracy_at_each_length_is_the_rules():
 
 
 def test_lengths_that_lie_close_together_are_told_apart():
-    data = SelectiveCopying(length=20, data_tokens=6, vocab_size=8, test_lengths=[20, 24], test_samples=4, batch_size=4)
+    data = SelectiveCopying(
+        length=20, data_tokens=6, vocab_size=8, test_lengths=[20, 24], test_samples=4, loading=Loading(batch_size=4)
+    )
     task = Recall(LanguageModel(8, 16, 1, backend="reference").eval(), data.describe())
     shapes = []
     for batch in data.test_dataloader():

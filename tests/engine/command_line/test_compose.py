@@ -245,7 +245,7 @@ def test_a_part_is_its_file_with_what_is_typed(predicted):
     usual = {"_target_": "own_predict.predict", "prompt": "", "input": None, "top": 5, "share": 0.9, "explain": None}
     assert predicted() == usual
     assert predicted("prompt=def f(x): [a=1", "top=3") == {**usual, "prompt": "def f(x): [a=1", "top": 3}
-    assert predicted("once upon") == {**usual, "prompt": "once upon"}
+    assert predicted("once upon") == predicted("once", "upon") == {**usual, "prompt": "once upon"}
     assert predicted("input=null", "explain=raw") == {**usual, "explain": "raw"}
     assert predicted("prompt=null")["prompt"] == "null"
 

@@ -96,6 +96,8 @@ def test_help_lists_every_key_and_cfg_keeps_the_comments(command):
     )
     assert line in printed
     assert yaml.safe_load(printed)["trainer"]["time_limit"] is None
+    _, printed, _ = command("--cfg", "domain=nlp", "experiments=null")
+    assert yaml.safe_load(printed)["task"]["prompt"] == "\n"
     _, printed, _ = command("-m", "seed=3,4", "--cfg")
     assert [line for line in printed.splitlines() if line.startswith("seed:")] == ["seed: 3", "seed: 4"]
 

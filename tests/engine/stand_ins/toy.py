@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
 from polymamba.core.errors import UserError
-from polymamba.data.loading import Batches, EpochLoader, EpochSampler
+from polymamba.data.loading import Loading
+from polymamba.data.module import DataModule, Description
 from polymamba.domains.task import Task
+
+FOUR = Loading(batch_size=4)
 
 
 class Net(nn.Module):
@@ -44,37 +46,25 @@ def build(describe: dict[str, Any], size: str | None = None, patch_size: int = 2
     return Net(width, describe["num_classes"], **options)
 
 
-class Points(LightningDataModule):
+class Points(DataModule):
     """Gaussian points, shuffled by (seed, epoch)."""
 
-    def __init__(self, samples: int = 48, batch_size: int = 4, seed: int = 0, workers: int = 0, classes: int = 3):
-        super().__init__()
-        self.samples, self.batch_size, self.seed = samples, batch_size, seed
-        self.workers, self.classes = workers, classes
-        inputs = torch.randn(samples, 1, 2, 2, generator=torch.Generator().manual_seed(seed))
-        labels = inputs.flatten(1)[:, :classes].argmax(1)
-        self.points = Batches(lambda epoch, positions: inputs[torch.from_numpy(positions)], labels)
+    def __init__(self, samples: int = 48, classes: int = 3, loading: Loading = FOUR):
+        super().__init__("toy_points", loading)
+        self.count, self.classes = samples, classes
+        self.inputs = torch.randn(samples, 1, 2, 2, generator=torch.Generator().manual_seed(loading.seed))
+        self.labels = self.inputs.flatten(1)[:, :classes].argmax(1)
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            "domain": "toy", "name": "toy_points", "image_size": (2, 2), "channels": 1, "num_classes": self.classes,
-            "classes": [str(i) for i in range(self.classes)], "train": self.samples, "val": self.samples, "test": self.samples,
-        }  # fmt: skip
+    def samples(self, split: str) -> int:
+        return self.count
 
-    def verify(self) -> None:
-        pass
+    def load_batch(self, split: str, epoch: int, positions: np.ndarray) -> tuple[Tensor, Tensor]:
+        index = torch.from_numpy(positions)
+        return self.inputs[index], self.labels[index]
 
-    def _loader(self, train: bool) -> EpochLoader:
-        return EpochLoader(self.points, EpochSampler(self.samples, self.batch_size, self.seed, train), self.workers)
-
-    def train_dataloader(self) -> EpochLoader:
-        return self._loader(True)
-
-    def val_dataloader(self) -> EpochLoader:
-        return self._loader(False)
-
-    def test_dataloader(self) -> EpochLoader:
-        return self._loader(False)
+    def describe(self) -> Description:
+        sizes = {"image_size": [2, 2], "channels": 1, "num_classes": self.classes}
+        return self.described(values=4, for_model={**sizes, "classes": [str(i) for i in range(self.classes)]})
 
 
 class Classify(Task):
@@ -108,14 +98,17 @@ class Bytes:
         return np.array([1] * 256 + [0])
 
 
-class Sentences(LightningDataModule):
+class Sentences(DataModule):
     """Text that is only described."""
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            "domain": "toy",
-            "name": "toy_text",
-            "tokenizer": Bytes(),
-            "vocab_size": 257,
-            "task": "language_modelling",
-        }
+    def __init__(self, loading: Loading = FOUR):
+        super().__init__("toy_text", loading)
+
+    def samples(self, split: str) -> int:
+        return 1
+
+    def describe(self) -> Description:
+        return self.described(for_model={"vocab_size": 257, "task": "language_modelling"})
+
+    def kept(self) -> dict[str, Any]:
+        return {"tokenizer": Bytes()}

@@ -72,7 +72,7 @@ UNPICKLES = {
     "timm.create_model": {"model_name": "resnet10t", "checkpoint_path": "weights.pth"},
     "timm.create_model ": {"model_name": "resnet10t", "pretrained_cfg_overlay": {"file": "weights.bin"}},
     "timm.create_model  ": {"model_name": "resnet10t", "pretrained_cfg": {"url": "https://example.org/weights.pth"}},
-    "torch.nn.Sequential": {"args": [{"_target_": "torch.load", "f": "weights.pth"}]},
+    "torch.nn.ModuleList": {"modules": [{"_target_": "torch.load", "f": "weights.pth"}]},
     "torch.load": {"f": "weights.pth", "weights_only": False},
     "torch.jit.load": {"f": "weights.pth"},
     "torch.serialization.load": {"f": "weights.pth"},
@@ -106,8 +106,8 @@ def test_what_a_target_objects_to_is_said_in_one_line_with_the_setting():
     with pytest.raises(UserError) as refused:
         build(
             {
-                "_target_": "torch.nn.Sequential",
-                "args": {"_target_": "torch.nn.Linear", "in_features": "a", "out_features": 2},
+                "_target_": "torch.nn.ModuleList",
+                "modules": {"_target_": "torch.nn.Linear", "in_features": "a", "out_features": 2},
             }
         )
-    assert refused.value.given == "args.in_features=a args.out_features=2"
+    assert refused.value.given == "modules.in_features=a modules.out_features=2"

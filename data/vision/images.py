@@ -1,24 +1,23 @@
-"""What all image data modules share: splits, loaders, description."""
+"""What all image data sets share: splits, preparation, description."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 
 from ...core.errors import UserError
 from ...core.ranges import Seed, Side, Size, checked
-from ..loading import Batches, EpochLoader, EpochSampler, Loading
+from ..loading import EpochLoader, Loading
+from ..module import DataModule, Description
 from ..randomness import first_of_each, hashed, stratified
-from ..sources import Source
 from .augmentation import ArrayPreparation, Augmentation, FilePreparation, Finish, Geometry
 
-SPLITS = ("train", "val", "test")
 # up to this many pixels a side, the data set asks for the micro model
 MICRO = 64
 
@@ -45,8 +44,10 @@ class Split:
         return Split(images, self.labels[index])
 
 
-class ImageData(LightningDataModule):
+class ImageData(DataModule):
     """Base of the image data modules: a subclass says where the samples come from, with `load()`.
+
+    Batches are (images, labels): float32 (batch, channels, height, width), and int64 (batch,).
 
     Args:
         name: the data set's name in results.
@@ -57,14 +58,13 @@ class ImageData(LightningDataModule):
         split_seed: seed of the splits and of `limit`'s choice; apart from the run's seed, so that runs can be compared.
     """
 
-    source: Source
     geometry = Geometry()
     own_size: tuple[int, int]
     own_channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: Sequence[str]
-    subset = False
+    tested = "the test part"
 
     @checked(group="data")
     def __init__(
@@ -76,20 +76,18 @@ class ImageData(LightningDataModule):
         channels: Size | None = None,
         split_seed: Seed = 0,
     ):
-        super().__init__()
-        self.name, self.loading, self.augmentation, self.split_seed = name, loading, augmentation, split_seed
+        super().__init__(name, loading)
+        self.augmentation, self.split_seed = augmentation, split_seed
         self.size = _checked_size(image_size) if image_size is not None else self.own_size
         if channels not in (None, 1, 3):
             raise UserError("data.channels does not fit", given=channels, allowed=[1, 3])
         self.channels = self.own_channels if channels is None else channels
         self.splits: dict[str, Split] | None = None
+        self._preparations: dict[str, ArrayPreparation | FilePreparation] = {}
 
     @abstractmethod
     def load(self) -> dict[str, Split]:
         """Read the samples of train, val and test and check them; raises UserError naming the file that is wrong."""
-
-    def prepare_data(self) -> None:
-        """Download what is missing; Lightning calls this in one process of each machine."""
 
     def setup(self, stage: str | None = None) -> None:
         """Read the samples, once."""
@@ -106,68 +104,63 @@ class ImageData(LightningDataModule):
             splits = {name: self._limited(split) for name, split in splits.items()}
         self.splits = splits
 
-    def describe(self) -> dict[str, object]:
-        """What a model and a report have to know about the data; reads (and downloads) it first, where that was not done."""
-        if self.splits is None:
-            self.prepare_data()
-            self.setup()
+    def samples(self, split: str) -> int:
+        """Images of a split."""
+        return len(self.splits[split])
+
+    def load_batch(self, split: str, epoch: int, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and labels; see the class."""
+        return self._preparation(split)(epoch, positions), self.splits[split].labels[torch.from_numpy(positions)]
+
+    def loader(self, split: str) -> EpochLoader:
+        """See `DataModule.loader`."""
+        self.setup()
+        # before worker processes start: they share what it imports
+        self._preparation(split)
+        return super().loader(split)
+
+    def describe(self) -> Description:
+        """See `DataModule.describe`."""
+        self.read()
         mean, std = self._statistics()
-        return {
-            "domain": "vision",
-            "name": self.name,
-            "channels": self.channels,
-            "image_size": self.size,
-            "classes": list(self.classes),
-            "num_classes": len(self.classes),
-            **{name: len(split) for name, split in self.splits.items()},
-            "mean": mean,
-            "std": std,
-            "model_size": "micro" if max(self.size) <= MICRO else "tiny",
-            "title": self.source.title,
-            "source": self.source.homepage,
-            "licence": self.source.licence,
-            "split": self.source.protocol,
-            "subset": self.subset,
-            "limit": self.loading.limit,
-        }
+        height, width = self.size
+        return self.described(
+            shape=f"{self.channels}×{height}×{width}, {len(self.classes)} classes",
+            for_model={
+                "channels": self.channels,
+                "image_size": list(self.size),
+                "classes": list(self.classes),
+                "num_classes": len(self.classes),
+                "mean": list(mean),
+                "std": list(std),
+                "model_size": "micro" if max(self.size) <= MICRO else "tiny",
+            },
+            values=self.channels * height * width,
+            resized_by="data.image_size",
+            tested=self.tested,
+        )
 
-    def verify(self) -> None:
-        """Read and check everything again, from the files; raises UserError naming the file that is wrong."""
-        self.prepare_data()
-        self.load()
+    @classmethod
+    def reading(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """See `DataModule.reading`: the size and the channels that the model has seen."""
+        own = {"image_size": list(cls.own_size), "channels": cls.own_channels}
+        kept = {key: value if settings.get(key) is None else settings[key] for key, value in own.items()}
+        return {**super().reading(settings), **kept}
 
-    def train_dataloader(self) -> EpochLoader:
-        """Shuffled, varied batches."""
-        return self._loader("train", training=True)
+    def _preparation(self, split: str) -> ArrayPreparation | FilePreparation:
+        """What makes batches of a split's images."""
+        if split not in self._preparations:
+            self._preparations[split] = self._prepared(split)
+        return self._preparations[split]
 
-    def val_dataloader(self) -> EpochLoader:
-        """Every validation sample once, in order."""
-        return self._loader("val", training=False)
-
-    def test_dataloader(self) -> EpochLoader:
-        """Every test sample once, in order."""
-        return self._loader("test", training=False)
-
-    def predict_dataloader(self) -> EpochLoader:
-        """The test samples."""
-        return self.test_dataloader()
-
-    def _loader(self, name: str, training: bool) -> EpochLoader:
-        if self.splits is None:
-            self.setup()
-        split, loading = self.splits[name], self.loading
-        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-        if len(split) < ranks:
-            raise UserError(f"{self.name} has fewer {name} samples than there are processes", given=len(split))
-        augmentation = self.augmentation if training and self.augmentation.kind != "none" else None
-        finish = Finish(*self._statistics(), loading.seed, augmentation.erase if augmentation else 0.0)
-        if isinstance(split.images, torch.Tensor):
+    def _prepared(self, split: str) -> ArrayPreparation | FilePreparation:
+        images, seed = self.splits[split].images, self.loading.seed
+        augmentation = self.augmentation if split == "train" and self.augmentation.kind != "none" else None
+        finish = Finish(*self._statistics(), seed, augmentation.erase if augmentation else 0.0)
+        if isinstance(images, torch.Tensor):
             geometry, policy = (self.geometry, augmentation.policy) if augmentation else (None, None)
-            load = ArrayPreparation(split.images, self.size, finish, geometry, policy, loading.seed)
-        else:
-            load = FilePreparation(split.images, self.size, finish, augmentation, loading.seed)
-        sampler = EpochSampler(len(split), loading.batch_size, loading.seed, training, rank, ranks)
-        return EpochLoader(Batches(load, split.labels), sampler, loading.workers, loading.pin_memory)
+            return ArrayPreparation(images, self.size, finish, geometry, policy, seed)
+        return FilePreparation(images, self.size, finish, augmentation, seed)
 
     def _limited(self, split: Split) -> Split:
         labels = split.labels.numpy()
@@ -185,13 +178,6 @@ class ImageData(LightningDataModule):
         if self.channels == 3:
             return self.mean * 3, self.std * 3
         return (sum(self.mean) / 3,), (sum(self.std) / 3,)
-
-
-def checked_fraction(name: str, value: float) -> float:
-    """A share of the samples; UserError unless it lies between 0 and 1."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 1:
-        raise UserError(f"data.{name} is a share of the samples", given=value, allowed="more than 0 and less than 1")
-    return float(value)
 
 
 def _checked_size(size: int | Sequence[int]) -> tuple[int, int]:
