@@ -97,7 +97,7 @@ def _definition(module: str, name: str, near: bool = False) -> tuple[ast.stmt | 
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
                     origin = _origin(node, module, path.name == "__init__.py")
-                    far = near and origin.partition(".")[0] != module.partition(".")[0]
+                    far = near and origin.partition(".")[0] not in (module.partition(".")[0], PACKAGE)
                     return (None, module) if far else _definition(origin, alias.name, near)
     return None, module
 
