@@ -162,8 +162,8 @@ def nested(tmp_path, monkeypatch):
     configs = written(
         tmp_path / "configs",
         {
-            "loading.yaml": "batch_size: 32 # samples on each device\nworkers: 0\n",
-            "vision/data/parted.yaml": "defaults: [/loading@loading, _self_]\n_target_: nested_data.Data\nname: parted\n"
+            "batches.yaml": "batch_size: 32 # samples on each device\nworkers: 0\n",
+            "vision/data/parted.yaml": "defaults: [/batches@loading, _self_]\n_target_: nested_data.Data\nname: parted\n"
             "loading: {batch_size: 64}\nchange: {kind: light}\n",
         },
     )
