@@ -183,13 +183,11 @@ def test_a_model_is_added(own, capsys):
     assert main([*typed, "model.width=narrow"]) == 2
 
 
-@LANDS_LATER
 def test_a_data_set_is_added(own):
     assert main([*typed_for("stripes"), "run_dir=some", *SMALL]) == 0
     assert "test/accuracy" in columns_of_metrics(own)
 
 
-@LANDS_LATER
 def test_a_domain_is_added(own):
     options = [*typed_for("lines"), "run_dir=some", *SMALL]
     assert main(options) == 0
