@@ -23,6 +23,7 @@ from .explanation import beside_heat, explain_images
 from .image_grid import denormalise, draw_grid, even_columns, shorten
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL.Image import Image
 
 EXPLAINED = 16  # images in the picture of what answers rest on
@@ -118,12 +119,41 @@ def _name(run: Trained, where: str, top: int, pictures: int, batch_size: int, fo
     return Answer([*lines, *drawn], [folder / TABLE, *files[: 1 if len(files) == 1 else 0]], problems)
 
 
-def _explain(run: Trained, where: str | None, method: str, path: Path) -> Answer:
+def explain_classes(
+    run: Trained, images: Tensor, names: Sequence[str], labels: Sequence[int] | None = None, method: str = "attribution"
+) -> tuple[Figure, list[int]]:
+    """Draws images and, beside each, what its likeliest class rests on.
+
+    Args:
+        run: a trained model that says which tokens it answers from.
+        images: (batch, channels, height, width), prepared.
+        names: a title for each.
+        labels: their classes, where they are known: the answers are coloured by them.
+        method: one of core.explanation.METHODS.
+
+    Returns:
+        the picture, and the likeliest classes.
+
+    Raises:
+        UserError: the model has no hidden attention, or an unknown method.
+    """
     if not hasattr(run.model, "answering"):
         raise UserError(
             "this model has no hidden attention to look into", given=f"model {type(run.model).__name__}",
             allowed="models of Mamba layers that say which tokens they answer from, like model=vim",
         )  # fmt: skip
+    found = explain_images(run.model, images.to(run.device), method)
+    confidences, said = (each.tolist() for each in found.logits.float().softmax(1).max(1))
+    titles, colours = [], []
+    for number, (name, guess, confidence) in enumerate(zip(names, said, confidences, strict=True)):
+        titles += [name, f"said {shorten(_label(run, guess), 13)} ({confidence:.0%})"]
+        colours += [INK, INK if labels is None else RIGHT if guess == labels[number] else WRONG]
+    pairs = beside_heat(_visible(run, images), found.weights, run.model.grid)
+    columns = 2 * even_columns(len(images), 4)
+    return draw_grid(pairs, titles, f"{method}: what the answers rest on", colours, columns=columns), said
+
+
+def _explain(run: Trained, where: str | None, method: str, path: Path) -> Answer:
     problems: list[str] = []
     if where is None:
         if not hasattr(run.data, "test_dataloader"):
@@ -135,19 +165,13 @@ def _explain(run: Trained, where: str | None, method: str, path: Path) -> Answer
         given = list(islice(_opened(_photos(run), where, problems), EXPLAINED))
         if not given:
             raise UserError(f"none of the images can be read: {problems[0]}", given=f"input={where}")
-        images, labels = _photos(run).prepare([image for _, image in given]), [None] * len(given)
+        images, labels = _photos(run).prepare([image for _, image in given]), None
         names = [shorten(each.name) for each, _ in given]
-    found = explain_images(run.model, images.to(run.device), method)
-    confidences, said = (each.tolist() for each in found.logits.float().softmax(1).max(1))
-    titles, colours = [], []
-    for name, label, guess, confidence in zip(names, labels, said, confidences, strict=True):
-        titles += [name, f"said {shorten(_label(run, guess), 13)} ({confidence:.0%})"]
-        colours += [INK, INK if label is None else RIGHT if guess == label else WRONG]
-    pairs = beside_heat(_visible(run, images), found.weights, run.model.grid)
-    columns = 2 * even_columns(len(images), 4)
-    save_figure(draw_grid(pairs, titles, f"{method}: what the answers rest on", colours, columns=columns), path)
-    right = sum(guess == label for guess, label in zip(said, labels, strict=True))
-    line = f"{right} of {len(labels)} test images right" if where is None else f"of {len(labels)} images"
+    figure, said = explain_classes(run, images, names, labels, method)
+    save_figure(figure, path)
+    line = f"of {len(names)} images"
+    if labels is not None:
+        line = f"{sum(map(int.__eq__, said, labels))} of {len(labels)} test images right"
     return Answer([f"  answer   {line}"], [path], problems)
 
 
