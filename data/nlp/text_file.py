@@ -10,7 +10,7 @@ from pathlib import Path
 from ...core.errors import UserError, closest
 from ...core.ranges import Fraction, Length, Seed, Size, checked
 from ..folders import files_below
-from ..loading import Loading
+from ..loading import EpochLoader, Loading
 from ..module import Description
 from ..sources import TEXT_FILE
 from .documents import Documents, divided, from_files
@@ -81,6 +81,12 @@ class TextFile(TextData):
                 )
             found |= dict(zip(("train", *cut), parts, strict=True))
         return found
+
+    def loader(self, split: str) -> EpochLoader:
+        """See `DataModule.loader`."""
+        if split != "test" and not self.files["train"]:
+            raise UserError("text_file needs files to train on", do="data.files=FILE, or data.files='FOLDER/**/*.txt'")
+        return super().loader(split)
 
     def describe(self) -> Description:
         """See `TextData.describe`."""

@@ -44,6 +44,8 @@ class TokenisedData(DataModule):
 
     def tokenizer_for(self, training: Documents) -> Tokenizer:
         """The tokenizer: the one that was restored, else one made of the training documents."""
+        if self.tokenizer is None and self.tokenizer_name == "bpe" and not len(training):
+            raise UserError("there is no training text to make a byte-pair encoding of", do="data.tokenizer=bytes")
         if self.tokenizer is None:
             self.tokenizer = make_tokenizer(self.tokenizer_name, self.vocab_size, training)
         return self.tokenizer

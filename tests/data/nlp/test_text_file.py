@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from polymamba.core.errors import UserError
 from polymamba.data.loading import Loading
@@ -134,3 +135,25 @@ def test_settings(folder):
     (folder / "empty.txt").write_text("")
     with pytest.raises(UserError, match="files are empty"):
         TextFile(str(folder / "empty.txt")).setup()
+
+
+def test_test_files_alone_are_tested(folder, tmp_path):
+    run = TextFile(str(folder / "texts"), tokenizer="bpe", vocab_size=280, length=32)
+    run.keep(tmp_path / "kept")
+    data = TextFile(test_files=str(folder / "one.md"), tokenizer="bpe", length=32)
+    with pytest.raises(UserError, match="no training text"):
+        data.setup()
+    data.restore(tmp_path / "kept")
+    told = data.describe()
+    assert told.counts.keys() == {"test"}
+    assert told.tested == f"all of data.test_files={folder / 'one.md'}"
+    assert told.for_model["vocab_size"] == run.describe().for_model["vocab_size"]
+    rows = torch.cat([batch["labels"] for batch in data.test_dataloader()])
+    assert data.tokenizer.decode(rows[rows >= 0].tolist()) == "abcdefghij" * 100
+    with pytest.raises(UserError, match="files to train on"):
+        data.train_dataloader()
+
+
+def test_other_data_are_read_as_the_runs_own():
+    settings = {"length": 64, "tokenizer": "bpe", "vocab_size": None, "files": "book.txt", "loading": {"batch_size": 2}}
+    assert TextFile.reading(settings) == {"length": 64, "tokenizer": "bpe", "loading": {"batch_size": 2}}

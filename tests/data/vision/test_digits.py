@@ -103,3 +103,12 @@ def test_a_changed_file_is_named(tmp_path, monkeypatch):
 def test_reads_without_importing_slow_packages(monkeypatch, slow):
     monkeypatch.setitem(sys.modules, slow, None)
     assert len(next(iter(Digits().train_dataloader()))[1]) == 64
+
+
+def test_other_images_are_made_as_large_as_those_learnt_from():
+    assert Digits.reading({"image_size": None, "channels": None}) == {
+        "image_size": [8, 8],
+        "channels": 1,
+        "loading": {},
+    }
+    assert Digits.reading({"image_size": [16, 12], "channels": 3})["image_size"] == [16, 12]
