@@ -159,7 +159,7 @@ def run(config, options: Options, typed: Sequence[str], resume: Path | None = No
         import_torchmetrics()
         from ..training.run import train
 
-        result = train(config, typed=typed, allow=options.allow, resume=resume)
+        result = train(config, arguments=typed, allow=options.allow, resume=resume)
     except Stopped as stopped:
         again = typed if resume is None else [f"resume={run_of(resume)}", *typed]
         print(after_stop(stopped, options, again), file=sys.stderr)
