@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from .command_line.config import Config
 from .command_line.groups import Groups, read_yaml
 from .command_line.signature import source_file
 from .training.targets import check_listed, resolve
@@ -54,15 +52,6 @@ def predict_files(groups: Groups, domain: str | None = None) -> list[PredictFile
         target, card = str(values.pop("_target_", "")), values.pop("card", {})
         found.append(PredictFile(name, target, values, card if isinstance(card, Mapping) else {}))
     return found
-
-
-def example(config: Config, groups: Groups | None = None) -> list[str]:
-    """What may be typed after `predict.py ckpt=<run>` for a finished run, as arguments; empty where its domain says nothing."""
-    try:
-        [file] = predict_files(groups or Groups(), config.domain)
-    except UserError:
-        return []
-    return shlex.split(str(file.card.get("example", "")))
 
 
 def find_published(

@@ -22,7 +22,7 @@ def make_run(tmp_path_factory):
         if typed not in known:
             folder = tmp_path_factory.mktemp("runs") / "run"
             typed_too = [*typed, *QUICK, f"run_dir={folder}"]
-            train(compose(typed_too), typed=typed_too, say=lambda text: None)
+            train(compose(typed_too), arguments=typed_too, say=lambda text: None)
             known[typed] = folder
         return known[typed]
 

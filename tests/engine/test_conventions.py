@@ -7,10 +7,11 @@ import pytest
 from polymamba.core.errors import UserError
 from polymamba.engine.command_line import signature
 from polymamba.engine.command_line.comments import comments
-from polymamba.engine.command_line.compose import compose
 from polymamba.engine.command_line.compose_part import compose_part
 from polymamba.engine.command_line.groups import CONFIGS, Groups
-from polymamba.engine.conventions import example, find_published, may_be_published, predict_files, published
+from polymamba.engine.command_line.options import Options
+from polymamba.engine.conventions import find_published, may_be_published, predict_files, published
+from polymamba.engine.training.summary import predict_example
 
 FILES = sorted(CONFIGS.glob("*/predict.yaml"))
 
@@ -22,7 +23,7 @@ def test_every_option_of_a_domain_is_a_parameter_with_its_default_and_is_explain
     assert list(file.options) == [name for name in found.parameters if name != "run"]
     assert compose_part("predict", file.domain, []) == {"_target_": file.target, **file.options}
     assert set(comments(path)) == set(file.options)
-    compose_part("predict", file.domain, example(compose([f"domain={path.parent.name}"])))
+    compose_part("predict", file.domain, predict_example(file.domain, Options(())))
 
 
 def test_there_are_domains_that_answer():
@@ -30,11 +31,6 @@ def test_there_are_domains_that_answer():
     assert [file.domain for file in predict_files(Groups())] == [path.parent.name for path in FILES]
     with pytest.raises(UserError, match="answers nothing"):
         predict_files(Groups(), "nothing_here")
-
-
-def test_a_toy_domains_own(groups):
-    assert example(compose(["domain=toy"], groups, ["toy"]), groups) == ["first=2", "say=the classes"]
-    assert example(compose(["domain=toy"], groups, ["toy"])) == [], "its folder is not among the configs"
 
 
 @pytest.fixture
