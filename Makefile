@@ -2,6 +2,7 @@
 # make test       lint and the test suite
 # make test-all   the slow tests too
 # make bench      measure speed and memory; writes experiments/results/
+# make readme     write the tables of README.md and experiments/RESULTS.md from cards and results
 # make gpu        on a machine with a card: check every kernel, then measure it; installs nothing where PyTorch and Triton are
 PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 --version >/dev/null 2>&1 && echo python3.12 || echo python3)
 VENV := .venv
@@ -9,7 +10,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: setup train test test-all bench gpu lint format clean
+.PHONY: setup train test test-all bench readme gpu lint format clean
 
 setup: $(READY)
 
@@ -42,6 +43,9 @@ format: $(READY)
 bench: $(READY)
 	$(PY) -m uv pip install --quiet --python $(PY) -c constraints.txt -e ".[dev,bench]"
 	$(PY) -m polymamba.benchmarks $(ARGS)
+
+readme: $(READY)
+	$(PY) docs/tables.py
 
 # The interpreter asked for, else the first that has PyTorch and Triton: a machine with a card may have no network.
 GPU_PYTHONS := $(if $(filter command line environment,$(origin PYTHON)),$(PYTHON)) $(PY) python3 $(PYTHON)

@@ -1,7 +1,4 @@
-"""Lets a trained language model go on with a text: python predict.py ckpt=runs/nlp/mamba_lm/<run> prompt="def ".
-
-With explain=attribution it draws what a run's answers rest on.
-"""
+"""Asks a trained model: python predict.py ckpt=runs/<domain>/<model>/<run> and what its domain takes (--help)."""
 
 import sys
 

@@ -87,6 +87,7 @@ Seed = Annotated[int, Range(0, 2**63 - 1)]
 Weight = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
 Share = Annotated[float, Range(0, 1)]
+Mass = Annotated[float, Range(0, 1, above=True)]  # of a probability: more than nothing
 Rate = Annotated[float, Range(0, 1, below=True)]  # of dropping, or of a moving average
 Fraction = Annotated[float, Range(0, 1, above=True, below=True)]  # a part that leaves another
 

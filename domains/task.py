@@ -22,7 +22,7 @@ OptimizerFactory = Callable[[nn.Module], tuple[torch.optim.Optimizer, Any]]
 class Task(LightningModule):
     """What every domain's task shares: the three steps, logging, the optimizer hook and gradient clipping.
 
-    A subclass writes `measure`, names its main metric in `monitor`, and may draw pictures. Metrics are logged as
+    A subclass writes `step`, names its main metric in `monitor`, and may draw pictures. Metrics are logged as
     `train/…` (loggers), `train/…_epoch` (means over an epoch), `val/…` and `test/…`. train/loss is what is minimised; where
     the model has a part of its own in it, train/auxiliary says how much, and val/loss and test/loss are without it.
 
@@ -57,7 +57,7 @@ class Task(LightningModule):
         """What the model is called with: the first element of a batch."""
         return (batch[0] if isinstance(batch, list | tuple) else batch,)
 
-    def measure(self, batch: Any, stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
+    def step(self, batch: Any, stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
         """Runs the model on a batch.
 
         Args:
@@ -70,11 +70,10 @@ class Task(LightningModule):
         """
         raise NotImplementedError
 
-    def step(self, batch: Any, stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
-        """`measure`, in training with what the model itself adds to the loss."""
-        loss, metrics = self.measure(batch, stage)
-        own = getattr(self.model, "auxiliary_loss", partial(auxiliary_loss, self.model))
-        more = own() if stage == "train" else None
+    def loss_to_minimise(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """A training `step` with what the model itself adds to the loss, whose part is logged as "auxiliary"."""
+        loss, metrics = self.step(batch, "train")
+        more = getattr(self.model, "auxiliary_loss", partial(auxiliary_loss, self.model))()
         if more is None:
             return loss, metrics
         more = self.auxiliary * more
@@ -91,33 +90,17 @@ class Task(LightningModule):
         tokens = getattr(self.model, "tokens", None)
         return self.samples(batch) * tokens if isinstance(tokens, int) else None
 
-    def first_batch(self, batch: Any) -> Figure | None:
-        """Draws a training batch as the model sees it; None where there is nothing to draw."""
-        return None
-
-    def worst_predictions(self) -> Figure | None:
-        """Draws the samples with the highest loss of the last test; None where there is nothing to draw."""
-        return None
-
-    def sample(self) -> str | None:
-        """Something that the model writes, as text; None where it writes nothing."""
-        return None
-
-    def explain(self, method: str, prompt: str, batch: Callable[[], Any]) -> tuple[Figure, str] | None:
-        """Draws what answers of the model rest on, and says them; None where the task has no such picture.
+    def pictures(self, stage: str, batch: Any = None) -> Mapping[str, Figure | str]:
+        """What is worth looking at, by the name of its file: a figure becomes <name>.png, a text is appended to <name>.txt.
 
         Args:
-            method: one of core.explanation.METHODS.
-            prompt: the text to answer; "": none was given.
-            batch: gives a test batch, on the model's device.
-
-        Raises:
-            UserError: an unknown method, a prompt missing or out of place.
+            stage: "train" (a little after training has begun), "val" (after each validation) or "test" (after a test).
+            batch: for "train" the first training batch.
         """
-        return None
+        return {}
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        loss, metrics = self.step(batch, "train")
+        loss, metrics = self.loss_to_minimise(batch)
         scalars = {"train/loss": loss.detach(), **{f"train/{name}": value for name, value in metrics.items()}}
         samples = self.samples(batch)
         self._epoch_samples += samples

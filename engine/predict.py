@@ -1,128 +1,116 @@
-"""A trained language model goes on with a prompt, and the text appears as it is made."""
+"""predict.py: a trained model, of a run or published, is given to its domain's predict function with what was typed."""
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from ..core.errors import UserError
-from ..core.ranges import Count, Positive, Range, Seed, Share, Size, Weight
-from .command_line.config import Config
-from .command_line.convert import from_mapping, unknown_key
+from .command_line.change_stored import change_stored
+from .command_line.compose import check, compose_group
+from .command_line.compose_part import compose_part
+from .command_line.config import Config, TrainerSettings
+from .command_line.convert import from_mapping
+from .command_line.groups import Groups
+from .conventions import PredictFile, predict_files
 
+if TYPE_CHECKING:
+    from ..domains.trained import Answer, Trained
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked of the model. max_new_tokens: None: until Ctrl-C. stop: text that ends it, \\n for a line's end."""
-
-    prompt: str = ""
-    max_new_tokens: Size | None = 400
-    temperature: Weight = 0.8
-    top_k: Count = 0
-    top_p: Annotated[float, Range(0, 1, above=True)] = 0.95
-    min_p: Share = 0.0
-    repetition_penalty: Positive = 1.0
-    stop: str = ""
-    seed: Seed = 0
+# What of a run may be said anew: where its data are now, and what computes.
+MACHINE = ("trainer.threads", "trainer.accelerator")
+CHANGED = ("data.root", *MACHINE)
 
 
-def read_wanted(arguments: Sequence[str]) -> Wanted:
-    """The `key=value` arguments; the prompt may hold any characters.
-
-    Raises:
-        UserError: an unknown key, a value of the wrong type or outside its range.
-    """
-    words = {each.name for each in fields(Wanted) if each.type == "str"}
-    values: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals:
-            raise UserError(
-                "not of the form key=value", given=argument, allowed=[f"{each.name}=..." for each in fields(Wanted)],
-                do=f'prompt="{argument}"',
-            )  # fmt: skip
-        if key not in {each.name for each in fields(Wanted)}:
-            raise unknown_key(key, ["ckpt", *(each.name for each in fields(Wanted))], value)
-        values[key] = value if key in words else _number(value)
-    return from_mapping(Wanted, values)
-
-
-def predict(
-    config: Config,
-    checkpoint: Path,
-    wanted: Wanted,
-    *,
-    allow: Sequence[str] = (),
-    write: Callable[[str], Any] | None = None,
-) -> str:
-    """Writes the prompt and what the model makes of it, piece by piece.
+def predict_run(
+    checkpoint: Path, stored: Mapping[str, Any], typed: Sequence[str], groups: Groups, allow: Sequence[str] = ()
+) -> Answer:
+    """Asks the model of a run.
 
     Args:
-        config: the configuration of the run that the checkpoint is from.
         checkpoint: a checkpoint folder.
-        wanted: what was asked for.
+        stored: the configuration that it was made with.
+        typed: key=value arguments: the domain's options, and the keys of `CHANGED`.
+        groups: the config groups.
         allow: further packages that a `_target_` may come from.
-        write: where the pieces go; None: standard output, at once.
-
-    Returns:
-        the new text.
 
     Raises:
-        UserError: the run is not a language model, or its weights do not fit.
+        UserError: an option that there is not, a value that does not fit, weights that do not fit.
     """
-    model, tokenizer = _language_model(config, checkpoint, allow)
-    return go_on(model, tokenizer, wanted, write)
+    changes, asked = _sorted(typed)
+    config = check(
+        change_stored(stored, changes, groups, CHANGED, "the model and its data are given by the weights", allow), allow
+    )
+    [file] = predict_files(groups, config.domain)
+    options = _options(file, asked, groups, allow)
+    return _call(file, _trained(config, checkpoint, allow), options, allow)
 
 
-def go_on(model: Any, tokenizer: Any, wanted: Wanted, write: Callable[[str], Any] | None = None) -> str:
-    """Writes the prompt and what a language model makes of it; arguments and result as of `predict`."""
-    write = write or _show
-    from ..domains.nlp.generation import stream
+def predict_published(
+    where: str, file: PredictFile, module: str, typed: Sequence[str], groups: Groups, allow: Sequence[str] = ()
+) -> Answer:
+    """Asks a published model; `file` and `module` as conventions.find_published gives them, the rest as of predict_run.
 
-    options = {each.name: getattr(wanted, each.name) for each in fields(Wanted) if each.name != "prompt"}
-    options["stop"] = wanted.stop.replace("\\n", "\n").replace("\\t", "\t")
-    said = []
-    write(wanted.prompt)
-    for step in stream(model, wanted.prompt, tokenizer, **options):
-        if step.text[0]:
-            write(step.text[0])
-            said.append(step.text[0])
-    write("\n")
-    return "".join(said)
+    Options that are parameters of the module's `load` are given to it.
+    """
+    from .training.hardware import choose_hardware
+    from .training.targets import resolve
+
+    changes, asked = _sorted(typed)
+    options = _options(file, asked, groups, allow)
+    usual = {"domain": file.domain, "trainer": compose_group("trainer", "default", groups, file.domain)}
+    values = change_stored(usual, changes, groups, MACHINE, "a published model's data and training are not known here")
+    device = choose_hardware(from_mapping(TrainerSettings, values["trainer"], "trainer.")).device
+    load = resolve(f"{module}.load", allow)
+    of_loading = {name: options[name] for name in inspect.signature(load).parameters if name in options}
+    return _call(file, load(where, device, **of_loading), options, allow)
 
 
-def _language_model(config: Config, checkpoint: Path, allow: Sequence[str]) -> tuple[Any, Any]:
-    """The model with its weights on the run's device, and the run's own tokenizer."""
+def show(answer: Answer) -> int:
+    """Prints an answer; the exit code: 1 where a part of what was asked could not be answered."""
+    if answer.lines:
+        print("\n" + "\n".join(answer.lines))
+    for path in answer.files:
+        print(f"  written  {path}")
+    if answer.lines or answer.files:
+        print()
+    for each in answer.problems:
+        print(each, file=sys.stderr)
+    return 1 if answer.problems else 0
+
+
+def _sorted(typed: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is said of the run, and what is asked."""
+    changes = [each for each in typed if each.startswith(("data.", "trainer."))]
+    return changes, [each for each in typed if each not in changes]
+
+
+def _options(file: PredictFile, asked: Sequence[str], groups: Groups, allow: Sequence[str]) -> dict[str, Any]:
+    values = compose_part("predict", file.domain, asked, groups, allow)
+    return {key: value for key, value in values.items() if key != "_target_"}
+
+
+def _trained(config: Config, checkpoint: Path, allow: Sequence[str]) -> Trained:
+    from ..data.module import DataModule
+    from ..domains.trained import Trained
     from .training.assembly import build_trained
     from .training.hardware import choose_hardware
+    from .training.run_folder import run_of
+    from .training.targets import build
 
-    hardware = choose_hardware(config.trainer)
+    hardware, run = choose_hardware(config.trainer), run_of(checkpoint)
     parts = build_trained(config, checkpoint, allow, with_data=False)
-    tokenizer = parts.describe.get("tokenizer")
-    if tokenizer is None or not hasattr(parts.model, "lm_head"):
-        raise UserError(
-            "this run is not a language model: it cannot go on with a text",
-            given=f"data={parts.describe.get('name')}, model={config.model.get('name')}",
-            allowed="runs of domain=nlp task=language_modelling", do="python eval.py ckpt=... tests other models",
-        )  # fmt: skip
-    return parts.model.to(hardware.device).eval(), tokenizer
+    task, data = parts.task.to(hardware.device).eval(), parts.data
+    if data is None:
+        data = build(config.data, allow, "data")
+        if isinstance(data, DataModule):
+            data.restore(run / "data" if (run / "data").is_dir() else run)
+    return Trained(task.model, task, data, parts.describe, hardware.device, run)
 
 
-def _show(text: str) -> None:
-    # Half a surrogate or a letter that the terminal's encoding lacks must not end the text.
-    sys.stdout.write(text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8"))
-    sys.stdout.flush()
+def _call(file: PredictFile, run: Trained, options: Mapping[str, Any], allow: Sequence[str]) -> Answer:
+    from .training.targets import resolve
 
-
-def _number(text: str) -> Any:
-    if text in ("null", "none", "None", ""):
-        return None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    return resolve(file.target, allow)(run, **options)

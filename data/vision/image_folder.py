@@ -24,13 +24,10 @@ from ..sources import IMAGE_FOLDER
 from .augmentation import LIGHT, Augmentation
 from .decoding import open_image
 from .images import ImageData, Split
+from .photos import SUFFIXES, is_image
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
-    ".jp2", ".tga", ".avif",
-)  # fmt: skip
 WORDS = {"train": "train|training|trn", "val": "val|valid|validation|dev|eval|evaluation", "test": "test|testing|tst"}
 # what may stand beside the word: train_set, test-images, Training Data, val2017
 BESIDE = "set|sets|split|data|dataset|image|images|img|imgs|photos|pictures|folder|samples"
@@ -58,6 +55,7 @@ class ImageFolder(ImageData):
 
     source = IMAGE_FOLDER
     own_size, own_channels = (224, 224), 3
+    in_memory = False
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     @checked(group="data")
@@ -146,14 +144,14 @@ class ImageFolder(ImageData):
                     f"{self.root} has more than one folder for {split}", given=[path.name for path in folders]
                 )
         for folder in others if any(found.values()) else []:
-            if any(_is_image(path) for path in files_below(folder)):
+            if any(is_image(path) for path in files_below(folder)):
                 log.warning("%s is not read: it is neither train nor val nor test", folder)
         return {split: next(iter(folders), None) for split, folders in found.items()}
 
     def _list(self, folder: Path, classes: Sequence[str] | None = None) -> Split:
         """The images under a folder of classes, sorted; the first folder listed says which classes there are."""
         names = [path.name for path in _subfolders(folder)]
-        loose = sorted(path for path in folder.iterdir() if path.is_file() and _is_image(path))
+        loose = sorted(path for path in folder.iterdir() if path.is_file() and is_image(path))
         if loose:
             raise UserError(
                 f"{loose[0]} lies in no class's folder", given=f"{len(loose)} such images", do=_layout(folder)
@@ -181,8 +179,8 @@ class ImageFolder(ImageData):
         paths, labels, others = [], [], set()
         for label, name in enumerate(classes):
             files = files_below(folder / name)
-            images = [path for path in files if _is_image(path)]
-            others.update(path.suffix or path.name for path in files if not _is_image(path))
+            images = [path for path in files if is_image(path)]
+            others.update(path.suffix or path.name for path in files if not is_image(path))
             if not images:
                 raise UserError(
                     f"The class folder {folder / name} holds no images",
@@ -214,10 +212,6 @@ def _subfolders(folder: Path) -> list[Path]:
     return found
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not hidden(path.name)
-
-
 def _split_of(name: str) -> str | None:
     """The split that a folder's name means: train for Training, train_set or train2017; None: a class."""
     word = re.sub(r"[^a-z]", "", name.lower())
@@ -230,7 +224,7 @@ def _split_of(name: str) -> str | None:
 def _looks_like_split(folder: Path) -> bool:
     """Whether a name holds a split's word (seg_train) and the images lie in folders of their own, as classes do."""
     said = set(re.split(r"[^a-z]+", folder.name.lower())) & set("|".join(WORDS.values()).split("|"))
-    return bool(said) and len(_subfolders(folder)) > 1 and not any(_is_image(path) for path in folder.iterdir())
+    return bool(said) and len(_subfolders(folder)) > 1 and not any(is_image(path) for path in folder.iterdir())
 
 
 def _holds_classes(folder: Path, names: Sequence[str]) -> bool:

@@ -17,6 +17,7 @@ from ..loading import EpochLoader, Loading
 from ..module import DataModule, Description
 from ..randomness import first_of_each, hashed, stratified
 from .augmentation import ArrayPreparation, Augmentation, FilePreparation, Finish, Geometry
+from .photos import Photos
 
 # up to this many pixels a side, the data set asks for the micro model
 MICRO = 64
@@ -64,6 +65,7 @@ class ImageData(DataModule):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: Sequence[str]
+    in_memory = True
     tested = "the test part"
 
     @checked(group="data")
@@ -139,6 +141,11 @@ class ImageData(DataModule):
             resized_by="data.image_size",
             tested=self.tested,
         )
+
+    def photos(self) -> Photos:
+        """What prepares images from anywhere as the test images are prepared; reads nothing."""
+        own = (self.own_size, self.own_channels) if self.in_memory else None
+        return Photos(self.size, *self._statistics(), own=own)
 
     @classmethod
     def reading(cls, settings: Mapping[str, Any]) -> dict[str, Any]:

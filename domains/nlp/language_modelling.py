@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from ...core.errors import UserError
+from ...core.pictures import FAINT, INK, RIGHT, WRONG
 from ...core.ranges import Count, Size, Weight, checked
 from ..task import Task
 from .generation import generate
 from .text_loss import NATS_PER_BIT, Ratio, byte_counts
-from .text_picture import FAINT, INK, RIGHT, WRONG, draw_lines
+from .text_picture import draw_lines
 from .text_stream import text_after
 
 if TYPE_CHECKING:
@@ -77,11 +78,11 @@ class LanguageModelling(Task):
         }  # fmt: skip
         return nn.ModuleDict(named)
 
-    def measure(self, batch: Mapping[str, Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
+    def step(self, batch: Mapping[str, Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
         labels = batch["labels"]
         scored = labels != IGNORED
         if stage == "train":
-            logits, _ = self.model(batch["input_ids"], seq_idx=batch["seq_idx"])
+            logits, _ = self.model(*self.inputs(batch))
             losses = self._losses(logits, labels)
         else:
             losses = self._losses_in_pieces(batch)
@@ -95,6 +96,10 @@ class LanguageModelling(Task):
         if stage == "test":
             self.surprises.add(losses, batch)
         return loss, dict(self.metrics[stage])
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, None, Tensor]:
+        """Token numbers, no states, and where documents change."""
+        return batch["input_ids"], None, batch["seq_idx"]
 
     def tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Tokens of a batch, padding included."""
@@ -123,10 +128,15 @@ class LanguageModelling(Task):
     def on_test_start(self) -> None:
         self.surprises.clear()
 
-    def sample(self) -> str | None:
+    def pictures(self, stage: str, batch: Any = None) -> Mapping[str, Figure | str]:
+        if stage == "train":
+            return {"first_batch": self.draw_batch(batch)}
+        if stage == "val":
+            return {"samples": self.sample()} if self.sample_tokens else {}
+        return {"worst_predictions": self.draw_worst()} if self.surprises.entries else {}
+
+    def sample(self) -> str:
         """A text that the model writes from the prompt, at a temperature of 0.8; the same random numbers each time."""
-        if not self.sample_tokens:
-            return None
         training = self.model.training
         self.model.eval()
         options = {"max_new_tokens": self.sample_tokens, "temperature": 0.8}
@@ -134,13 +144,7 @@ class LanguageModelling(Task):
         self.model.train(training)
         return self.prompt + written.texts[0]
 
-    def explain(self, method: str, prompt: str, batch: Callable[[], Any]) -> tuple[Figure, str]:
-        """Draws the prompt's tokens, marked by their part in the likeliest next token."""
-        from .explanation import explain_next_token
-
-        return explain_next_token(self.model, self.tokenizer, prompt, method)
-
-    def first_batch(self, batch: Mapping[str, Tensor]) -> Figure:
+    def draw_batch(self, batch: Mapping[str, Tensor]) -> Figure:
         """Draws the beginnings of up to 24 rows; a document's text stands in another shade than the one before it."""
         ids, seq_idx = batch["input_ids"].cpu(), batch["seq_idx"].cpu()
         lines = []
@@ -155,11 +159,9 @@ class LanguageModelling(Task):
         )
         return draw_lines(lines, heading)
 
-    def worst_predictions(self) -> Figure | None:
+    def draw_worst(self) -> Figure:
         """Draws the test tokens with the highest loss: what stood before them, the token in red, the one expected in green."""
         entries = self.surprises.entries
-        if not entries:
-            return None
         logits = self._predictions(entries)
         lines = []
         for entry, expected in zip(entries, logits, strict=True):

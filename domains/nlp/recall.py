@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.linear import applied
+from ...core.pictures import FAINT, INK, RIGHT
 from ...core.ranges import Rate, Size, Weight, checked
 from ..task import Task
 from .language_modelling import IGNORED, check_task
 from .text_loss import Ratio
-from .text_picture import FAINT, INK, RIGHT, draw_lines
+from .text_picture import draw_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,7 +70,7 @@ class Recall(Task):
     def _new_metrics() -> nn.ModuleDict:
         return nn.ModuleDict({"loss": Ratio(), "accuracy": Ratio()})
 
-    def measure(self, batch: Mapping[str, Tensor], stage: str) -> tuple[Tensor, dict[str, Any]]:
+    def step(self, batch: Mapping[str, Tensor], stage: str) -> tuple[Tensor, dict[str, Any]]:
         logits, labels = self._answers(batch, None if stage == "train" else self.chunk)
         smoothing = self.label_smoothing if stage == "train" else 0.0
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
@@ -91,11 +92,20 @@ class Recall(Task):
         measured = {length: metric for length, metric in self.at_length.items() if metric.update_called}
         self.tested = {int(length): float(metric.compute()) for length, metric in measured.items()}
 
+    def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, None, Tensor]:
+        """Token numbers, no states, and where samples change."""
+        return batch["input_ids"], None, batch["seq_idx"]
+
     def tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Tokens of a batch."""
         return batch["input_ids"].numel()
 
-    def first_batch(self, batch: Mapping[str, Tensor]) -> Figure:
+    def pictures(self, stage: str, batch: Any = None) -> Mapping[str, Figure | str]:
+        if stage == "train":
+            return {"first_batch": self.draw_batch(batch)}
+        return {"worst_predictions": self.draw_accuracy()} if stage == "test" and len(self.tested) > 1 else {}
+
+    def draw_batch(self, batch: Mapping[str, Tensor]) -> Figure:
         """Draws up to 24 samples, from their beginning and to their end, with what is asked for in green."""
         ids, labels = batch["input_ids"].cpu(), batch["labels"].cpu()
         decode = self.describe["tokenizer"].decode
@@ -110,13 +120,11 @@ class Recall(Task):
             lines, f"First training batch: {len(lines)} of {len(ids)} samples of {ids.shape[1]:,} tokens", 150
         )
 
-    def worst_predictions(self) -> Figure | None:
-        """Draws accuracy against length, where several lengths were tested."""
+    def draw_accuracy(self) -> Figure:
+        """Draws accuracy against length."""
         from matplotlib.figure import Figure
 
         tested = self.tested
-        if len(tested) < 2:
-            return None
         figure = Figure(figsize=(7, 3.6), dpi=110, facecolor="white")
         axis = figure.add_axes((0.09, 0.15, 0.88, 0.73))
         axis.plot(list(tested), [100 * value for value in tested.values()], color="#0b5fa5", marker="o", ms=4)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics.classification import MulticlassF1Score
 
+from ...core.pictures import FAINT, INK, RIGHT, WRONG
 from ...core.ranges import Count, Rate, Weight, checked
-from ..task import Task
+from ..classification import Classifying
 from .language_modelling import check_task
-from .text_picture import FAINT, INK, RIGHT, WRONG, draw_lines
+from .text_picture import draw_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHOWN = 76
 
 
-class TextClassification(Task):
+class TextClassification(Classifying):
     """One label a text.
 
     Batches are dicts of input_ids, int64 (batch, length), seq_idx, int32 (batch, length), negative on padding, and labels,
@@ -40,8 +40,6 @@ class TextClassification(Task):
         UserError: the data set is for another task.
     """
 
-    monitor: ClassVar[tuple[str, str]] = ("val/accuracy", "max")
-
     @checked(group="task")
     def __init__(
         self,
@@ -51,82 +49,47 @@ class TextClassification(Task):
         worst: Count = 24,
         auxiliary: Weight = 1.0,
     ):
-        super().__init__(model, describe, auxiliary)
-        check_task(self.describe, "classification", "TextClassification")
-        self.classes, self.tokenizer = list(self.describe["classes"]), self.describe["tokenizer"]
-        self.label_smoothing, self.worst = label_smoothing, worst
-        self.metrics = nn.ModuleDict({stage: self._new_metrics() for stage in ("val", "test")})
-        self._seen, self._entries = 0, []
+        check_task(describe, "classification", "TextClassification")
+        super().__init__(model, describe, label_smoothing, worst, auxiliary)
+        self.tokenizer = self.describe["tokenizer"]
 
-    def _new_metrics(self) -> nn.ModuleDict:
-        count = len(self.classes)
-        return nn.ModuleDict(
-            {
-                "accuracy": MulticlassAccuracy(count, average="micro", validate_args=False),
-                "f1_macro": MulticlassF1Score(count, average="macro", validate_args=False),
-            }
-        )
+    def more_metrics(self) -> dict[str, Metric]:
+        return {"f1_macro": MulticlassF1Score(self.num_classes, average="macro", validate_args=False)}
 
-    def measure(self, batch: Mapping[str, Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
-        labels = batch["labels"]
-        logits = self.model(batch["input_ids"], seq_idx=batch["seq_idx"]).float()
-        if stage == "train":
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-            return loss, {"accuracy": (logits.detach().argmax(1) == labels).float().mean()}
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        for metric in self.metrics[stage].values():
-            metric.update(logits, labels)
-        if stage == "test":
-            self._remember(losses, batch, logits)
-        return losses.mean(), dict(self.metrics[stage])
+    def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return batch["input_ids"], batch["seq_idx"]
+
+    def labels(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return batch["labels"]
 
     def tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Tokens of a batch, padding included."""
         return batch["input_ids"].numel()
 
-    def on_test_start(self) -> None:
-        self._seen, self._entries = 0, []
+    def kept(self, batch: Mapping[str, Tensor], positions: Tensor) -> list[str]:
+        return self._texts({name: batch[name][positions] for name in ("input_ids", "seq_idx")})
 
-    def explain(self, method: str, prompt: str, batch: Callable[[], Any]) -> tuple[Figure, str]:
-        """Draws the prompt's tokens, marked by their part in its class."""
-        from .explanation import explain_class
-
-        length = self.describe.get("length")
-        return explain_class(self.model, self.tokenizer, prompt, self.classes, method, length)
-
-    def first_batch(self, batch: Mapping[str, Tensor]) -> Figure:
+    def draw_batch(self, batch: Mapping[str, Tensor]) -> Figure:
         """Draws the beginnings of up to 24 texts after the names of their labels."""
         texts, labels = self._texts(batch), batch["labels"].tolist()
         lines = [
-            [(f"{self.classes[label]:>12.12}  ", FAINT), (text, INK)]
+            [(f"{self.name_of(label):>12.12}  ", FAINT), (text, INK)]
             for text, label in zip(texts[:24], labels, strict=False)
         ]
         return draw_lines(lines, f"First training batch: {len(lines)} of {len(texts)} texts")
 
-    def worst_predictions(self) -> Figure | None:
+    def draw_worst(self) -> Figure:
         """Draws the test texts with the highest loss: true class, predicted class, confidence in both, the text."""
-        if not self._entries:
-            return None
         lines = []
-        for _, label, said, confidences, text in self._entries:
-            names = f"is {self.classes[label]:.9} ({confidences[0]:.0%}), said {self.classes[said]:.9} ({confidences[1]:.0%})"
-            lines.append([(f"{names:<42}", RIGHT if label == said else WRONG), (text[:SHOWN], INK)])
-        return draw_lines(lines, f"Worst of {self._seen:,} test texts: class, prediction (confidence)", columns=120)
+        for entry in self.worst.entries:
+            true, said = (self.name_of(entry[which]) for which in ("true", "predicted"))
+            names = f"is {true:.9} ({entry['true_confidence']:.0%}), said {said:.9} ({entry['confidence']:.0%})"
+            colour = RIGHT if entry["true"] == entry["predicted"] else WRONG
+            lines.append([(f"{names:<42}", colour), (entry["sample"][:SHOWN], INK)])
+        heading = f"Worst of {self.worst.seen:,} test texts: class, prediction (confidence)"
+        return draw_lines(lines, heading, columns=120)
 
     def _texts(self, batch: Mapping[str, Tensor]) -> list[str]:
         real = (batch["seq_idx"] >= 0).cpu()
         rows = zip(batch["input_ids"].cpu(), real, strict=True)
         return [self.tokenizer.decode(ids[here][: 4 * SHOWN].tolist()) for ids, here in rows]
-
-    def _remember(self, losses: Tensor, batch: Mapping[str, Tensor], logits: Tensor) -> None:
-        self._seen += len(losses)
-        if not self.worst:
-            return
-        probabilities, said = logits.detach().softmax(1), logits.argmax(1)
-        values, places = losses.topk(min(self.worst, len(losses)))
-        chosen = self._texts({name: batch[name][places] for name in ("input_ids", "seq_idx")})
-        for value, place, text in zip(values.tolist(), places.tolist(), chosen, strict=True):
-            label, guess = int(batch["labels"][place]), int(said[place])
-            confidences = (float(probabilities[place, label]), float(probabilities[place, guess]))
-            self._entries.append((value, label, guess, confidences, text))
-        self._entries = sorted(self._entries, key=lambda entry: -entry[0])[: self.worst]

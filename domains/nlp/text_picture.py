@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from ...core.lettering import columns as columns_of
 from ...core.lettering import cut, drawable
+from ...core.pictures import INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, FAINT, WRONG, RIGHT = "#222222", "#7a7a7a", "#b3261e", "#1b7f4b"
 LINE, WIDTH = 0.19, 0.0815
 Stretch = tuple[str, str]
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from ...core.lettering import drawable
+from ...core.pictures import INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-RIGHT, WRONG, INK, FAINT = "#1b7f4b", "#b3261e", "#222222", "#6b6b6b"
 
 
 def denormalise(images: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:

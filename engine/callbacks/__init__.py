@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
+from ..training.run_folder import METRICS, PROGRESS
 from .ema import WeightAverage, published_weights
 from .finite import FiniteGuard, NonFinite
 from .meter import Meter
@@ -39,11 +40,11 @@ def default_callbacks(config: Any, run_folder: Path) -> list[Callback]:
 
     Args:
         config: with `seed` and `trainer` (`ema`, `log_every`, `pictures`, `progress`), by attribute.
-        run_folder: where metrics.csv and the pictures go; must exist.
+        run_folder: must exist.
     """
     trainer, run_folder = config.trainer, Path(run_folder)
     meter = Meter()
-    table = MetricsCSV(run_folder / "metrics.csv", meter, every=trainer.log_every)
+    table = MetricsCSV(run_folder / METRICS, meter, every=trainer.log_every)
     callbacks: list[Callback] = [meter, StepSeeds(config.seed), FiniteGuard()]
     if trainer.ema is not None:
         callbacks.append(WeightAverage(trainer.ema))
@@ -51,5 +52,5 @@ def default_callbacks(config: Any, run_folder: Path) -> list[Callback]:
         callbacks.append(Pictures(run_folder, meter))
     callbacks += [table, Progress(meter, getattr(trainer, "progress", "auto"))]
     if trainer.pictures:
-        callbacks.append(ProgressPicture(run_folder / "progress.png", table.table, meter))
+        callbacks.append(ProgressPicture(run_folder / PROGRESS, table.table, meter))
     return callbacks

@@ -1,4 +1,8 @@
-"""Exponential moving average of the weights: what is validated, tested and published in place of the last weights."""
+"""Exponential moving average of the weights: what is validated, tested and published in place of the last weights.
+
+timm averages. Lending and resuming are by hand: Lightning's WeightAveraging writes the average over the trained weights at the end,
+so that no run can be trained longer, and leaves the two exchanged where a validation breaks off.
+"""
 
 from __future__ import annotations
 
@@ -39,43 +43,42 @@ class WeightAverage(Callback):
         """The model with averaged weights; None before training has started."""
         return None if self._average is None else self._average.module
 
+    @property
+    def published(self) -> nn.Module | None:
+        """The averaged model once a step is in it; None before."""
+        return self.averaged if self._updates else None
+
     def release(self) -> None:
         """Forgets the average: from now on the task's own weights are tested (they were loaded from a file, say)."""
         self._average = self._restored = None
         self._updates = 0
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
+        self._build(task)
+
+    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
         self._step = trainer.global_step
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._build(pl_module)
+    def on_train_batch_end(self, trainer: Trainer, task: LightningModule, *_: Any) -> None:
+        if trainer.global_step != self._step:
+            self._step = trainer.global_step
+            self._updates += 1
+            self._average.update(task.model, self._updates)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = trainer.global_step
+    def on_validation_start(self, trainer: Trainer, task: LightningModule) -> None:
+        if self._restored is not None:
+            self._build(task)
+        if self.published is not None:
+            self._trained, task.model = task.model, self.published
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step == self._step:
-            return
-        self._step = trainer.global_step
-        self._updates += 1
-        self._average.update(pl_module.model, self._updates)
+    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
+        if self._trained is not None:
+            task.model, self._trained = self._trained, None
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._lend(pl_module)
+    on_test_start, on_test_end = on_validation_start, on_validation_end
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._take_back(pl_module)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._lend(pl_module)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._take_back(pl_module)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._take_back(pl_module)
+    def on_exception(self, trainer: Trainer, task: LightningModule, exception: BaseException) -> None:
+        self.on_validation_end(trainer, task)
 
     def state_dict(self) -> dict[str, Any]:
         weights = self._restored if self._average is None else self._average.module.state_dict()
@@ -93,20 +96,8 @@ class WeightAverage(Callback):
             self._average.module.load_state_dict(self._restored)
             self._restored = None
 
-    def _lend(self, task: LightningModule) -> None:
-        if self._restored is not None:
-            self._build(task)
-        if self._average is not None and self._updates > 0:
-            self._trained, task.model = task.model, self._average.module
-
-    def _take_back(self, task: LightningModule) -> None:
-        if self._trained is not None:
-            task.model, self._trained = self._trained, None
-
 
 def published_weights(trainer: Trainer, task: LightningModule) -> dict[str, Tensor]:
     """The weights that validation measured: the average where there is one, otherwise the task's own."""
-    for callback in trainer.callbacks:
-        if isinstance(callback, WeightAverage) and callback.averaged is not None and callback._updates > 0:
-            return callback.averaged.state_dict()
-    return task.model.state_dict()
+    averages = (each.published for each in trainer.callbacks if isinstance(each, WeightAverage))
+    return next((each for each in averages if each is not None), task.model).state_dict()

@@ -1,4 +1,7 @@
-"""Stops a run before what is not finite reaches the weights, and before weights that are not finite reach the disk."""
+"""Stops a run before what is not finite reaches the weights, and before weights that are not finite reach the disk.
+
+By hand, because Lightning trains on with NaN; its detect_anomaly is for debugging and slow.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,15 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..training.stop import Failed
 from .ema import published_weights
 
 NAMES_SHOWN = 5
+ADVICE = """
+  try: a smaller learning rate (optimizer.lr=…), a longer warm-up (optimizer.warmup=…), clipping
+       (trainer.gradient_clip=1.0), precision (trainer.precision=32); first_batch.png shows the input"""
 
 
 class NonFinite(Failed):
@@ -29,24 +36,17 @@ class NonFinite(Failed):
     def __init__(self, step: int, loss: float, parameters: list[str], quantity: str | None = None):
         self.step, self.loss, self.parameters = step, loss, parameters
         self.quantity = quantity or ("gradient" if isfinite(loss) else "loss")
-        before = f"Training stopped at step {step + 1}, before the weights were changed:"
-        lines = [
-            {
-                "loss": f"{before} the loss is {loss}.",
-                "gradient": f"{before} the gradient is not finite (the loss is {loss:.4g}).",
-                "weights": f"Training stopped after step {step}, before a checkpoint was written: weights are not finite.",
-                "validation loss": f"Training stopped after step {step}: the validation loss is {loss}.",
-            }[self.quantity]
-        ]
-        if parameters:
-            more = len(parameters) - NAMES_SHOWN
-            names = ", ".join(parameters[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-            lines.append(f"  {'weights' if quantity == 'weights' else 'gradients'} that are not finite: {names}")
-        lines += [
-            "  try: a smaller learning rate (optimizer.lr=…), a longer warm-up (optimizer.warmup=…), clipping",
-            "       (trainer.gradient_clip=1.0), precision (trainer.precision=32); first_batch.png shows the input",
-        ]
-        super().__init__("\n".join(lines))
+        before = f"Training stopped at step {step + 1}, before the weights were changed"
+        what = {
+            "loss": f"{before}: the loss is {loss}.",
+            "gradient": f"{before}: the gradient is not finite (the loss is {loss:.4g}).",
+            "weights": f"Training stopped after step {step}, before a checkpoint was written: weights are not finite.",
+            "validation loss": f"Training stopped after step {step}: the validation loss is {loss}.",
+        }[self.quantity]
+        more = f" and {len(parameters) - NAMES_SHOWN} more" if len(parameters) > NAMES_SHOWN else ""
+        kind = "weights" if quantity == "weights" else "gradients"
+        names = f"\n  {kind} that are not finite: {', '.join(parameters[:NAMES_SHOWN])}{more}" if parameters else ""
+        super().__init__(what + names + ADVICE)
 
 
 class FiniteGuard(Callback):
@@ -71,20 +71,18 @@ class FiniteGuard(Callback):
         self._bad: Tensor | None = None
         self._record: Tensor | None = None
 
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+    def on_before_backward(self, trainer: Trainer, task: LightningModule, loss: Tensor) -> None:
         loss = loss.detach().float()
         self._loss = loss if self._loss is None else self._loss + loss
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, task: LightningModule, optimizer: Optimizer) -> None:
         loss, self._loss = self._loss, None
-        named = [(name, p.grad) for name, p in pl_module.named_parameters() if p.grad is not None]
+        named = [(name, p.grad) for name, p in task.named_parameters() if p.grad is not None]
         if loss is None or not named:
             return
         self._names = [name for name, _ in named]
         norms = torch.stack([n.float().to(loss.device) for n in torch._foreach_norm([grad for _, grad in named])])
-        pl_module.gradient_norm = norm = torch.linalg.vector_norm(norms)
+        task.gradient_norm = norm = torch.linalg.vector_norm(norms)
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         finite = torch.isfinite(loss) if scaled else torch.isfinite(loss) & torch.isfinite(norm)
         # Every rank must stop, also where only one saw a bad loss.
@@ -98,25 +96,23 @@ class FiniteGuard(Callback):
         if (trainer.global_step + 1) % self.every == 0:
             self.look()
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, task: LightningModule) -> None:
         self.look()
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    on_train_end = on_validation_start
+
+    def on_save_checkpoint(self, trainer: Trainer, task: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.look()
-        published = published_weights(trainer, pl_module)
-        names = [name for name, _ in pl_module.model.named_parameters()]
-        weights = {f"model.{name}": published[name].detach() for name in names if name in published}
-        for found in (dict(pl_module.named_parameters()), weights):
+        published = published_weights(trainer, task)
+        learnt = {f"model.{name}": published[name] for name, _ in task.model.named_parameters() if name in published}
+        for found in (dict(task.named_parameters()), learnt):
             if bad := not_finite(found):
                 raise NonFinite(trainer.global_step, nan, bad, "weights")
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         loss = trainer.callback_metrics.get("val/loss")
         if loss is not None and not trainer.sanity_checking and not isfinite(float(loss)):
             raise NonFinite(trainer.global_step, float(loss), [], "validation loss")
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.look()
 
     def look(self) -> None:
         """Waits for the device and raises `NonFinite` where a step since the last look was bad."""
@@ -134,16 +130,14 @@ class FiniteGuard(Callback):
         self._record = torch.where(self._bad > 0, self._record, record)
         self._bad = torch.maximum(self._bad, bad)
 
-    def _can_skip_on_device(self, optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
+    def _can_skip_on_device(self, optimizer: Optimizer, device: torch.device) -> bool:
         fused = all(group.get("fused") for group in optimizer.param_groups)
         return device.type in self.devices and fused and getattr(optimizer, "_step_supports_amp_scaling", False)
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that hold a NaN or an infinity."""
-    floats = {
-        name: tensor.detach() for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()
-    }
+    floats = {name: each.detach() for name, each in tensors.items() if each.is_floating_point() and each.numel()}
     if not floats:
         return []
     # The largest magnitude, not the norm: squares of large finite weights overflow.

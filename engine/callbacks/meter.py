@@ -1,4 +1,8 @@
-"""Measures a run: seconds, samples and tokens a second, mean and smoothed losses. Other callbacks only read it."""
+"""Measures a run: seconds, samples and tokens a second, mean and smoothed losses. Other callbacks only read it.
+
+By hand, because Lightning's ThroughputMonitor says nothing before its window is full (a short run would have no speed), waits for
+the GPU after every batch, and counts the pictures and checkpoints between batches.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import psutil
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-
-
-class Mark(NamedTuple):
-    """What had been done at one moment of training."""
-
-    seconds: float
-    steps: int
-    samples: int
-    tokens: int | None
 
 
 class Rates(NamedTuple):
@@ -33,50 +29,47 @@ class Rates(NamedTuple):
 
 
 class Stopwatch:
-    """Seconds of a clock since `start`, less those in which it was paused.
+    """Seconds of several clocks since `start`, (clocks,), less those in which they were paused."""
 
-    Args:
-        clock: seconds from any fixed moment.
-    """
+    def __init__(self, *clocks: Callable[[], float]):
+        self.clocks = clocks
+        self.started: np.ndarray | None = None
+        self._paused_at: np.ndarray | None = None
+        self._paused = np.zeros(len(clocks))
 
-    def __init__(self, clock: Callable[[], float]):
-        self.clock = clock
-        self._started: float | None = None
-        self._paused_at: float | None = None
-        self._paused = 0.0
+    def now(self) -> np.ndarray:
+        """What the clocks show."""
+        return np.array([clock() for clock in self.clocks])
 
     def start(self) -> None:
         """Counts from zero."""
-        self._started, self._paused, self._paused_at = self.clock(), 0.0, None
+        self.started, self._paused, self._paused_at = self.now(), np.zeros(len(self.clocks)), None
 
-    def pause(self, since: float | None = None) -> None:
-        """Stops counting, as of a moment of the clock that may lie back; once stopped, only such a moment changes it."""
-        if self._started is not None and (self._paused_at is None or since is not None):
-            self._paused_at = self.clock() if since is None else since
+    def pause(self, since: np.ndarray | None = None) -> None:
+        """Stops counting, as of a moment that may lie back; once stopped, only such a moment changes it."""
+        if self.started is not None and (self._paused_at is None or since is not None):
+            self._paused_at = self.now() if since is None else since
 
     def resume(self) -> None:
         """Counts again."""
-        if self._paused_at is not None:
-            self._paused += self.clock() - self._paused_at
-            self._paused_at = None
+        self._paused, self._paused_at = self.paused_seconds, None
 
     @property
     def running(self) -> bool:
         """Whether it was started and is not paused."""
-        return self._started is not None and self._paused_at is None
+        return self.started is not None and self._paused_at is None
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> np.ndarray:
         """Seconds counted; 0 before the start."""
-        if self._started is None:
-            return 0.0
-        now = self.clock() if self._paused_at is None else self._paused_at
-        return now - self._started - self._paused
+        if self.started is None:
+            return np.zeros(len(self.clocks))
+        return (self.now() if self._paused_at is None else self._paused_at) - self.started - self._paused
 
     @property
-    def paused_seconds(self) -> float:
+    def paused_seconds(self) -> np.ndarray:
         """Seconds not counted."""
-        return self._paused + (0.0 if self._paused_at is None else self.clock() - self._paused_at)
+        return self._paused if self._paused_at is None else self._paused + self.now() - self._paused_at
 
 
 class Meter(Callback):
@@ -102,72 +95,58 @@ class Meter(Callback):
         clock: Callable[[], float] = time.perf_counter,
         processor_clock: Callable[[], float] = time.process_time,
     ):
-        self._watch, self._processor = Stopwatch(clock), Stopwatch(processor_clock)
+        self._watch = Stopwatch(clock, processor_clock)
         self.smoothed: dict[str, Tensor] = {}
         self.epoch = 0
         self.seconds_before = self.processor_before = 0.0
         self.window = window
-        self._marks: deque[Mark] = deque()
+        # Seconds, optimizer steps, samples and tokens (None: not known) after each of the last batches.
+        self._marks: deque[tuple[float, int, int, int | None]] = deque()
         self._sums: dict[str, Tensor] = {}
-        self._batches = 0
-        self._seen = 0
-        self._batch_ended: tuple[float, float] | None = None
-        self._first_step = 0
-        self._world = 1
-        self._samples, self._tokens = 0, 0
+        self._batches = self._seen = 0
+        self._batch_ended: np.ndarray | None = None
+        self._first_step, self._world = 0, 1
 
     def elapsed(self) -> float:
         """Seconds of training since this process started to train."""
-        return self._watch.seconds
+        return float(self._watch.seconds[0])
 
     def processor_seconds(self) -> float:
         """Seconds of processor time that training took, over all threads, earlier parts of a resumed run included."""
-        return self.processor_before + self._processor.seconds
+        return self.processor_before + float(self._watch.seconds[1])
 
     @property
     def paused_seconds(self) -> float:
         """Seconds spent in validation and pictures since this process started to train."""
-        return self._watch.paused_seconds
-
-    def pause(self) -> None:
-        """Stops counting time; does nothing where it is stopped."""
-        self._watch.pause()
-        self._processor.pause()
-
-    def resume(self) -> None:
-        """Counts time again."""
-        self._watch.resume()
-        self._processor.resume()
+        return float(self._watch.paused_seconds[0])
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Work that is not training."""
         was_running = self._watch.running
-        self.pause()
+        self._watch.pause()
         yield
         if was_running:
-            self.resume()
+            self._watch.resume()
 
     def rates(self) -> Rates:
         """Speed over the last batches, all devices together."""
-        if len(self._marks) < 2 or self._marks[-1].seconds <= self._marks[0].seconds:
+        if len(self._marks) < 2 or self._marks[-1][0] <= self._marks[0][0]:
             return Rates(None, None, None)
-        first, last = self._marks[0], self._marks[-1]
-        seconds, steps = last.seconds - first.seconds, last.steps - first.steps
-        samples = (last.samples - first.samples) * self._world / seconds
-        tokens = None if last.tokens is None or first.tokens is None else last.tokens - first.tokens
+        pairs = zip(self._marks[0], self._marks[-1], strict=True)
+        seconds, steps, samples, tokens = (None if None in pair else pair[1] - pair[0] for pair in pairs)
+        per_second = self._world / seconds
         return Rates(
-            seconds / steps if steps else None, samples, None if tokens is None else tokens * self._world / seconds
+            seconds / steps if steps else None, samples * per_second, None if tokens is None else tokens * per_second
         )
 
     def remaining(self, trainer: Trainer) -> float | None:
         """Seconds until training ends at the present speed, validation included; None where it has no known end."""
-        planned, rates = planned_steps(trainer), self.rates()
-        if planned is None or rates.seconds_per_step is None:
+        planned, seconds = planned_steps(trainer), self.rates().seconds_per_step
+        if planned is None or seconds is None:
             return None
         done = trainer.global_step - self._first_step
-        pauses = self.paused_seconds / done if done else 0.0
-        return max(0, planned - trainer.global_step) * (rates.seconds_per_step + pauses)
+        return max(0, planned - trainer.global_step) * (seconds + (self.paused_seconds / done if done else 0.0))
 
     def take_means(self) -> dict[str, float]:
         """Mean of every training scalar over the batches since the last call; empty where there was none."""
@@ -175,38 +154,32 @@ class Meter(Callback):
         self._sums, self._batches = {}, 0
         return means
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
         self._watch.start()
-        self._processor.start()
         self._batch_ended = None
         self._first_step, self._world = trainer.global_step, trainer.world_size
-        self._samples, self._tokens = 0, 0
         self._marks = deque(maxlen=self.window * trainer.accumulate_grad_batches + 1)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self.resume()
+    def on_train_batch_start(self, trainer: Trainer, task: LightningModule, *_: Any) -> None:
+        self._watch.resume()
         self._batch_ended = None
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, task: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
         self.epoch = trainer.current_epoch
-        self._add(outputs["scalars"])
-        self._samples += pl_module.samples(batch)
-        tokens = pl_module.tokens(batch)
-        self._tokens = None if tokens is None or self._tokens is None else self._tokens + tokens
-        self._marks.append(Mark(self.elapsed(), trainer.global_step, self._samples, self._tokens))
-        self._batch_ended = self._watch.clock(), self._processor.clock()
+        self.add(outputs["scalars"])
+        samples, tokens = task.samples(batch), task.tokens(batch)
+        if self._marks:
+            samples += self._marks[-1][2]
+            tokens = None if tokens is None or self._marks[-1][3] is None else tokens + self._marks[-1][3]
+        self._marks.append((self.elapsed(), trainer.global_step, samples, tokens))
+        self._batch_ended = self._watch.now()
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, task: LightningModule) -> None:
         # What came between the last batch and now (a checkpoint, say) was not training either.
-        self.pause()
-        if self._batch_ended is not None:
-            self._watch.pause(self._batch_ended[0])
-            self._processor.pause(self._batch_ended[1])
+        self._watch.pause(self._batch_ended)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.pause()
+    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
+        self._watch.pause()
 
     def state_dict(self) -> dict[str, Any]:
         # The sums, so that the means of a resumed run's first row cover the same batches as an uninterrupted run's.
@@ -227,7 +200,8 @@ class Meter(Callback):
         self.smoothed = dict(state_dict["smoothed"])
         self._sums, self._batches = dict(state_dict["sums"]), state_dict["batches"]
 
-    def _add(self, scalars: dict[str, Tensor]) -> None:
+    def add(self, scalars: dict[str, Tensor]) -> None:
+        """Counts a batch's training scalars."""
         self._batches += 1
         self._seen += 1
         weight = max(0.05, 1 / self._seen)
@@ -235,9 +209,8 @@ class Meter(Callback):
             value = value.detach().float()
             total, smooth = self._sums.get(name), self.smoothed.get(name)
             self._sums[name] = value.clone() if total is None else total.to(value.device) + value
-            self.smoothed[name] = (
-                value.clone() if smooth is None else torch.lerp(smooth.to(value.device), value, weight)
-            )
+            smoothed = value.clone() if smooth is None else torch.lerp(smooth.to(value.device), value, weight)
+            self.smoothed[name] = smoothed
 
 
 def planned_steps(trainer: Trainer) -> int | None:
@@ -256,6 +229,4 @@ def planned_steps(trainer: Trainer) -> int | None:
 
 def memory_bytes(device: torch.device) -> int:
     """Memory in use: the process's resident set on a CPU, the peak of the allocator on a GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    return psutil.Process().memory_info().rss
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else psutil.Process().memory_info().rss

@@ -1,4 +1,4 @@
-"""first_batch.png, worst_predictions.png, samples.txt: what goes in, what goes wrong, what is written, as the task shows it."""
+"""The pictures and texts that a task offers (first batch, worst predictions, samples …) as files of the run folder."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from .figure_file import save_figure
+from ...core.pictures import save_figure
 from .meter import Meter
 
 
 class Pictures(Callback):
-    """Keeps the run's first training batch and draws it a little later, so that drawing does not delay the first step;
-    draws the worst predictions after a test; adds what the model writes to samples.txt after each validation.
+    """Keeps the run's first training batch and has it drawn a little later, so that drawing does not delay the first step;
+    asks for what there is to see after each validation and after a test.
 
     Args:
-        folder: where the pictures go.
+        folder: where the files go.
         meter: what measures the run.
         after_seconds: how long training goes on before the first batch is drawn (a validation or the end come sooner).
         clock: seconds from any fixed moment.
@@ -42,39 +42,39 @@ class Pictures(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._batch is not None and self.clock() >= self._due:
-            self._draw_first_batch(pl_module)
+        if self.clock() >= self._due:
+            self._draw_first_batch(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw_first_batch(pl_module)
+        self._draw_first_batch(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and not trainer.sanity_checking:
-            with self.meter.paused():
-                text = pl_module.sample()
-            if text is not None:
-                with open(self.folder / "samples.txt", "a", encoding="utf-8", errors="replace") as file:
-                    file.write(f"step {trainer.global_step:,}\n{text}\n\n")
+        if not trainer.sanity_checking:
+            self._write(trainer, pl_module, "val")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw_first_batch(pl_module)
+        self._draw_first_batch(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # A full disk, say, must not hide what went wrong.
         with suppress(OSError):
-            self._draw_first_batch(pl_module)
+            self._draw_first_batch(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self._save(pl_module.worst_predictions(), "worst_predictions.png")
+        self._write(trainer, pl_module, "test")
 
-    def _draw_first_batch(self, task: LightningModule) -> None:
-        if self._batch is None:
+    def _draw_first_batch(self, trainer: Trainer, task: LightningModule) -> None:
+        if self._batch is not None:
+            batch, self._batch = self._batch, None
+            self._write(trainer, task, "train", batch)
+
+    def _write(self, trainer: Trainer, task: LightningModule, stage: str, batch: Any = None) -> None:
+        if not trainer.is_global_zero:
             return
-        batch, self._batch = self._batch, None
         with self.meter.paused():
-            self._save(task.first_batch(batch), "first_batch.png")
-
-    def _save(self, figure: Any, name: str) -> None:
-        if figure is not None:
-            save_figure(figure, self.folder / name)
+            for name, found in task.pictures(stage, batch).items():
+                if not isinstance(found, str):
+                    save_figure(found, self.folder / f"{name}.png")
+                    continue
+                with open(self.folder / f"{name}.txt", "a", encoding="utf-8", errors="replace") as file:
+                    file.write(f"step {trainer.global_step:,}\n{found}\n\n")

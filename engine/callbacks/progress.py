@@ -1,4 +1,8 @@
-"""Where training stands: a bar on a terminal, now and then a line anywhere else."""
+"""Where training stands: a bar on a terminal, now and then a line anywhere else.
+
+By hand, because Lightning's bars count the batches of one epoch, where a run is so many steps long, know no time left that counts
+validations, and write thousands of lines into a log file. The bar itself is rich's.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,18 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Any, TextIO
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
+from rich import progress as rich_progress
+from rich.console import Console, RenderableType
+from rich.text import Text
 
 from ...core.errors import UserError
 from .best import is_best
 from .meter import Meter, memory_bytes, planned_steps
-
-STYLES = ("auto", "bar", "lines", "none")
 
 
 class Progress(Callback):
@@ -40,82 +45,62 @@ class Progress(Callback):
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        if style not in STYLES:
-            raise UserError("trainer.progress is not known", given=style, allowed=STYLES, do="trainer.progress=auto")
         stream = stream or sys.stdout
         self.meter, self.clock = meter, clock
         self.style = resolve_style(style, stream)
-        self.display = {"bar": BarDisplay, "lines": LineDisplay, "none": SilentDisplay}[self.style](stream)
+        self.display = DISPLAYS[self.style](stream)
         self.every_seconds = every_seconds if self.style == "lines" else 0.2
         self._shown_at = self._evaluated_at = -math.inf
         self._shown_step: int | None = None
         self._validation_started = 0.0
         self._best: float | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def setup(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
         if not trainer.is_global_zero:
             self.display = SilentDisplay(sys.stdout)
+
+    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
         self._shown_at, self._shown_step = -math.inf, trainer.global_step
         self.display.start(planned_steps(trainer), trainer.global_step)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, task: LightningModule, *_: Any) -> None:
         if trainer.global_step != self._shown_step and self.clock() - self._shown_at >= self.every_seconds:
-            self._show(trainer, pl_module)
+            self._show(trainer, task)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, task: LightningModule) -> None:
         self._validation_started = self.clock()
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, task: Any, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
         if not trainer.sanity_checking:
-            self._show_evaluation("validating", batch_idx + 1, sum(trainer.num_val_batches))
+            self._show_evaluation("validating", index + 1, sum(trainer.num_val_batches))
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        if not trainer.is_global_zero:
-            return
-        found = stage_metrics(trainer.callback_metrics, "val")
-        name, direction = pl_module.monitor[0].removeprefix("val/"), pl_module.monitor[1]
-        note = "  best so far" if self._improved(found.get(name), direction) else ""
-        seconds = self.clock() - self._validation_started
-        where = step_text(trainer.global_step, planned_steps(trainer))
+        found, (name, direction) = stage_metrics(trainer.callback_metrics, "val"), task.monitor
+        value, note = found.get(name.removeprefix("val/")), ""
+        if value is not None and is_best(value, self._best, direction):
+            self._best, note = value, "  best so far"
+        seconds, where = self.clock() - self._validation_started, step_text(trainer.global_step, planned_steps(trainer))
         self.display.result(f"{where}  validation  {metrics_text(found)}  ({seconds:.1f} s){note}")
-        if trainer.state.fn != TrainerFn.FITTING:
+        if trainer.state.fn != "fit":
             self.display.stop()
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if trainer.is_global_zero:
-            self._show_evaluation("testing", batch_idx + 1, sum(trainer.num_test_batches))
+    def on_test_batch_end(self, trainer: Trainer, task: Any, outputs: Any, batch: Any, index: int, *_: Any) -> None:
+        self._show_evaluation("testing", index + 1, sum(trainer.num_test_batches))
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.display.result(f"test  {metrics_text(stage_metrics(trainer.callback_metrics, 'test'))}")
-            self.display.stop()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step != self._shown_step:
-            self._show(trainer, pl_module)
+    def on_test_end(self, trainer: Trainer, task: LightningModule) -> None:
+        self.display.result(f"test  {metrics_text(stage_metrics(trainer.callback_metrics, 'test'))}")
         self.display.stop()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
+        if trainer.global_step != self._shown_step:
+            self._show(trainer, task)
+        self.display.stop()
+
+    def on_exception(self, trainer: Trainer, task: LightningModule, exception: BaseException) -> None:
         self.display.stop()
 
     def state_dict(self) -> dict[str, Any]:
@@ -123,12 +108,6 @@ class Progress(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._best = state_dict["best"]
-
-    def _improved(self, value: float | None, direction: str) -> bool:
-        better = value is not None and is_best(value, self._best, direction)
-        if better:
-            self._best = value
-        return better
 
     def _show_evaluation(self, what: str, batch: int, batches: float) -> None:
         if batch == batches or self.clock() - self._evaluated_at >= self.every_seconds:
@@ -178,11 +157,21 @@ class LineDisplay(SilentDisplay):
     """One line a report, for pipes and log files."""
 
     def training(self, step: int, planned: int | None, figures: str, remaining: float | None) -> None:
-        left = f"  {duration_text(remaining)} left" if remaining else ""
-        self.result(f"{step_text(step, planned)}  {figures}{left}")
+        self.result("  ".join(filter(None, [step_text(step, planned), figures, left_text(remaining or None)])))
 
     def result(self, line: str) -> None:
         print(line, file=self.stream, flush=True)
+
+
+class Bar(rich_progress.Progress):
+    """rich's bar with a line of figures below it."""
+
+    figures = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.figures:
+            yield Text(fitting(self.figures, self.console.width), style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class BarDisplay(SilentDisplay):
@@ -190,63 +179,46 @@ class BarDisplay(SilentDisplay):
 
     def __init__(self, stream: TextIO, width: int | None = None):
         super().__init__(stream)
-        from rich.console import Console
-
         self.console = Console(file=stream, force_terminal=True, width=width, highlight=False)
-        self._live: Any = None
-        self._bar: Any = None
+        self._bar: Bar | None = None
         self._training = False
-        self._figures = ""
 
     def start(self, planned: int | None, done: int) -> None:
         self._training = True
-        self._open()
-        self._bar.update(self._task, total=planned, completed=done, description=step_text(done, planned))
+        self._update(total=planned, completed=done, description=step_text(done, planned))
 
     def training(self, step: int, planned: int | None, figures: str, remaining: float | None) -> None:
-        left = "" if remaining is None else f"{duration_text(remaining)} left"
-        self._figures = figures
-        self._bar.update(self._task, completed=step, description=step_text(step, planned), note=left)
-        self._draw()
+        self._bar.figures = figures
+        self._update(completed=step, description=step_text(step, planned), note=left_text(remaining))
 
     def evaluating(self, what: str, batch: int, batches: float) -> None:
-        self._open()
-        if self._training:
-            self._bar.update(self._task, note=f"{what} {batch}/{batches:g}")
-        else:
-            self._bar.update(self._task, description=f"{what} {batch}/{batches:g}", completed=batch, total=batches)
-        self._draw()
+        text = f"{what} {batch}/{batches:g}"
+        self._update(
+            **({"note": text} if self._training else {"description": text, "completed": batch, "total": batches})
+        )
 
     def result(self, line: str) -> None:
         self.console.print(line, soft_wrap=True, markup=False)
 
     def stop(self) -> None:
-        if self._live is not None:
-            self._bar.update(self._task, note="")
-            self._draw()
-            self._live.stop()
-        self._live, self._training, self._figures = None, False, ""
+        if self._bar is not None:
+            self._update(note="")
+            self._bar.stop()
+        self._bar, self._training = None, False
 
-    def _open(self) -> None:
-        if self._live is not None:
-            return
-        from rich.live import Live
-        from rich.progress import BarColumn, Progress, TextColumn
+    def _update(self, **fields: Any) -> None:
+        if self._bar is None:
+            text, width = rich_progress.TextColumn, rich_progress.BarColumn(bar_width=None)
+            # No thread of its own: redrawn when there is something new, so that it takes no time from training.
+            settings = {"console": self.console, "expand": True, "auto_refresh": False, "transient": not self._training}
+            self._bar = Bar(text("{task.description}"), width, text("{task.fields[note]}"), **settings)
+            self._bar.add_task("", total=None, note="")
+        self._bar.update(self._bar.task_ids[0], **fields)
+        self._bar.start()
+        self._bar.refresh()
 
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[note]}"), expand=True
-        )
-        self._task = self._bar.add_task("", total=None, note="")
-        # No thread of its own: redrawn when there is something new, so that it takes no time from training.
-        self._live = Live(self._bar, console=self.console, auto_refresh=False, transient=not self._training)
-        self._live.start()
 
-    def _draw(self) -> None:
-        from rich.console import Group
-        from rich.text import Text
-
-        figures = Text(fitting(self._figures, self.console.width), style="dim", no_wrap=True, overflow="ellipsis")
-        self._live.update(Group(self._bar, figures), refresh=True)
+DISPLAYS = {"bar": BarDisplay, "lines": LineDisplay, "none": SilentDisplay}
 
 
 def fitting(figures: str, width: int) -> str:
@@ -259,6 +231,9 @@ def fitting(figures: str, width: int) -> str:
 
 def resolve_style(style: str, stream: TextIO) -> str:
     """What "auto" means for a stream: a bar on a terminal that can move its cursor, lines elsewhere."""
+    if style not in ("auto", *DISPLAYS):
+        allowed = ("auto", *DISPLAYS)
+        raise UserError("trainer.progress is not known", given=style, allowed=allowed, do="trainer.progress=auto")
     if style != "auto":
         return style
     return "bar" if stream.isatty() and os.environ.get("TERM") not in ("dumb", "") else "lines"
@@ -291,21 +266,10 @@ def epoch_text(epoch: int, epochs: int | None) -> str:
 
 
 def rate_text(rate: float | None, unit: str) -> str:
-    """`2,310 samples/s`, `151k tokens/s`; nothing where there is no rate."""
-    if rate is None:
-        return ""
-    if rate >= 1e6:
-        return f"{rate / 1e6:.2f}M {unit}"
-    if rate >= 1e5:
-        return f"{rate / 1e3:.0f}k {unit}"
-    return f"{rate:,.0f} {unit}" if rate >= 10 else f"{rate:.2f} {unit}"
+    """`2,310 samples/s`; nothing where there is no rate."""
+    return "" if rate is None else f"{rate:,.{0 if rate >= 10 else 2}f} {unit}"
 
 
-def duration_text(seconds: float) -> str:
-    """`0:42`, `12:03`, `3:07:00`, `2 d 03:07:00`."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    if days:
-        return f"{days} d {hour:02}:{minute:02}:{second:02}"
-    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+def left_text(seconds: float | None) -> str:
+    """`0:12:03 left`, `2 days, 3:07:00 left`; nothing where that is not known."""
+    return "" if seconds is None else f"{timedelta(seconds=round(seconds))} left"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from .figure_file import save_figure
+from ...core.pictures import save_figure
 from .meter import Meter
 from .table import Table
 
@@ -47,23 +47,22 @@ class ProgressPicture(Callback):
         self.every_seconds, self.clock = every_seconds, clock
         self._not_before = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
         self._not_before = self.clock() + self.every_seconds
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         if not trainer.sanity_checking and self.clock() >= self._not_before:
-            self._draw(trainer, pl_module)
+            self._draw(trainer, task)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module)
+    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
+        self._draw(trainer, task)
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module)
+    on_test_end = on_train_end
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, task: LightningModule, exception: BaseException) -> None:
         # A full disk, say, must not hide what went wrong.
         with suppress(OSError):
-            self._draw(trainer, pl_module)
+            self._draw(trainer, task)
 
     def _draw(self, trainer: Trainer, task: LightningModule) -> None:
         if not trainer.is_global_zero or not self.table.rows:
@@ -71,8 +70,7 @@ class ProgressPicture(Callback):
         started = self.clock()
         with self.meter.paused():
             save_figure(draw_progress(self.table, *task.monitor), self.path)
-        ended = self.clock()
-        self._not_before = ended + max(self.every_seconds, 50 * (ended - started))
+        self._not_before = self.clock() + max(self.every_seconds, 50 * (self.clock() - started))
 
 
 def draw_progress(table: Table, monitor: str, direction: str) -> Figure:

@@ -37,5 +37,5 @@ class StepSeeds(Callback):
     def __init__(self, seed: int):
         self.seed = seed
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, task: LightningModule, batch: Any, batch_idx: int) -> None:
         seed_generators(self.seed, trainer.global_rank, trainer.current_epoch, batch_idx)

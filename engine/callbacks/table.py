@@ -49,15 +49,14 @@ class Table:
             csv.DictWriter(file, self.columns).writerow(cells)
 
     def keep_until(self, step: int) -> None:
-        """Drops every row of a later step, and test results: a resumed run will write them again."""
-        self.rows = [row for row in self.rows if int(row["step"]) <= step and row["stage"] != "test"]
-        if self.path.exists():
+        """Drops rows of later steps and test results, which a run that goes on there will write again; at 0 the whole file."""
+        # A validation amid the gradients of the first step is of step 0, where no run goes on.
+        self.rows = [row for row in self.rows if step and int(row["step"]) <= step and row["stage"] != "test"]
+        if not self.rows:
+            self.columns = list(FIXED)
+            self.path.unlink(missing_ok=True)
+        elif self.path.exists():
             self._rewrite()
-
-    def clear(self) -> None:
-        """Forgets all rows and removes the file."""
-        self.rows, self.columns = [], list(FIXED)
-        self.path.unlink(missing_ok=True)
 
     def series(self, name: str, stage: str | None = None) -> tuple[list[int], list[float]]:
         """Steps and values of a column, empty cells left out, of one stage or of all."""

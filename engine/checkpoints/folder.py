@@ -5,7 +5,8 @@
                               manifest.json          step, epoch and the sha256 of both files
     checkpoints/last, best                           links to one of these folders
 
-A folder is written under another name, synced and renamed; the links are replaced in one move.
+A folder is written under another name, synced and renamed; the links are replaced in one move. By hand, because Lightning moves a
+file from the system's temporary folder to its place, which may be on another disk, syncs nothing, and checks nothing when it reads.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...core.errors import UserError
+from ..training.run_folder import CHECKPOINTS
 
 FORMAT = 1
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
@@ -46,13 +48,9 @@ class Damaged(UserError):
 
 
 def write(
-    folder: Path,
-    step: int,
-    weights: Mapping[str, Tensor],
-    state: Mapping[str, Any],
-    facts: Mapping[str, Any],
+    folder: Path, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], facts: Mapping[str, Any],
     about: Mapping[str, Any] | None = None,
-) -> Path:
+) -> Path:  # fmt: skip
     """Writes one checkpoint below `folder` and returns its path; a crash at any moment leaves the others untouched.
 
     Args:
@@ -69,8 +67,8 @@ def write(
     unfinished = folder / f"{UNFINISHED}{target.name}"
     try:
         unfinished.mkdir()
-        told = {name: json.dumps(value, ensure_ascii=False) for name, value in (about or {}).items()}
-        save_file(_separate(weights), unfinished / WEIGHTS, metadata={**told, "format": "pt"})
+        metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in (about or {}).items()}
+        save_file(_separate(weights), unfinished / WEIGHTS, metadata={**metadata, "format": "pt"})
         # safetensors lets the owner alone read it, whatever the umask
         (unfinished / WEIGHTS).chmod(0o666 & ~_umask())
         with open(unfinished / STATE, "wb") as file:
@@ -222,8 +220,8 @@ def read_about(path: Path) -> dict[str, Any]:
     """What a checkpoint's weights file says of itself: `about` as it was written; empty where it says nothing."""
     try:
         with safe_open(path / WEIGHTS, "pt") as file:
-            told = file.metadata() or {}
-            return {name: json.loads(value) for name, value in told.items() if name != "format"}
+            metadata = file.metadata() or {}
+            return {name: json.loads(value) for name, value in metadata.items() if name != "format"}
     except (OSError, SafetensorError, ValueError) as error:
         raise Damaged(f"{path / WEIGHTS}: {_line(error)}") from error
 
@@ -252,7 +250,7 @@ def find(
     if (where / MANIFEST).is_file():
         folder, wanted = where.resolve().parent, [where.resolve()]
     else:
-        folder = where / "checkpoints" if (where / "checkpoints").is_dir() else where
+        folder = where / CHECKPOINTS if (where / CHECKPOINTS).is_dir() else where
         folder = folder.resolve()
         wanted, broken = _linked(folder, prefer)
         if not wanted and broken:
@@ -289,12 +287,8 @@ def sha256(path: Path) -> str:
 
 
 def _runs(where: Path) -> str | None:
-    parent = next((each for each in where.parents if each.is_dir()), None)
-    names = (
-        sorted(each.name for each in parent.iterdir() if each.is_dir() and not each.name.startswith("."))
-        if parent
-        else []
-    )
+    parent = next(each for each in where.absolute().parents if each.is_dir())
+    names = sorted(each.name for each in parent.iterdir() if each.is_dir() and not each.name.startswith("."))
     return f"{parent}/: {', '.join(names[-8:])}" if names else None
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from ...core.errors import UserError
-from ..published import is_published
+from ..conventions import published
 from ..training.assembly import check_fit
 from ..training.run_folder import run_of
+from ..training.targets import resolve
 from . import folder as files
 
 
@@ -20,12 +22,12 @@ class Initial:
     """Weights to begin with.
 
     Args:
-        weights: tensors by name.
+        read: from the model that is to begin with them to tensors by name.
         source: what they are, for people.
-        run: the run folder they come from, whose tokenizer is kept; None: a published model.
+        run: the run folder they come from, which has kept what belongs to them; None: a published model.
     """
 
-    weights: Mapping[str, Tensor]
+    read: Callable[[nn.Module], Mapping[str, Tensor]]
     source: str
     run: Path | None = None
 
@@ -37,16 +39,21 @@ class Initial:
         Raises:
             UserError: any other weights do not fit the model.
         """
-        own = model.state_dict()
-        fresh = [name for name in _classifier(model) if self.weights.get(name, own[name]).shape != own[name].shape]
-        weights = {**self.weights, **{name: own[name] for name in fresh}}
-        check_fit(weights, model, do="give init weights of the same model and the same tokens")
+        own, given = model.state_dict(), self.read(model)
+        fresh = [name for name in _classifier(model) if given.get(name, own[name]).shape != own[name].shape]
+        weights = {**given, **{name: own[name] for name in fresh}}
+        check_fit(weights, model, do="give init weights of the same model, of data of the same form")
         model.load_state_dict(weights)
         return self.source + (f"; new: {', '.join(fresh)}" if fresh else "")
 
 
-def read_initial(where: str) -> Initial:
-    """The weights that `init=` names: a run folder (its best ones), a checkpoint, or a published language model.
+def read_initial(where: str, target: str = "", allow: Sequence[str] = ()) -> Initial:
+    """The weights that `init=` names: a run folder (its best ones), a checkpoint, or published weights of the domain.
+
+    Args:
+        where: what was typed.
+        target: a dotted path of the run's domain, like its task's.
+        allow: further packages that a `_target_` may come from.
 
     Raises:
         UserError: there are none, or they are damaged.
@@ -58,13 +65,13 @@ def read_initial(where: str) -> Initial:
             allowed="a run folder, a checkpoint, a published model",
             do="init=null",
         )
-    if is_published(where):
-        from ...domains.nlp.checkpoints import load_pretrained
-
-        return Initial(load_pretrained(where).state_dict(), where)
+    module = published(where, target, allow)
+    if module is not None:
+        return Initial(partial(resolve(f"{module}.read_weights", allow), where), where)
     path, remark = files.find(where, ("best", "last"), do="init=<another run>, or init=null for random weights")
     source = f"{run_of(path)}, {path.name}" + (f" ({remark})" if remark else "")
-    return Initial(files.read_weights(path), source, run_of(path))
+    weights = files.read_weights(path)
+    return Initial(lambda model: weights, source, run_of(path))
 
 
 def _classifier(model: nn.Module) -> list[str]:

@@ -1,4 +1,8 @@
-"""Lightning's side of checkpoints: what goes into one, when one is written, and how a run goes on from one."""
+"""Lightning's side of checkpoints: what goes into one, when one is written, and how a run goes on from one.
+
+By hand, because ModelCheckpoint and OnExceptionCheckpoint write in the middle of accumulated gradients and of a validation, and
+what they have written is resumed without the validation that was due. Here a resumed run equals the uninterrupted one.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +46,8 @@ class CheckpointFolders(CheckpointIO):
         state = dict(checkpoint)
         published, about = state.pop(PUBLISHED), state.pop(ABOUT, None)
         trained = state.pop("state_dict")
-        same = all(trained.get(f"{MODEL}{name}") is not None for name in published) and all(
-            value.data_ptr() == trained[f"{MODEL}{name}"].data_ptr() for name, value in published.items()
-        )
+        pairs = [(value, trained.get(f"{MODEL}{name}")) for name, value in published.items()]
+        same = all(own is not None and own.data_ptr() == value.data_ptr() for value, own in pairs)
         # What the weights file holds already is not written twice; a weight average differs from what is trained.
         if same:
             trained = {name: value for name, value in trained.items() if name.removeprefix(MODEL) not in published}
@@ -71,8 +74,8 @@ class Saver(Callback):
     """Writes `last` before each validation, every so many steps, at the end, and when the run is to end early.
 
     It ends early where a signal asks for that, and where its time is over (Lightning's own timer counts on after resuming,
-    and does not stop between optimizer steps). Goes last among the callbacks, so that what it saves is settled;
-    `before_validation` goes first, because a weight average is lent to the task once validation starts.
+    and does not stop between optimizer steps). Goes last among the callbacks, so that what it saves is settled; `first` goes
+    before all of them, because a weight average is lent to the task once validation starts.
 
     Args:
         folder: the run's checkpoints folder.
@@ -104,13 +107,12 @@ class Saver(Callback):
         self.best: float | None = None
         self.started = self.stepped = self.time_over = self.validation_due = False
         self.settled = True
-        self._began = 0.0
-        self._step = 0
+        self.first = First(self)
+        self._began, self._step = 0.0, 0
         self._saved: int | None = None
         self._validated: int | None = None
-        self.before_validation = _BeforeValidation(self)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
         self.started, self._began, self._step = True, time.monotonic(), trainer.global_step
         # Lightning goes on after the validation that the checkpoint was written for, without having made it.
         if self.validation_due:
@@ -118,38 +120,33 @@ class Saver(Callback):
             trainer.validating = True
             loop.run()
             trainer.training = True
-            # What a resumed loop reads as "this epoch is over".
+            # What a resumed loop reads as "this epoch is over"; Lightning has no public name for it.
             loop._has_run = False
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self.stepped = True
-        self.settled = trainer.global_step != self._step
+    def on_train_batch_end(self, trainer: Trainer, task: LightningModule, *_: Any) -> None:
+        self.stepped, self.settled = True, trainer.global_step != self._step
         self._step = trainer.global_step
         # Half of an accumulated gradient is in no checkpoint.
         if not self.settled:
             return
-        loop = trainer.fit_loop
-        validates = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        validates = validation_follows(trainer)
         if self.seconds is not None:
             self.time_over = trainer.strategy.broadcast(time.monotonic() - self._began >= self.seconds)
             trainer.should_stop = trainer.should_stop or self.time_over
-        # Before a validation `_BeforeValidation` does it all.
+        # Before a validation `first` does it all.
         if validates:
             return
         if self.stop_asked(trainer) or self.time_over or (self.every and self._step % self.every == 0):
             self.save(trainer)
         self.stop.check()
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, task: LightningModule, *_: Any) -> None:
         # Where gradients are half accumulated there is no checkpoint of this step to go on from.
-        if (self.validation_due or self._saved == trainer.global_step) and self.stop_asked(trainer):
+        if (self.validation_due or self.has_saved(trainer)) and self.stop_asked(trainer):
             self.stop.check()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        self.validation_due = False
-        self._validated = trainer.global_step
+    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
+        self.validation_due, self._validated = False, trainer.global_step
         value = trainer.callback_metrics.get(self.metric)
         if self.settled and value is not None and is_best(float(value), self.best, self.direction):
             self.best = float(value)
@@ -158,26 +155,25 @@ class Saver(Callback):
         if trainer.is_global_zero:
             files.tidy(self.folder)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
         # The last weights may be the best, wherever the validations before them fell.
-        if self._validated != trainer.global_step:
-            self.validation_due = True
-        if self._saved != trainer.global_step:
+        self.validation_due = self.validation_due or self._validated != trainer.global_step
+        if not self.has_saved(trainer):
             self.save(trainer)
 
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_test_batch_end(self, trainer: Trainer, task: LightningModule, *_: Any) -> None:
         if self.stop_asked(trainer):
             self.stop.check()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, task: LightningModule, exception: BaseException) -> None:
         # The checkpoint was written for the validation that has just shown it to be worth nothing.
         if isinstance(exception, NonFinite) and exception.quantity == "validation loss" and trainer.is_global_zero:
             before = [path for path in files.checkpoints(self.folder) if path != self.io.current]
             if before:
                 files.point(self.folder, "last", before[0])
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[PUBLISHED] = published_weights(trainer, pl_module)
+    def on_save_checkpoint(self, trainer: Trainer, task: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[PUBLISHED] = published_weights(trainer, task)
         described = {DESCRIPTION: self.description.plain()}
         checkpoint[ABOUT] = {**described, "model": self.config.model, "scan": self.config.scan}
         checkpoint["config"] = {"schema_version": SCHEMA_VERSION, **self.config.plain()}
@@ -187,6 +183,10 @@ class Saver(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.validation_due = state_dict["best"], state_dict["validation_due"]
+
+    def has_saved(self, trainer: Trainer) -> bool:
+        """Whether this process has written a checkpoint of the present step."""
+        return self._saved == trainer.global_step
 
     def stop_asked(self, trainer: Trainer) -> bool:
         """Whether a signal has come, to any of the processes: they stop together or wait for each other for ever."""
@@ -209,24 +209,39 @@ class Saver(Callback):
         self._saved = trainer.global_step
 
 
-class _BeforeValidation(Callback):
+class First(Callback):
+    """What a `Saver` does before the other callbacks: checks what was restored, takes signals back, saves before a validation."""
+
     def __init__(self, saver: Saver):
         self.saver = saver
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
+        self.saver.stop.listen()
         # Here, before any callback writes into the run folder.
         check_restored(trainer)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, task: LightningModule) -> None:
         saver = self.saver
+        saver.stop.listen()
         # A validation that is made after resuming, or because the time is over, has its checkpoint already.
-        has_one = saver.validation_due or saver._saved == trainer.global_step
-        if trainer.sanity_checking or has_one or not saver.settled:
+        if saver.validation_due or saver.has_saved(trainer) or not saver.settled:
             return
         saver.validation_due = True
         saver.save(trainer)
         if saver.stop_asked(trainer):
             saver.stop.check()
+
+    def on_test_start(self, trainer: Trainer, task: LightningModule) -> None:
+        self.saver.stop.listen()
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether Lightning validates after the batch that has just been trained on; its own answer has no public name."""
+    epochs, loop = trainer.check_val_every_n_epoch, trainer.fit_loop
+    if not trainer.enable_validation or (epochs is not None and (trainer.current_epoch + 1) % epochs):
+        return False
+    batches = loop.total_batch_idx if epochs is None else loop.batch_idx
+    return trainer.should_stop or (batches + 1) % trainer.val_check_batch == 0
 
 
 def check_restored(trainer: Trainer) -> None:

@@ -24,7 +24,7 @@ def parse(arguments: Sequence[str]) -> list[Override]:
             raise UserError(
                 f"there is no option {argument!r}",
                 given=argument,
-                allowed="key=value, --help, --cfg, -m, --config-dir=<folder>, --allow=<package>",
+                allowed="key=value, --help, --list, --cfg, -m, --config-dir=<folder>, --allow=<package>",
                 do=argument.lstrip("-") if "=" in argument else "python train.py --help",
             )
         if "=" not in argument and not argument.startswith("~"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -88,84 +87,6 @@ def compose_group(group: str, name: str, groups: Groups, domain: str) -> dict[st
     lines = [f"{group}={name}"]
     with _explained(lines):
         return lifted(_plain(_run_hydra(domain, lines, groups)))[group]
-
-
-def compose_part(
-    part: str, domain: str, typed: Sequence[str], groups: Groups | None = None, allow: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The values of configs/<domain>/<part>.yaml after `key=value` arguments, checked against its `_target_`.
-
-    Args:
-        part: what a domain does apart from training, such as "predict".
-        typed: what was typed; for an option that is a text, any characters. A word without `key=` goes to the option that the
-            file's card names under `rest`.
-        groups, allow: as of `compose`.
-
-    Returns:
-        plain values with `_target_`, without labels, which `targets.build` takes.
-
-    Raises:
-        UserError: the domain has no such part; an unknown option, a value of the wrong type or outside its range.
-    """
-    path = part_file(part, domain, groups or Groups())
-    if path is None:
-        raise UserError(f"{domain} has no {part}", given=f"domain={domain}", do=f"add configs/{domain}/{part}.yaml")
-    values = read_yaml(path)
-    if "_target_" not in values:
-        raise no_target(part, values)
-    check_listed(str(values["_target_"]), allow)
-    rest, accepts = (values.get("card") or {}).get("rest"), signature.of(str(values["_target_"]))
-    values = {key: value for key, value in values.items() if key not in signature.LABELS or key == "_target_"}
-    options = [key.removeprefix(f"{part}.") for key in typed_keys(part, values) or ()]
-    words = [each for each in typed if "=" not in each]
-    if words and rest is None:
-        raise UserError("not of the form key=value", given=words[0], allowed=[f"{each}=..." for each in options])
-    for argument in [*typed, *([f"{rest}={' '.join(words)}"] if words else [])]:
-        key, equals, text = argument.partition("=")
-        if not equals:
-            continue
-        if key not in options and not (accepts is None or accepts.open):
-            raise unknown_key(key, options, text)
-        values[key] = _read_value(key, text, accepts.parameters.get(key) if accepts else None)
-    return _renamed(part, values)
-
-
-def part_file(part: str, domain: str, groups: Groups) -> Path | None:
-    """The file of what a domain does apart from training, such as "predict"; None where it has none."""
-    found = (place / f"{part}.yaml" for place in groups.search_path(domain))
-    return next((each for each in found if each.is_file()), None)
-
-
-def domain_typed(arguments: Sequence[str], groups: Groups) -> str:
-    """The domain that `domain=` names, else the usual one.
-
-    Raises:
-        UserError: there is no such domain.
-    """
-    typed = [each.partition("=")[2] for each in arguments if each.startswith("domain=")]
-    if typed:
-        groups.domain_file(typed[-1])
-    return typed[-1] if typed else groups.domain_of(None)
-
-
-def _read_value(key: str, text: str, kind: Any) -> Any:
-    """What was typed for an option: as it stands where it is a text, else in Hydra's grammar."""
-    if kind is str or (kind == str | None and text != "null"):
-        return text
-    [override] = parse([f"{key}={text}"])
-    check_single(override)
-    return override.value()
-
-
-def _renamed(part: str, values: dict[str, Any]) -> dict[str, Any]:
-    """`check_keys` with messages that name an option as it is typed, without the part."""
-    try:
-        return check_keys(part, values)
-    except UserError as error:
-        raise UserError(
-            error.problem.replace(f"{part}.", ""), given=error.given, allowed=error.allowed,
-            do=error.do and error.do.replace(f"{part}.", ""),
-        ) from None  # fmt: skip
 
 
 def _choices(typed: Mapping[str, Override], groups: Groups) -> tuple[str, list[str]]:

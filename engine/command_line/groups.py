@@ -128,11 +128,14 @@ class Groups:
         )  # fmt: skip
 
     def summary(self, group: str, name: str, domain: str) -> str:
-        """The first comment line of an option's file that says something, without the #; without one, its card's title."""
+        """An option's title and paper, from its card; without one, the first comment line of its file that says something."""
+        card = self.read(group, name, domain).get("card") or {}
+        if card.get("title"):
+            return "; ".join(str(card[key]) for key in ("title", "paper") if card.get(key))
         for line in self.files(domain)[group][name].read_text(encoding="utf-8").splitlines():
             if line.startswith("#") and "@package" not in line:
                 return line.lstrip("# ").strip()
-        return str((self.read(group, name, domain).get("card") or {}).get("title", ""))
+        return ""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any, get_type_hints
 
 from . import signature
 from .comments import explanations, option_comments
-from .compose import compose, compose_part, domain_typed, part_file
+from .compose import compose
+from .compose_part import compose_part, part_file
 from .config import Config
 from .convert import as_typed, describe
 from .groups import Groups
@@ -39,6 +40,7 @@ USAGE = {
 }
 OWN = """
   --help domain=<name> model=<name>    the keys that these choices have
+  --list [models|data|scans|experiments] [domain] [name]   what may be chosen; * in a name stands for any letters
   --cfg                  print the whole configuration with its comments and stop
   -m                     values with commas mean several runs
   --config-dir=<folder>  a folder of your own, laid out like configs/: mine/model/my_net.yaml adds model=my_net
@@ -76,7 +78,9 @@ def _examples(groups: Groups, script: str) -> list[str]:
 
 def _options_to_predict(options: Options, groups: Groups) -> list[str]:
     typed = [each for each in options.arguments if not each.startswith("domain=")]
-    domain = domain_typed(options.arguments, groups)
+    named = [each.partition("=")[2] for each in options.arguments if each.startswith("domain=")]
+    domain = named[-1] if named else groups.domain_of(None)
+    groups.domain_file(domain)
     path = part_file("predict", domain, groups)
     if path is None:
         return []

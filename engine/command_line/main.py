@@ -50,6 +50,11 @@ def main(arguments: Sequence[str] | None = None, job: str = "train") -> int:
 
 
 def _run(arguments: list[str], job: str) -> int:
+    if any(word.partition("=")[0] == "--list" for word in arguments):
+        from .listing import show_list
+
+        options = read_options(arguments)
+        return show_list(options.arguments, options)
     _check_words(arguments, job)
     options = read_options(arguments)
     if options.help:
@@ -69,9 +74,9 @@ def _check_words(words: Sequence[str], job: str) -> None:
         plain = "=" not in word and not word.startswith(("-", "~")) and word != "help"
         value_of_option = number > 0 and words[number - 1] in ("--config-dir", "--allow", "--cfg", "-c")
         if (plain or word.startswith("=")) and not value_of_option:
+            if job == "predict" and not word.startswith("="):
+                continue  # what the domain takes without a key
             before = number > 0 and "=" in words[number - 1] and not words[number - 1].startswith("-")
-            if job == "predict" and not (before and words[number - 1].startswith(("prompt=", "stop="))):
-                continue  # a prompt that was typed without its key
             after = number + 1 < len(words) and words[number + 1].startswith("=")
             whole = before or after or word.startswith("=")
             raise UserError(
@@ -165,7 +170,7 @@ def run(config, options: Options, typed: Sequence[str], resume: Path | None = No
         import_torchmetrics()
         from ..training.run import train
 
-        result = train(config, typed=typed, allow=options.allow, resume=resume)
+        result = train(config, arguments=typed, allow=options.allow, resume=resume)
     except Stopped as stopped:
         again = typed if resume is None else [f"resume={run_of(resume)}", *typed]
         print(after_stop(stopped, options, again), file=sys.stderr)
@@ -197,39 +202,27 @@ def _evaluate(options: Options) -> int:
 
 
 def _predict(options: Options) -> int:
-    from ..published import is_published, predict_published
+    from ..conventions import find_published
 
+    groups, allow = options.groups(), options.allow
     where, typed = _take(options.arguments, "ckpt")
-    if where is not None and is_published(where):
-        method, typed = _take(typed, "explain")
-        predict_published(where, typed, options.groups(), method)
-        return 0
-    from ..checkpoints.stored_config import stored_config
-    from ..explain import explain, read_prompt
-    from ..predict import predict, read_wanted
-    from .change_stored import change_stored
-    from .compose import check
+    domain, typed = _take(typed, "domain")
+    found = None if where is None else find_published(where, domain, groups, allow)
+    if found is not None:
+        from ..predict import predict_published, show
 
+        return show(predict_published(where, *found, typed, groups, allow))
     checkpoint, typed = _weights(options, "predict")
-    method, typed = _take(typed, "explain")
-    changes = [each for each in typed if each.startswith(("data.", "trainer."))]
-    asked = [each for each in typed if each not in changes]
-    wanted = read_wanted(asked) if method is None else read_prompt(asked)
-    why = "the model and its tokens are given by the weights"
-    allowed = ("data.root", "trainer.threads", "trainer.accelerator")
-    stored, notes = stored_config(checkpoint)
-    config = check(change_stored(stored, changes, options.groups(), allowed, why), options.allow)
-    _note(notes)
-    if options.show_config:
-        return show(config, options)
+    from ..checkpoints.stored_config import stored_config
+    from ..predict import predict_run, show
     from .startup import import_torchmetrics
 
+    stored, notes = stored_config(checkpoint)
+    _note(notes)
     import_torchmetrics()
-    if method is None:
-        predict(config, checkpoint, wanted, allow=options.allow)
-    else:
-        explain(config, checkpoint, method, wanted, allow=options.allow)
-    return 0
+    return show(
+        predict_run(checkpoint, stored, [each for each in typed if not each.startswith("domain=")], groups, allow)
+    )
 
 
 def _weights(options: Options, job: str) -> tuple[Path, list[str]]:

@@ -18,11 +18,16 @@ FREE = ("data", "model", "task")  # of a run's configuration: free mappings with
 OFFERED = ("describe", "scan", "model", "run")  # what a run gives, not the user
 
 
+def nested_parts(signature: Signature) -> dict[str, Signature]:
+    """The parameters that are parts with keys of their own, of those that are a person's to set."""
+    return {name: kind for name, kind in signature.nested.items() if name not in OFFERED}
+
+
 def full_key(part: str, signature: Signature | None, key: str, value: Any = None) -> str:
     """The whole dotted key of what was typed as `key` of a part: "data", ..., "batch_size" -> "data.loading.batch_size"."""
     if signature is None:
         return f"{part}.{key}"
-    nested, first = signature.nested, key.partition(".")[0]
+    nested, first = nested_parts(signature), key.partition(".")[0]
     if key in nested and value is not None and not isinstance(value, Mapping):
         return f"{part}.{key}.{next(iter(nested[key].parameters))}"
     holding = [name for name, each in nested.items() if first in each.parameters]
@@ -61,9 +66,10 @@ def typed_keys(part: str, values: Mapping[str, Any]) -> list[str] | None:
     if signature is None or signature.open:
         return None
     found = {name for name in {*values, *signature.parameters} if name not in LABELS and name not in OFFERED}
-    for each in signature.nested.values():
+    nested = nested_parts(signature)
+    for each in nested.values():
         found |= set(each.parameters)
-    return sorted(f"{part}.{name}" for name in found - set(signature.nested))
+    return sorted(f"{part}.{name}" for name in found - set(nested))
 
 
 def check_keys(part: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _tree(path: Path) -> ast.Module:
 def _definition(module: str, name: str, near: bool = False) -> tuple[ast.stmt | None, str]:
     """The statement that defines a name at the top of a module, and the module where it stands; None where there is none.
 
-    near: look no further than the module's own package and this one; what other libraries use in annotations is slow to read.
+    near: look no further than the module's own package and this one; what other libraries name in annotations is slow to read.
     """
     path = source_file(module)
     for node in _tree(path).body if path is not None else ():

@@ -78,7 +78,7 @@ def _run(typed: list[str], config: Config, allow: Sequence[str]) -> Row:
     from ..training.run import train
 
     try:
-        result = train(config, typed=typed, allow=allow)
+        result = train(config, arguments=typed, allow=allow)
     except (UserError, Failed) as error:
         print(f"\n{error}\n", file=sys.stderr)
         return typed, None, str(error).splitlines()[0]

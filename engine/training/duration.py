@@ -16,23 +16,15 @@ def parse_duration(text: str | None) -> timedelta | None:
     """
     if text is None:
         return None
-    clock = re.fullmatch(r"(?P<h>\d+):(?P<m>[0-5]\d):(?P<s>[0-5]\d)", text)
-    parts = clock or re.fullmatch(r"(?:(?P<d>\d+)d)?(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+)s)?", text)
-    numbers = {name: int(each or 0) for name, each in parts.groupdict().items()} if parts else {}
+    clock = re.fullmatch(r"(?P<hours>\d+):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)", text)
+    units = "".join(rf"(?:(?P<{unit}>\d+){unit[0]})?" for unit in ("days", "hours", "minutes", "seconds"))
+    parts = clock or re.fullmatch(units, text)
     try:
-        found = timedelta(
-            days=numbers.get("d", 0),
-            hours=numbers.get("h", 0),
-            minutes=numbers.get("m", 0),
-            seconds=numbers.get("s", 0),
-        )
+        found = timedelta(**{unit: int(number or 0) for unit, number in parts.groupdict().items()}) if parts else None
     except OverflowError:
-        found = timedelta()
+        found = None
     if not found:
         raise UserError(
-            "trainer.time_limit is not a time",
-            given=text,
-            allowed="90s, 3m, 1h30m, 2d, 01:30:00",
-            do="trainer.time_limit=3m",
-        )
+            "trainer.time_limit is not a time", given=text, allowed="90s, 3m, 1h30m, 2d, 01:30:00", do="trainer.time_limit=3m"
+        )  # fmt: skip
     return found

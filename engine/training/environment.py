@@ -7,31 +7,22 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "polymamba",
-    "torch",
-    "torchvision",
-    "lightning",
-    "hydra-core",
-    "timm",
-    "numba",
-    "triton",
-    "numpy",
-    "safetensors",
-)
+    "polymamba", "torch", "torchvision", "lightning", "hydra-core", "timm", "numba", "triton", "numpy", "safetensors",
+)  # fmt: skip
 
 
 def describe_environment() -> dict[str, Any]:
     """Versions, commit and machine as JSON values."""
+    import psutil
     import torch
 
-    gpus = (
-        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
@@ -41,8 +32,8 @@ def describe_environment() -> dict[str, Any]:
             "system": platform.platform(),
             "processor": _processor(),
             "cores": os.cpu_count(),
-            "memory_gb": _memory_gb(),
-            "gpus": gpus,
+            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+            "gpus": [torch.cuda.get_device_name(number) for number in range(gpus)],
         },
     }
 
@@ -61,28 +52,21 @@ def _version(name: str) -> str | None:
 
 def _commit() -> dict[str, Any] | None:
     """The commit of the source tree and whether files differ from it; None outside a git checkout."""
-    where = Path(__file__).resolve().parent
+    command = ["git", "status", "--porcelain=v2", "--branch"]
     try:
-        sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, timeout=10)
-        changes = subprocess.run(
-            ["git", "status", "--porcelain"], cwd=where, capture_output=True, text=True, timeout=10
+        found = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.SubprocessError):
         return None
-    return {"sha": sha.stdout.strip(), "dirty": bool(changes.stdout.strip())} if sha.returncode == 0 else None
+    lines = found.stdout.splitlines()
+    [sha] = [line.split()[-1] for line in lines if line.startswith("# branch.oid ")]
+    return {"sha": sha, "dirty": any(not line.startswith("#") for line in lines)}
 
 
 def _processor() -> str:
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
-
-
-def _memory_gb() -> float:
-    import psutil
-
-    return round(psutil.virtual_memory().total / 1e9, 1)

@@ -52,11 +52,8 @@ def _device(settings: TrainerSettings) -> tuple[str, str]:
         return "cpu", "no CUDA device here"
     if settings.accelerator == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            "there is no CUDA device here",
-            given="trainer.accelerator=cuda",
-            allowed="auto, cpu",
-            do="trainer.accelerator=auto",
-        )
+            "there is no CUDA device here", given="trainer.accelerator=cuda", allowed="auto, cpu", do="trainer.accelerator=auto"
+        )  # fmt: skip
     return settings.accelerator, "asked for"
 
 

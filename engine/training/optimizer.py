@@ -1,4 +1,7 @@
-"""The optimizer, its parameter groups and its learning-rate schedule."""
+"""The optimizer, its parameter groups and its learning-rate schedule.
+
+By hand, because the rate has to be a formula of the step alone: the same however often a run was resumed.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +34,12 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings, total_steps: 
     ]
     groups = [group for group in groups if group["params"]]
     if settings.name == "sgd":
-        momentum = 0.0 if settings.momentum is None else settings.momentum
-        optimizer = torch.optim.SGD(
-            groups, lr=settings.lr, momentum=momentum, nesterov=bool(settings.nesterov and momentum), fused=True
-        )
+        momentum = settings.momentum or 0.0
+        kind, more = torch.optim.SGD, {"momentum": momentum, "nesterov": bool(settings.nesterov and momentum)}
     else:
-        betas = (0.9, 0.999) if settings.betas is None else settings.betas
-        optimizer = torch.optim.AdamW(
-            groups, lr=settings.lr, betas=betas, eps=1e-8 if settings.eps is None else settings.eps, fused=True
-        )
+        kind, more = torch.optim.AdamW, {"betas": settings.betas, "eps": settings.eps}
+    given = {name: value for name, value in more.items() if value is not None}
+    optimizer = kind(groups, lr=settings.lr, fused=True, **given)
     return optimizer, LambdaLR(optimizer, lambda step: factor(step, settings, total_steps))
 
 

@@ -1,4 +1,10 @@
-"""The folder of one run: its configuration, environment, pictures and checkpoints."""
+"""The folder of one run, and what is in it.
+
+config.yaml, overrides.txt, environment.json    written at the start: the whole configuration, what was typed, versions and machine
+metrics.csv, progress.png, …                    the run's numbers and pictures, written by callbacks
+checkpoints/                                    checkpoints/folder.py
+.lock                                           held by the process that trains in it
+"""
 
 from __future__ import annotations
 
@@ -23,6 +29,7 @@ except ImportError:  # not on Windows
     fcntl = None
 
 CONFIG, ENVIRONMENT, OVERRIDES, LOCK = "config.yaml", "environment.json", "overrides.txt", ".lock"
+METRICS, PROGRESS, SCAN, CHECKPOINTS = "metrics.csv", "progress.png", "scan.png", "checkpoints"
 
 
 def new_run_folder(config: Config) -> Path:
@@ -64,7 +71,7 @@ def _not_to_be_made(folder: Path, error: OSError) -> UserError:
 
 def in_use(folder: Path) -> UserError:
     """The error for a new run in a folder that holds something."""
-    goes_on = any(folder.glob("checkpoints/[!.]*")) or not (folder / CONFIG).is_file()
+    goes_on = any(folder.glob(f"{CHECKPOINTS}/[!.]*")) or not (folder / CONFIG).is_file()
     return UserError(
         "this folder is in use, a run would overwrite it", given=f"run_dir={folder}",
         allowed="a folder that does not exist or is empty",
@@ -144,12 +151,12 @@ def start(folder: Path, config: Config, overrides: Sequence[str], environment: d
             yield
         except Stopped:
             # Without a checkpoint nothing in it is worth keeping, and the same command can start again.
-            if is_first() and not any(folder.glob("checkpoints/[!.]*")):
+            if is_first() and not any(folder.glob(f"{CHECKPOINTS}/[!.]*")):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
 
-def read_typed(folder: Path) -> list[str]:
+def read_arguments(folder: Path) -> list[str]:
     """What was typed to start a run; nothing where that cannot be read."""
     try:
         return (folder / OVERRIDES).read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""One seed for every global random generator."""
+"""One seed for every global random generator: any that PyTorch takes, where Lightning's function takes those below 2^32 alone."""
 
 from __future__ import annotations
 

@@ -1,9 +1,13 @@
-"""Ending a run early in good order: SIGTERM and Ctrl-C ask, training answers at the next step."""
+"""Ending a run early in good order: SIGTERM and Ctrl-C ask, training answers at the next step.
+
+By hand, because Lightning ends a run that gets SIGTERM without a checkpoint and with exit code 0, and one that gets Ctrl-C at once.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +90,12 @@ class StopRequest:
         elif now - self._noted_at > ECHO_SECONDS:
             raise Stopped(signal_number, at_once=True)
 
+    def listen(self) -> None:
+        """Handles signals from now on, whatever has taken them over; elsewhere than in the main thread nobody can."""
+        if threading.current_thread() is threading.main_thread():
+            for number in NAMES:
+                signal.signal(number, self.ask)
+
     def check(self) -> None:
         """Raises `Stopped` where a signal has come."""
         if self.received is not None:
@@ -119,22 +129,18 @@ _listening: StopRequest | None = None
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Handles SIGTERM and SIGINT within the block; inside another such block it is that one's request again.
-
-    Elsewhere than in the main thread signals are not handled.
-    """
+    """Handles SIGTERM and SIGINT within the block; inside another such block it is that one's request again."""
     global _listening
     if _listening is not None:
         yield _listening
         return
-    request = _listening = StopRequest()
-    try:
-        before = {number: signal.signal(number, request.ask) for number in NAMES}
-    except ValueError:
-        before = {}
+    request, before = StopRequest(), {number: signal.getsignal(number) for number in NAMES}
+    request.listen()
+    _listening = request
     try:
         yield request
     finally:
         _listening = None
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +12,11 @@ from ...core.scans import get as get_scan
 from ..checkpoints import folder as files
 from ..command_line.compose import compose
 from ..command_line.config import Config
+from ..command_line.groups import CONFIGS, read_yaml
 from ..command_line.options import Options
 from ..evaluate import table
-from .run import Result, best_checkpoint
-from .run_folder import read_typed
+from .run import Result
+from .run_folder import CHECKPOINTS, read_arguments
 from .stop import Stopped
 
 OTHERS = ("cross", "bidirectional", "raster")
@@ -22,31 +24,41 @@ OTHERS = ("cross", "bidirectional", "raster")
 
 def after_training(result: Result, config: Config, options: Options) -> str:
     """The result of a finished run and commands to paste."""
-    link = result.folder / "checkpoints" / best_link(result)
-    lines = ["", "  result, best weights on the test data", table(result.metrics), ""]
-    lines.append(f"  weights    {link / files.WEIGHTS}")
-    if config.trainer.pictures:
-        lines.append(f"  pictures   {result.folder}/ (progress, first batch, worst predictions, scan)")
-    longer = [f"resume={result.folder}", f"trainer.epochs={2 * config.trainer.epochs}"]
-    if config.trainer.steps is not None:
-        longer.append(f"trainer.steps={2 * config.trainer.steps}")
-    lines.append("")
-    if result.ended:
-        lines.append("  go on with it   " + options.command("train.py", f"resume={result.folder}"))
-    lines += ["  test again      " + options.command("eval.py", f"ckpt={result.folder}")]
-    if config.task["_target_"].endswith(".LanguageModelling"):
-        lines.append("  write text      " + options.command("predict.py", f"ckpt={result.folder}", "prompt=The "))
-    lines.append("  train longer    " + options.command("train.py", *longer))
-    typed = [
-        each for each in read_typed(result.folder) if not each.lstrip("+").startswith(("scan=", "scan.", "run_dir="))
+    folder, checkpoints = result.folder, result.folder / CHECKPOINTS
+    best = checkpoints / ("best" if (checkpoints / "best").is_dir() else "last")
+    lines = [
+        "",
+        "  result, best weights on the test data",
+        table(result.metrics),
+        "",
+        f"  weights    {best / files.WEIGHTS}",
     ]
-    other = another_scan(config, result.task.model, typed, options)
-    if other is not None:
-        lines.append("  another scan    " + options.command("train.py", *typed, f"scan={other}"))
+    pictures = ", ".join(sorted(each.stem.replace("_", " ") for each in folder.glob("*.png")))
+    lines += [f"  pictures   {folder}/ ({pictures})"] if pictures else []
+    longer = [f"resume={folder}", f"trainer.epochs={2 * config.trainer.epochs}"]
+    longer += [] if config.trainer.steps is None else [f"trainer.steps={2 * config.trainer.steps}"]
+    kept = [each for each in read_arguments(folder) if not each.lstrip("+").startswith(("scan=", "scan.", "run_dir="))]
+    example, scan = predict_example(config.domain, options), another_scan(config, result.task.model, kept, options)
+    commands = {
+        "go on with it": ["train.py", f"resume={folder}"] if result.ended else None,
+        "test again": ["eval.py", f"ckpt={folder}"],
+        "predict": ["predict.py", f"ckpt={folder}", *example] if example else None,
+        "train longer": ["train.py", *longer],
+        "another scan": ["train.py", *kept, f"scan={scan}"] if scan else None,
+    }
+    lines += ["", *(f"  {what:<13}   {options.command(*words)}" for what, words in commands.items() if words)]
     return "\n".join(lines) + "\n"
 
 
-def another_scan(config: Config, model: Any, typed: Sequence[str], options: Options) -> str | None:
+def predict_example(domain: str, options: Options) -> list[str]:
+    """What the domain's predict.yaml gives as an example of what to type; empty where it gives none."""
+    for path in (folder / domain / "predict.yaml" for folder in (CONFIGS, *options.config_dirs)):
+        if path.is_file():
+            return shlex.split((read_yaml(path).get("card") or {}).get("example") or "")
+    return []
+
+
+def another_scan(config: Config, model: Any, arguments: Sequence[str], options: Options) -> str | None:
     """A scan that the same command can be typed with: the model's mixers can walk it on their grid; None where there is none."""
     walked = next((module.scan for module in model.modules() if isinstance(getattr(module, "scan", None), Scan)), None)
     if config.scan is None or walked is None:
@@ -55,7 +67,7 @@ def another_scan(config: Config, model: Any, typed: Sequence[str], options: Opti
     for name in OTHERS:
         try:
             if name != config.scan["name"]:
-                compose([*typed, f"scan={name}"], options.groups(), options.allow)
+                compose([*arguments, f"scan={name}"], options.groups(), options.allow)
                 get_scan(name).layer(0).order(grid)
                 return name
         except UserError:
@@ -63,16 +75,9 @@ def another_scan(config: Config, model: Any, typed: Sequence[str], options: Opti
     return None
 
 
-def best_link(result: Result) -> str:
-    """ "best", or "last" where no validation chose one."""
-    best = best_checkpoint(result.folder)
-    links = (name for name in ("best", "last") if (result.folder / "checkpoints" / name).resolve() == best)
-    return next(links, best.name)
-
-
-def after_stop(stopped: Stopped, options: Options, typed: Sequence[str]) -> str:
-    """What happened and how to go on; typed: what started this part of the run, for one that wrote no checkpoint."""
+def after_stop(stopped: Stopped, options: Options, arguments: Sequence[str]) -> str:
+    """What happened and how to go on; arguments: what started this part of the run, for one that wrote no checkpoint."""
     if stopped.saved:
-        typed = [f"resume={stopped.folder}"]
+        arguments = [f"resume={stopped.folder}"]
     what = "go on with it" if stopped.folder is not None else "start it again"
-    return f"\n{stopped}\n  {what}   {options.command('train.py', *typed)}\n"
+    return f"\n{stopped}\n  {what}   {options.command('train.py', *arguments)}\n"

@@ -1,4 +1,8 @@
-"""Lightning's Trainer from the typed trainer settings, without its advertisements."""
+"""Lightning's Trainer from the settings, without its advertisements and without its handling of signals.
+
+Lightning puts a handler of its own around the one it finds, which takes part in a collective wherever the process happens to be,
+and ends the run with a SystemExit of code 0 in the middle of accumulated gradients. Here stop.py handles signals.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +10,43 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.errors import UserError
 from ..command_line.config import Config
 from .hardware import LIGHTNING_PRECISION, Hardware
-from .plan import Length
+
+if TYPE_CHECKING:
+    from .assembly import Parts
+    from .plan import Length
 
 
 def make_trainer(
-    config: Config,
-    hardware: Hardware,
-    folder: Path,
-    callbacks: Sequence[Any] = (),
-    io: Any = None,
-    length: Length | None = None,
-) -> Any:
+    config: Config, hardware: Hardware, folder: Path, callbacks: Sequence[Any] = (), io: Any = None, length: Length | None = None
+) -> Any:  # fmt: skip
     """A Trainer for training, or for evaluation where `length` is None."""
     from lightning.pytorch import Trainer
+    from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+    class TrainerWithoutSignals(Trainer):
+        received_sigterm = False  # no reason for Lightning to end anything
 
     settings = config.trainer
     every = {"check_val_every_n_epoch": settings.val_every}
     if settings.val_every_steps is not None:
         every = {"check_val_every_n_epoch": None, "val_check_interval": settings.val_every_steps}
-    trainer = Trainer(
+    plugins = [] if io is None else [io]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    return TrainerWithoutSignals(
         accelerator="gpu" if hardware.device == "cuda" else "cpu",
         devices=settings.devices,
         precision=LIGHTNING_PRECISION[hardware.precision],
-        logger=make_logger(config, folder) if length is not None else False,
+        logger=_logger(config, folder) if length is not None else False,
         callbacks=list(callbacks),
-        plugins=[io] if io is not None else None,
+        plugins=plugins,
         max_epochs=settings.epochs,
         max_steps=length.steps if length is not None else -1,
         limit_train_batches=settings.limit_train,
@@ -53,49 +63,41 @@ def make_trainer(
         default_root_dir=folder,
         **every,
     )
-    trainer._signal_connector = NoSignals()
-    return trainer
 
 
-class NoSignals:
-    """Stands in for Lightning's handling of signals, which is engine/training/stop.py's here.
+def loaders(config: Config, parts: Parts) -> dict[str, Any]:
+    """What is trained and validated on, as arguments of trainer.fit: the data, or a few fixed batches of it.
 
-    Lightning puts a handler of its own around the one it finds, and ends the run with SIGTERMException, a SystemExit with
-    code 0, in the middle of accumulated gradients or after a validation: without a checkpoint and without a word.
+    Lightning's own overfit_batches puts another sampler into the loader, which loaders of whole batches cannot take.
     """
+    if not config.trainer.overfit:
+        return {"datamodule": parts.data}
+    from torch.utils.data import DataLoader
 
-    received_sigterm = False
-
-    def register_signal_handlers(self) -> None:
-        """Registers none."""
-
-    def teardown(self) -> None:
-        """There are none to take back."""
-
-
-def make_logger(config: Config, folder: Path) -> Any:
-    """TensorBoard's logger where it is asked for, otherwise False: metrics.csv needs none.
-
-    Raises:
-        UserError: TensorBoard is not installed.
-    """
-    if config.logger.name != "tensorboard":
-        return False
-    require_tensorboard()
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    return TensorBoardLogger(folder, name="tensorboard", version="")
+    batches = list(islice(parts.data.train_dataloader(), config.trainer.overfit))
+    fixed = DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)
+    return {"train_dataloaders": fixed, "val_dataloaders": fixed}
 
 
-def require_tensorboard() -> None:
-    """Raises UserError where TensorBoard is not installed."""
+def check_logger(config: Config) -> None:
+    """Raises UserError where TensorBoard is asked for and not installed; nothing is loaded to find out."""
     from importlib.util import find_spec
 
-    if find_spec("tensorboard") is None:
+    if config.logger.name == "tensorboard" and find_spec("tensorboard") is None:
         raise UserError(
             "TensorBoard is not installed", given="logger=tensorboard", allowed="csv, or tensorboard once it is installed",
             do="pip install tensorboard",
         )  # fmt: skip
+
+
+def _logger(config: Config, folder: Path) -> Any:
+    """TensorBoard's logger where it is asked for, otherwise False: metrics.csv needs none."""
+    if config.logger.name != "tensorboard":
+        return False
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    check_logger(config)
+    return TensorBoardLogger(folder, name="tensorboard", version="")
 
 
 @contextmanager
@@ -104,13 +106,13 @@ def quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
     levels = [each.level for each in loggers]
     with warnings.catch_warnings():
-        for message in (
+        for about in (
             "The '.*' does not have many workers",
             "Checkpoint directory",
             ".*litlogger.*",
             ".*isinstance.treespec.*",
         ):
-            warnings.filterwarnings("ignore", message=message)
+            warnings.filterwarnings("ignore", message=about)
         for each in loggers:
             each.setLevel(logging.ERROR)
         try:

@@ -156,9 +156,10 @@ def test_fused_optimizers_may_be_clipped_under_autocast(tmp_path):
     assert not any(torch.equal(a, b) for a, b in zip(before, task.parameters(), strict=True))
 
 
-def test_samples_and_tokens():
+def test_inputs_samples_and_tokens():
     task = Regression(nn.Linear(3, 1), {})
     images = torch.zeros(5, 3)
+    assert all(task.inputs(batch)[0] is images for batch in (images, (images, 1), [images, images]))
     assert [task.samples(batch) for batch in (images, (images, 1), [[images]], {"x": images})] == [5, 5, 5, 5]
     assert task.tokens((images, images)) is None
     task.model.tokens = 7
@@ -168,8 +169,7 @@ def test_samples_and_tokens():
 def test_a_task_is_saved_under_its_models_names():
     task = make_task()
     assert set(task.state_dict()) == {"model.weight", "model.bias"}
-    assert task.first_batch(None) is None
-    assert task.worst_predictions() is None
+    assert [task.pictures(stage) for stage in ("train", "val", "test")] == [{}, {}, {}]
 
 
 def test_loggers_hear_the_training_loss(tmp_path):
@@ -186,7 +186,7 @@ def test_loggers_hear_the_training_loss(tmp_path):
 class Logits(Task):
     """Cross-entropy of whatever a model says."""
 
-    def measure(self, batch, stage):
+    def step(self, batch, stage):
         inputs, targets = batch
         return nn.functional.cross_entropy(self.model(inputs), targets), {}
 
@@ -211,7 +211,7 @@ def test_the_experts_of_any_model_are_balanced(weight):
             return self.inner(x)[0]
 
     task = Logits(Flat(), {}, auxiliary=weight).train()
-    loss, scalars = task.step(batch, "train")
+    loss, scalars = task.loss_to_minimise(batch)
     router = task.model.inner[0].router.weight
     plain = nn.functional.cross_entropy(task.model(batch[0]), batch[1])
     balance = balance_loss(task.model)
@@ -229,6 +229,6 @@ def test_the_experts_of_any_model_are_balanced(weight):
 def test_without_experts_the_loss_is_the_tasks():
     task = Logits(nn.Linear(8, 3), {}).train()
     batch = (torch.randn(5, 8), torch.tensor([0, 1, 2, 0, 1]))
-    loss, scalars = task.step(batch, "train")
+    loss, scalars = task.loss_to_minimise(batch)
     torch.testing.assert_close(loss, nn.functional.cross_entropy(task.model(batch[0]), batch[1]))
     assert scalars == {}

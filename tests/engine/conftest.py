@@ -39,7 +39,7 @@ def toy(groups, tmp_path, monkeypatch):
         else:
             usual = ("domain=toy", "trainer.progress=none", "data.samples=20", "trainer.epochs=3")
             config = compose([*usual, *arguments], groups, ["toy"])
-        return train(config, allow=["toy"], resume=resume, callbacks=callbacks, say=say, typed=arguments)
+        return train(config, allow=["toy"], resume=resume, callbacks=callbacks, say=say, arguments=arguments)
 
     return run
 

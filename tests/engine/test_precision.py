@@ -38,7 +38,7 @@ def run(tmp_path, monkeypatch):
         domain = MODELS[model]
 
         typed = [f"domain={domain}", f"model={model}", *SMALL[domain], *COMMON, f"trainer.precision={precision}"]
-        result = train(compose(typed), say=lambda text: None, typed=typed)
+        result = train(compose(typed), say=lambda text: None, arguments=typed)
         assert torch.get_default_dtype() == torch.float32
         return result
 

@@ -1,4 +1,4 @@
-"""predict.py: a run's model goes on with a prompt; mistakes end with code 2 and a message."""
+"""predict.py: what was typed is checked against the domain's predict.yaml, its function is asked, its answer is shown."""
 
 from __future__ import annotations
 
@@ -9,106 +9,97 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from polymamba.core.errors import UserError
-from polymamba.domains.nlp.generation import generate
-from polymamba.domains.nlp.models.build import build
-from polymamba.engine.checkpoints import folder as files
-from polymamba.engine.command_line.compose import compose
-from polymamba.engine.command_line.config import SCHEMA_VERSION
-from polymamba.engine.predict import Wanted, read_wanted
+from polymamba.engine.command_line.compose_part import compose_part
 
 HERE = Path(__file__).resolve().parent
-MODEL = {"size": "micro", "d_model": 32, "n_layer": 2, "tie_embeddings": False}
 
 
 @pytest.fixture
-def run(command, groups, tmp_path):
-    """A run folder with a language model that nobody trained, and the model."""
+def trained(toy):
+    return toy("run_dir=run", "trainer.epochs=1")
+
+
+def labels(trained):
+    with torch.no_grad():
+        inputs = next(iter(toy_data(trained).test_dataloader()))[0]
+        return trained.task.model.eval().cpu()(inputs).argmax(1).tolist()
+
+
+def toy_data(trained):
     import toy
 
-    values = compose(["domain=toy"], groups, ["toy"]).plain()
-    values["data"] = {"_target_": "toy.Sentences", "name": "toy_text"}
-    values["model"] = {"_target_": "polymamba.domains.nlp.models.build.build", "name": "mamba_lm", **MODEL}
-    values["trainer"]["accelerator"] = "cpu"
-    torch.manual_seed(0)
-    model = build(toy.Sentences().describe(), **MODEL)
-    folder = tmp_path / "run"
-    last = files.write(folder / "checkpoints", 1, model.state_dict(), {}, {})
-    files.point(folder / "checkpoints", "last", last)
-    OmegaConf.save(OmegaConf.create({"schema_version": SCHEMA_VERSION, **values}), folder / "config.yaml")
-    return model
+    return toy.Points(samples=20)
 
 
-def test_it_writes_the_prompt_and_the_models_text(run, command):
-    import toy
-
-    code, printed, message = command("ckpt=run", "prompt=a = b", "max_new_tokens=30", "seed=4", job="predict")
-    expected = generate(
-        run, "a = b", toy.Bytes(), max_new_tokens=30, seed=4, temperature=0.8, top_p=0.95
-    ).texts[0]  # fmt: skip
+def test_the_domains_function_answers(trained, command, tmp_path):
+    code, printed, message = command("ckpt=run", "first=1", job="predict")
+    found = labels(trained)
     assert (code, message) == (0, "")
-    assert printed == f"a = b{expected}\n"
-    assert len(expected) > 5
-
-
-def test_without_a_prompt_a_document_begins(run, command):
-    code, printed, _ = command("ckpt=run", "max_new_tokens=5", "temperature=0", job="predict")
+    assert (
+        printed
+        == "\n" + "".join(f"point {each}: {found[each]}\n" for each in (1, 2, 3)) + "  written  run/labels.txt\n\n"
+    )
+    code, printed, _ = command("ckpt=run", "the", "classes", "trainer.threads=1", "domain=toy", job="predict")
     assert code == 0
-    assert printed.endswith("\n")
+    assert (tmp_path / "run" / "labels.txt").read_text() == f"the classes: {found}"
+
+
+def test_what_could_not_be_answered_is_said_and_the_exit_code_tells(trained, command):
+    code, printed, message = command("ckpt=run", "first=3", "count=2", job="predict")
+    assert code == 1
+    assert "point 3" in printed
+    assert message == "there is no point 4\n"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "said"),
     [
-        (["prompt=x"], "predict.py ckpt="),
+        (["say=x"], "predict.py ckpt="),
         (["ckpt=nowhere"], "no such run"),
-        (["ckpt=run", "promt=x"], "prompt=x"),
-        (["ckpt=run", "hello"], 'prompt="hello"'),
-        (["ckpt=run", "temperature=-1"], "temperature is out of range"),
-        (["ckpt=run", "top_p=high"], "top_p has the wrong type"),
-        (["ckpt=run", "top_k=1.5"], "top_k has the wrong type"),
-        (["ckpt=run", "data.length=3"], "given by the weights"),
+        (["ckpt=run", "frist=2"], "first=2"),
+        (["ckpt=run", "first=-1"], "first is out of range"),
+        (["ckpt=run", "count=many"], "count has the wrong type"),
+        (["ckpt=run", "count=1.5"], "count has the wrong type"),
+        (["ckpt=run", "say="], "say is empty"),
+        (["ckpt=run", "data.samples=3"], "given by the weights"),
+        (["ckpt=run", "trainer.epochs=3"], "given by the weights"),
+        (["ckpt=run", "ckpt=empty"], "no checkpoint in this folder"),
     ],
 )
-def test_mistakes(run, command, arguments, message):
-    code, printed, said = command(*arguments, job="predict")
-    assert code == 2
-    assert message in said
-    assert printed == ""
-    assert "Traceback" not in said
+def test_mistakes(trained, command, tmp_path, arguments, said):
+    (tmp_path / "empty").mkdir()
+    code, printed, message = command(*arguments, job="predict")
+    assert (code, printed) == (2, "")
+    assert said in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "run" / "labels.txt").exists()
 
 
-def test_a_run_that_is_no_language_model(command):
-    assert command("domain=toy", "trainer.progress=none", "data.samples=20", "run_dir=other", "debug=fast")[0] == 0
-    code, _, message = command("ckpt=other", "prompt=x", job="predict")
-    assert code == 2
-    assert "not a language model" in message
+def test_what_may_be_typed(groups):
+    def read(*typed):
+        return compose_part("predict", "toy", typed, groups, ["toy"])
+
+    usual = {"_target_": "toy.predict", "first": 0, "count": 3, "say": None}
+    assert read() == usual
+    assert read("first=7", "say=a=b, [c\n") == {**usual, "first": 7, "say": "a=b, [c\n"}
+    assert read("say=null", "first=0", "1")["say"] == "1"
+    with pytest.raises(UserError, match="_target_"):
+        compose_part("predict", "toy", [], groups)
 
 
-def test_what_may_be_typed():
-    assert read_wanted([]) == Wanted()
-    wanted = read_wanted(["prompt=a=b c\n", "max_new_tokens=null", "temperature=1", "top_p=1e-3", "stop=", "seed=7"])
-    assert (wanted.prompt, wanted.max_new_tokens, wanted.temperature, wanted.top_p) == ("a=b c\n", None, 1.0, 1e-3)
-    assert (wanted.stop, wanted.seed) == ("", 7)
-    with pytest.raises(UserError, match="max_new_tokens"):
-        read_wanted(["max_new_tokens=0"])
-
-
-def test_help_names_every_key(command):
-    code, printed, _ = command("--help", job="predict")
-    assert code == 0
-    assert [name for name in Wanted.__dataclass_fields__ if f"\n  {name}" not in printed] == []
-    assert "\\n" in printed
+def test_a_run_of_another_machine_reads_its_data_elsewhere(trained, command):
+    code, _, message = command("ckpt=run", "data.root=x", job="predict")
+    assert (code, "no key 'data.root'" in message) == (2, True), "toy data have no root"
 
 
 @pytest.mark.slow
-def test_the_command_itself(run, tmp_path):
+def test_the_command_itself(trained, tmp_path):
     options = [f"--config-dir={HERE / 'stand_ins' / 'configs'}", "--allow=toy"]
     done = subprocess.run(
-        [sys.executable, str(HERE.parents[1] / "predict.py"), *options, "ckpt=run", "prompt=é", "max_new_tokens=9"],
+        [sys.executable, str(HERE.parents[1] / "predict.py"), *options, "ckpt=run", "é"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HERE / "stand_ins")}, capture_output=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("é".encode())
+    assert (tmp_path / "run" / "labels.txt").read_text().startswith("é: ")

@@ -40,7 +40,7 @@ def run(tmp_path, monkeypatch):
 
     def start(*arguments, callbacks=(), resume=None):
         config = check(read_config(resume.parent.parent)) if resume else compose(["domain=nlp", *SMALL, *arguments])
-        return train(config, callbacks=callbacks, resume=resume, say=lambda text: None, typed=arguments)
+        return train(config, callbacks=callbacks, resume=resume, say=lambda text: None, arguments=arguments)
 
     return start
 

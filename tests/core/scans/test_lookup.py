@@ -23,6 +23,8 @@ def test_every_mode_has_a_config_and_every_config_a_mode():
 def test_a_config_holds_the_parameters_and_their_defaults(name):
     config = OmegaConf.to_container(OmegaConf.create(CONFIGS[name].read_text(encoding="utf-8")))
     assert config.pop("name") == name
+    card = config.pop("card")
+    assert (card["paper"], card["axes"]) == (MODES[name].paper, list(MODES[name].ndims))
     assert config == {key: parameter.default for key, parameter in MODES[name].parameters.items()}
     assert scans.get(name, **config) == scans.get(name)
 

@@ -7,9 +7,7 @@ from polymamba.core.errors import UserError
 from polymamba.core.explanation import METHODS, explain, part_in_answer
 from polymamba.data.nlp.tokenizer import ByteTokenizer
 from polymamba.domains.nlp.explanation import explain_class, explain_next_token
-from polymamba.domains.nlp.language_modelling import LanguageModelling
 from polymamba.domains.nlp.models.build import build
-from polymamba.domains.nlp.text_classification import TextClassification
 
 TOKENIZER = ByteTokenizer()
 TEXT = "aé b\n"
@@ -69,15 +67,6 @@ def test_class(pool):
     assert redness(figure).argmax() == weights.argmax()
     framed = [patch.get_edgecolor()[3] for patch in figure.axes[0].patches]
     assert framed == ([0] * 4 if pool == "mean" else [0, 0, 0, 1])
-
-
-def test_tasks_draw_them():
-    classifier = model({"task": "classification", "num_classes": 2})
-    asked = TextClassification(classifier, describe(task="classification", classes=CLASSES))
-    assert asked.explain("raw", TEXT, None)[1] == explain_class(classifier, TOKENIZER, TEXT, CLASSES, "raw", 4)[1]
-    made = model()
-    task = LanguageModelling(made, describe(task="language_modelling", bytes_per_token=None))
-    assert task.explain("raw", TEXT, None)[1] == explain_next_token(made, TOKENIZER, TEXT, "raw")[1]
 
 
 def test_wrong_calls():

@@ -127,7 +127,7 @@ def test_what_the_model_adds_to_the_loss():
     model.auxiliary_loss = lambda: torch.tensor(2.0)
     batch = rows(ByteTokenizer())
     plain, weighted = (
-        LanguageModelling(model, describe(ByteTokenizer()), auxiliary=weight).step(batch, "train")[0].item()
+        LanguageModelling(model, describe(ByteTokenizer()), auxiliary=weight).loss_to_minimise(batch)[0].item()
         for weight in (0.0, 0.5)
     )
     assert weighted - plain == pytest.approx(1.0, rel=1e-5)
@@ -147,17 +147,17 @@ def test_the_worst_tokens_are_kept_with_their_own_document():
     assert (first["label"], bytes(first["before"][1:]).decode()) == (ord("\n"), "Grüße!")
     assert first["after"] == [256]
     assert (second["label"], second["before_ids"]) == (ord("x"), [256])
-    figure = task.worst_predictions()
+    figure = task.pictures("test")["worst_predictions"]
     drawn = " ".join(text.get_text() for text in figure.texts)
     assert "Worst of" in drawn
     assert "Grüße!" in drawn
     task.on_test_start()
-    assert task.worst_predictions() is None
+    assert task.pictures("test") == {}
 
 
 def test_the_first_batch_is_drawn_as_text():
     task = LanguageModelling(Table(257), describe(ByteTokenizer()))
-    drawn = [text.get_text() for text in task.first_batch(rows(ByteTokenizer())).texts]
+    drawn = [text.get_text() for text in task.pictures("train", rows(ByteTokenizer()))["first_batch"].texts]
     assert "rows of 16 tokens" in drawn[0]
     assert any("def add(a, b):↵" in text for text in drawn)
 
@@ -167,12 +167,12 @@ def test_a_sample_is_the_same_each_time_and_leaves_the_random_state_alone():
     model = LanguageModel(257, 16, 1, backend="reference").train()
     task = LanguageModelling(model, describe(ByteTokenizer()), sample=12, prompt="def ")
     before = torch.get_rng_state()
-    text = task.sample()
+    text = task.pictures("val")["samples"]
     assert text.startswith("def ")
     assert text == task.sample()
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
-    assert LanguageModelling(model, describe(ByteTokenizer()), sample=0).sample() is None
+    assert LanguageModelling(model, describe(ByteTokenizer()), sample=0).pictures("val") == {}
 
 
 def test_what_does_not_fit():

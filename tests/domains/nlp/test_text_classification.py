@@ -81,17 +81,17 @@ def test_padding_changes_nothing(pool):
 
 def test_pictures(logits):
     task = TextClassification(Fixed(logits), describe(), worst=3)
-    drawn = [text.get_text() for text in task.first_batch(batch()).texts]
+    drawn = [text.get_text() for text in task.pictures("train", batch())["first_batch"].texts]
     assert "because of that" in drawn
-    assert task.worst_predictions() is None
+    assert task.pictures("test") == {}
     task.step(batch(), "test")
     losses = F.cross_entropy(logits, torch.tensor(LABELS), reduction="none")
     worst = losses.topk(3).indices.tolist()
-    assert [entry[4] for entry in task._entries] == [TEXTS[row] for row in worst]
-    drawn = [text.get_text() for text in task.worst_predictions().texts]
+    assert [entry["sample"] for entry in task.worst.entries] == [TEXTS[row] for row in worst]
+    drawn = [text.get_text() for text in task.pictures("test")["worst_predictions"].texts]
     assert f"is {CLASSES[LABELS[worst[0]]]}"[:11] in drawn[1]
     task.on_test_start()
-    assert task.worst_predictions() is None
+    assert task.pictures("test") == {}
 
 
 def test_what_does_not_fit(logits):
@@ -106,7 +106,7 @@ def test_a_classifiers_experts_are_balanced():
 
     model = build(describe(), d_model=32, n_layer=2, mlp_ratio=1, experts=4).train()
     task = TextClassification(model, describe())
-    loss, scalars = task.step(batch(), "train")
+    loss, scalars = task.loss_to_minimise(batch())
     plain = F.cross_entropy(model(**{k: v for k, v in batch().items() if k != "labels"}), torch.tensor(LABELS))
     torch.testing.assert_close(loss, plain + 0.01 * balance_loss(model))
     torch.testing.assert_close(scalars["auxiliary"], 0.01 * balance_loss(model).detach())

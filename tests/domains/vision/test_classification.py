@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from polymamba.core.errors import UserError
-from polymamba.domains.vision.classification import Classification, Worst
+from polymamba.domains.vision.classification import Classification
 
 CLASSES = 7
 
@@ -119,37 +119,13 @@ def test_settings_out_of_range(logits, setting, value):
         Classification(Fixed(logits), describe(), **{setting: value})
 
 
-def test_worst_keeps_the_highest_losses():
-    worst, generator = Worst(4), torch.Generator().manual_seed(2)
-    logits = torch.randn(20, CLASSES, generator=generator)
-    images, labels = batch(20)
-    losses = F.cross_entropy(logits, labels, reduction="none")
-    for part in (slice(0, 3), slice(3, 11), slice(11, 20)):
-        worst.add(losses[part], images[part], labels[part], logits[part])
-    order = losses.argsort(descending=True)[:4]
-    assert worst.seen == 20
-    assert [int(entry["image"][0, 0, 0]) for entry in worst.entries] == order.tolist()
-    for entry, index in zip(worst.entries, order.tolist(), strict=True):
-        probabilities = logits[index].softmax(0)
-        assert entry["loss"] == pytest.approx(float(losses[index]))
-        assert (entry["true"], entry["predicted"]) == (int(labels[index]), int(probabilities.argmax()))
-        assert entry["confidence"] == pytest.approx(float(probabilities.max()))
-        assert entry["true_confidence"] == pytest.approx(float(probabilities[labels[index]]))
-
-
-def test_worst_ranks_a_loss_that_is_not_a_number_first():
-    worst = Worst(2)
-    worst.add(torch.tensor([1.0, float("nan"), 5.0]), *batch(3), torch.zeros(3, CLASSES))
-    assert [entry["true"] for entry in worst.entries] == [1, 2]
-
-
 def titles(figure):
     return [axis.get_title() for axis in figure.axes if axis.images]
 
 
 def test_first_batch_picture(logits):
     task = Classification(Fixed(logits), describe())
-    figure = task.first_batch((torch.full((3, 1, 6, 4), 1.0), torch.tensor([2, 0, 6])))
+    figure = task.draw_batch((torch.full((3, 1, 6, 4), 1.0), torch.tensor([2, 0, 6])))
     assert titles(figure) == ["class 2", "class 0", "class 6"]
     shown = figure.axes[0].images[0].get_array()
     assert shown.shape == (6, 4)
@@ -161,20 +137,20 @@ def test_first_batch_picture_shows_the_mixing_and_leaves_the_random_numbers(logi
     task = Classification(Fixed(logits), describe(), mixup=5.0)
     np.random.seed(0)  # noqa: NPY002
     state = np.random.get_state()[1].tolist()  # noqa: NPY002
-    found = titles(task.first_batch(batch(4)))
+    found = titles(task.draw_batch(batch(4)))
     assert np.random.get_state()[1].tolist() == state  # noqa: NPY002
     assert all(title.count("class") == 2 and title.count("%") == 2 for title in found)
 
 
 def test_worst_picture(logits):
     task = Classification(Fixed(torch.eye(CLASSES) * 3), describe(), worst=2)
-    assert task.worst_predictions() is None
+    assert task.pictures("test") == {}
     images = batch(3)[0]
     task.step((images, torch.tensor([0, 1, 4])), "test")
     right, low, high = np.exp(3) / (np.exp(3) + 6), 1 / (np.exp(3) + 6), np.exp(3) / (np.exp(3) + 6)
-    assert titles(task.worst_predictions()) == [
+    assert titles(task.pictures("test")["worst_predictions"]) == [
         f"is class 4 ({low:.0%})\nsaid class 2 ({high:.0%})",
         f"is class 0 ({right:.0%})\nsaid class 0 ({right:.0%})",
     ]
     task.on_test_start()
-    assert task.worst_predictions() is None
+    assert task.pictures("test") == {}

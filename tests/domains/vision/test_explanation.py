@@ -6,9 +6,10 @@ from torch import nn
 
 from polymamba.core.errors import UserError
 from polymamba.core.explanation import METHODS, explain, part_in_answer
-from polymamba.domains.vision.classification import Classification
+from polymamba.domains.trained import Trained
 from polymamba.domains.vision.explanation import beside_heat, explain_images
 from polymamba.domains.vision.models.vim import Vim
+from polymamba.domains.vision.predict import explain_classes
 
 DESCRIBE = {"num_classes": 3, "classes": ["cat", "dog", "cow"], "mean": [0.5], "std": [0.25]}
 
@@ -51,13 +52,13 @@ def test_weights_of_the_answering_tokens(method, class_token, scan):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_task_draws_images_and_heat(channels):
+def test_images_are_drawn_beside_their_heat(channels):
     made, given = model(channels=channels), images(channels=channels)
-    task = Classification(made, DESCRIBE)
     labels = made(given).argmax(1)
     labels[1] = (labels[1] + 1) % 3
-    figure, said = task.explain("attribution", "", lambda: (given, labels))
-    assert said == "4 of 5 test images right"
+    names = [f"is {DESCRIBE['classes'][label]}" for label in labels]
+    figure, said = explain_classes(Trained(made, None, None, DESCRIBE, "cpu", None), given, names, labels.tolist())
+    assert [a == b for a, b in zip(said, labels.tolist(), strict=True)] == [True, False, True, True, True]
     drawn = [axis for axis in figure.axes if axis.images]
     assert len(drawn) == 10
     assert drawn[2].get_title() == f"is {DESCRIBE['classes'][labels[1]]}"
@@ -71,9 +72,8 @@ def test_the_task_draws_images_and_heat(channels):
         torch.testing.assert_close(torch.tensor(axis.images[0].get_array()).float(), picture.permute(1, 2, 0))
 
 
-def test_models_and_prompts_that_do_not_fit():
-    assert Classification(nn.Flatten(), DESCRIBE).explain("raw", "", None) is None
-    with pytest.raises(UserError, match="images"):
-        Classification(model(), DESCRIBE).explain("raw", "a cat", None)
+def test_what_does_not_fit():
+    with pytest.raises(UserError, match="no hidden attention"):
+        explain_classes(Trained(nn.Flatten(), None, None, DESCRIBE, "cpu", None), images(1), ["a"])
     with pytest.raises(UserError, match="unknown method"):
         explain_images(model(), images(), "rollup")

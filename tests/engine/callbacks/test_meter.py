@@ -111,22 +111,22 @@ def test_pictures_do_not_count(clock):
         assert meter.elapsed() == 3
     clock.now += 2
     assert meter.elapsed() == 5
-    meter.pause()
     with meter.paused():
-        clock.now += 50
-    clock.now += 1
-    assert meter.elapsed() == 5
+        with meter.paused():
+            clock.now += 50
+        clock.now += 1
+        assert meter.elapsed() == 5
 
 
 def test_means_are_taken_once_and_smoothing_begins_at_the_first_value():
     meter = Meter()
     for value in (2.0, 4.0):
-        meter._add({"train/loss": torch.tensor(value)})
+        meter.add({"train/loss": torch.tensor(value)})
     assert meter.take_means() == {"train/loss": 3.0}
     assert meter.take_means() == {}
     assert float(meter.smoothed["train/loss"]) == pytest.approx(3.0)
     for _ in range(300):
-        meter._add({"train/loss": torch.tensor(10.0)})
+        meter.add({"train/loss": torch.tensor(10.0)})
     assert float(meter.smoothed["train/loss"]) == pytest.approx(10.0, rel=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""first_batch.png and worst_predictions.png: when they are drawn and of what."""
+"""What a task offers to look at becomes files: when it is asked for, and of what."""
 
 import pytest
 import torch
@@ -22,13 +22,14 @@ def run(make_task, make_loader, make_trainer, tmp_path):
         task = task or make_task()
         pictures = Pictures(tmp_path, Meter(), after_seconds=after, clock=clock)
         drawn = []
-        draw = task.first_batch
+        draw = task.pictures
 
-        def remember(batch):
-            drawn.append(batch[0].clone())
-            return draw(batch)
+        def remember(stage, batch=None):
+            if stage == "train":
+                drawn.append(batch[0].clone())
+            return draw(stage, batch)
 
-        task.first_batch = remember
+        task.pictures = remember
         trainer = make_trainer([pictures, *others], **settings)
         trainer.fit(task, make_loader(40), *([loader] if loader else []))
         return trainer, task, drawn
@@ -79,3 +80,16 @@ def test_no_picture_where_the_task_draws_none(run, clock, tmp_path, make_task, m
     trainer, task, _ = run(clock, task=make_task(worst=0))
     trainer.test(task, make_loader(40, shuffle=False), verbose=False)
     assert not (tmp_path / "worst_predictions.png").exists()
+
+
+def test_a_tasks_own_names_and_texts(run, clock, tmp_path, make_task, make_loader):
+    task = make_task()
+    task.pictures = lambda stage, batch=None: {f"of_{stage}": f"{stage} {batch is not None}"}
+    trainer, task, _ = run(clock, task=task, loader=make_loader(8, shuffle=False), max_epochs=2)
+    trainer.test(task, make_loader(40, shuffle=False), verbose=False)
+    texts = {path.name: path.read_text() for path in tmp_path.glob("*.txt")}
+    assert texts == {
+        "of_train.txt": "step 5\ntrain True\n\n",
+        "of_val.txt": "step 5\nval False\n\nstep 10\nval False\n\n",
+        "of_test.txt": "step 10\ntest False\n\n",
+    }

@@ -10,8 +10,8 @@ from polymamba.core.errors import UserError
 from polymamba.engine.callbacks import Meter, Progress
 from polymamba.engine.callbacks.progress import (
     BarDisplay,
-    duration_text,
     epoch_text,
+    left_text,
     metrics_text,
     rate_text,
     resolve_style,
@@ -53,7 +53,7 @@ def test_lines(make_task, make_loader, make_trainer, clock):
     assert [int(re.match(r"step +(\d+)/20 ", line)[1]) for line in training] == [1, 6, 11, 16, 20]
     number = r"\d+\.\d+"
     pattern = rf"step  6/20  epoch 2/4  loss {number}  accuracy {number}%  lr {number}e-\d+  4\.00 samples/s  "
-    assert re.match(pattern + rf"16 tokens/s  {number} GB  0:35 left$", training[1]), training[1]
+    assert re.match(pattern + rf"16 tokens/s  {number} GB  0:00:35 left$", training[1]), training[1]
     assert "left" not in training[0]
     assert "left" not in training[-1]
     validations = [line for line in lines if "validation" in line]
@@ -93,7 +93,7 @@ def test_bar(make_task, make_loader, make_trainer, clock, monkeypatch):
         "16 tokens/s",
         "validating 2/2",
         "testing 2/2",
-        "0:16 left",
+        "0:00:16 left",
     ):
         assert part in text, part
     assert len(re.findall(r"step +\d+/10  validation  loss", text)) == 2
@@ -142,22 +142,21 @@ def test_a_narrow_terminal_keeps_step_and_time_left():
     display.training(7, 100, "loss 1.0", 75.0)
     display.stop()
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).splitlines()
-    assert any("step   7/100" in line and "1:15 left" in line and len(line) <= 60 for line in lines)
+    assert any("step   7/100" in line and "0:01:15 left" in line and len(line) <= 60 for line in lines)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (duration_text(0), "0:00"),
-        (duration_text(59.6), "1:00"),
-        (duration_text(723), "12:03"),
-        (duration_text(3 * 3600 + 7 * 60), "3:07:00"),
-        (duration_text(2 * 86400 + 61), "2 d 00:01:01"),
+        (left_text(None), ""),
+        (left_text(0), "0:00:00 left"),
+        (left_text(59.6), "0:01:00 left"),
+        (left_text(2 * 86400 + 61), "2 days, 0:01:01 left"),
         (rate_text(None, "samples/s"), ""),
         (rate_text(3.14159, "samples/s"), "3.14 samples/s"),
         (rate_text(2310.4, "samples/s"), "2,310 samples/s"),
-        (rate_text(151_200, "tokens/s"), "151k tokens/s"),
-        (rate_text(2_340_000, "tokens/s"), "2.34M tokens/s"),
+        (rate_text(151_200, "tokens/s"), "151,200 tokens/s"),
+        (rate_text(2_340_000, "tokens/s"), "2,340,000 tokens/s"),
         (step_text(7, 1500), "step    7/1500"),
         (step_text(7, None), "step 7"),
         (epoch_text(2, 38), "epoch 3/38"),
@@ -174,7 +173,7 @@ def test_stage_metrics():
     assert list(found.items()) == [("loss", 2.0), ("zeta", 1.0)]
 
 
-FIGURES = "epoch 3/38  loss 2.1234  accuracy 21.00%  bits_per_byte 3.1234  lr 1.00e-03  2,310 samples/s  151k tokens/s  1.2 GB"
+FIGURES = "epoch 3/38  loss 2.1234  accuracy 21.00%  bits_per_byte 3.1234  lr 1.00e-03  2,310 samples/s  151,200 tokens/s  1.2 GB"
 
 
 @pytest.mark.parametrize("width", [200, 120, 80, 60, 40, 20])

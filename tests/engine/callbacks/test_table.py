@@ -82,6 +82,16 @@ def test_keep_until_drops_what_will_come_again(tmp_path):
     assert [(r["step"], r["stage"]) for r in read(table.path)] == [("1", "train"), ("2", "train"), ("2", "val")]
 
 
+@pytest.mark.parametrize(("step", "kept"), [(0, []), (1, ["0", "1"])])
+def test_a_row_of_step_0_is_kept_by_a_run_that_goes_on(tmp_path, step, kept):
+    table = Table(tmp_path / "metrics.csv")
+    table.add(row(0, "val"))
+    table.add(row(1))
+    table.keep_until(step)
+    assert [r["step"] for r in table.rows] == kept
+    assert table.path.exists() == bool(kept)
+
+
 def test_survives_a_kill(tmp_path):
     code = f"""
         import os, runpy, signal

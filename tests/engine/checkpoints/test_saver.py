@@ -12,6 +12,7 @@ from lightning.pytorch import Callback
 
 from polymamba.engine.callbacks import NonFinite, WeightAverage
 from polymamba.engine.checkpoints import folder as files
+from polymamba.engine.checkpoints.saver import validation_follows
 from polymamba.engine.training.stop import Failed
 
 from ..test_signals import outcome, same
@@ -153,3 +154,33 @@ def test_time_ends_a_run_says_so_and_is_given_anew(toy, monkeypatch, steps, argu
     assert [row for row in rows if row in whole[-1]] == whole[-1]
     with open("parts/metrics.csv", newline="") as file:
         assert "test" in {row["stage"] for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("trainer.accumulate=2",),
+        ("trainer.val_every=2",),
+        ("trainer.val_every_steps=3",),
+        ("trainer.limit_train=3",),
+        ("trainer.limit_val=1", "trainer.steps=7"),
+        ("trainer.overfit=2",),
+    ],
+)
+def test_whether_a_validation_follows_is_lightnings_own_answer(arguments, toy):
+    class Compare(Callback):
+        said = ()
+
+        def on_train_batch_end(self, trainer, *_):
+            loop = trainer.fit_loop
+            for stops in (False, True):
+                trainer.should_stop = stops
+                expected = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+                assert validation_follows(trainer) == expected
+            trainer.should_stop = False
+            self.said = (*self.said, validation_follows(trainer))
+
+    compare = Compare()
+    toy("run_dir=run", *arguments, callbacks=[compare])
+    assert set(compare.said) == {False, True}

@@ -3,7 +3,8 @@ import pytest
 from polymamba.core.errors import UserError
 from polymamba.engine.command_line import signature
 from polymamba.engine.command_line.comments import option_comments
-from polymamba.engine.command_line.compose import check, compose, compose_part
+from polymamba.engine.command_line.compose import check, compose
+from polymamba.engine.command_line.compose_part import compose_part
 from polymamba.engine.command_line.config import Config
 from polymamba.engine.command_line.groups import Groups
 from polymamba.engine.command_line.part_keys import lifted
@@ -162,8 +163,8 @@ def nested(tmp_path, monkeypatch):
     configs = written(
         tmp_path / "configs",
         {
-            "loading.yaml": "batch_size: 32 # samples on each device\nworkers: 0\n",
-            "vision/data/parted.yaml": "defaults: [/loading@loading, _self_]\n_target_: nested_data.Data\nname: parted\n"
+            "batches.yaml": "batch_size: 32 # samples on each device\nworkers: 0\n",
+            "vision/data/parted.yaml": "defaults: [/batches@loading, _self_]\n_target_: nested_data.Data\nname: parted\n"
             "loading: {batch_size: 64}\nchange: {kind: light}\n",
         },
     )
@@ -260,6 +261,12 @@ def test_a_part_says_what_is_wrong_without_its_name(predicted, typed, said):
         predicted(typed)
     assert said in str(error.value)
     assert "predict." not in str(error.value)
+
+
+def test_a_text_that_a_space_tore_is_put_together_again_in_the_message(predicted):
+    with pytest.raises(UserError) as error:
+        predicted("prompt=once", "upon")
+    assert error.value.do == 'prompt="once upon"'
 
 
 def test_a_domain_without_the_part_says_so(tmp_path):

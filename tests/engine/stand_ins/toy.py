@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from polymamba.core.errors import UserError
+from polymamba.core.ranges import Count, Size
 from polymamba.data.loading import Loading
 from polymamba.data.module import DataModule, Description
 from polymamba.domains.task import Task
+from polymamba.domains.trained import Answer, Trained
 
 FOUR = Loading(batch_size=4)
 
@@ -81,6 +83,18 @@ class Classify(Task):
         logits = self.model(x)
         loss = nn.functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
         return loss, {"accuracy": (logits.argmax(1) == target).float().mean()}
+
+
+def predict(run: Trained, first: Count = 0, count: Size = 3, say: str | None = None) -> Answer:
+    """The classes of a few test points; points after the last are problems."""
+    inputs, _ = next(iter(run.data.test_dataloader()))
+    with torch.no_grad():
+        labels = run.model(inputs.to(run.device)).argmax(1).tolist()
+    asked = range(first, first + count)
+    path = run.folder / "labels.txt"
+    path.write_text(f"{say}: {labels}")
+    lines = [f"point {each}: {labels[each]}" for each in asked if each < len(labels)]
+    return Answer(lines, [path], [f"there is no point {each}" for each in asked if each >= len(labels)])
 
 
 class Bytes:

@@ -4,42 +4,42 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-import polymamba.configs
 from polymamba.core import scans
 from polymamba.core.errors import UserError
 from polymamba.domains.nlp.models.build import build
 from polymamba.domains.nlp.models.classifier import TextClassifier
+from polymamba.engine.command_line.compose import compose
+from polymamba.engine.command_line.listing import entries
 
 TEXT = {"vocab_size": 250, "length": 32, "model_size": "micro", "task": "language_modelling"}
 LABELLED = {**TEXT, "task": "classification", "num_classes": 5}
-CONFIGS = sorted((Path(polymamba.configs.__file__).parent / "model").glob("*.yaml"))
-CONFIGS = [path for path in CONFIGS if "nlp" in OmegaConf.load(path).domains]
+NAMES = [model.name for model in entries("models") if "nlp" in model.domains]
 
 
-def target_of(config):
-    if "transformer" in config._target_:
+def config_of(name):
+    """What builds a model of that name, and the arguments of its config."""
+    if "transformer" in name:
         pytest.importorskip("transformers")
-    module, _, name = config._target_.rpartition(".")
-    return getattr(import_module(module), name)
+    options = {**compose(["domain=nlp", f"model={name}"]).model}
+    module, _, target = options.pop("_target_").rpartition(".")
+    options.pop("name")
+    return getattr(import_module(module), target), options
 
 
 def test_there_are_configs():
-    assert {path.stem for path in CONFIGS} >= {
+    assert set(NAMES) >= {
         "mamba_lm", "mamba2_lm", "mamba3_lm", "hybrid_lm", "moe_mamba", "transformer_lm",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_keys_are_the_arguments_of_its_target(path):
-    config = OmegaConf.load(path)
-    keys = set(config) - {"_target_", "name", "domains"}
-    assert keys == set(inspect.signature(target_of(config)).parameters) - {"describe", "scan"}
+@pytest.mark.parametrize("name", NAMES)
+def test_config_keys_are_the_arguments_of_its_target(name):
+    target, options = config_of(name)
+    assert set(options) == set(inspect.signature(target).parameters) - {"describe", "scan"}
 
 
 def test_the_data_set_chooses_the_size_and_the_user_overrides_it():
@@ -86,12 +86,11 @@ def test_a_bidirectional_classifier_sees_both_ends():
         assert torch.equal(*first) != sees
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_makes_a_model_that_reads_token_by_token(path):
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_makes_a_model_that_reads_token_by_token(name):
     torch.manual_seed(0)
-    options = OmegaConf.to_container(OmegaConf.load(path))
-    chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "domains")}
-    model = target_of(OmegaConf.load(path))(TEXT, **chosen).eval()
+    target, options = config_of(name)
+    model = target(TEXT, **options).eval()
     assert 1e5 < model.flops(1) / 32 < 1e8
     text, states, pieces = torch.randint(0, 250, (2, 9)), None, []
     with torch.no_grad():
@@ -100,15 +99,3 @@ def test_every_config_makes_a_model_that_reads_token_by_token(path):
             logits, states = model(text[:, t : t + 1], states)
             pieces.append(logits)
     torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("name", "size", "count"),
-    [("mamba_lm", "130m", 129_135_360), ("mamba2_lm", "130m", 128_989_632), ("mamba2_lm", "370m", 368_346_624)],
-)
-def test_sizes_in_configs(name, size, count):
-    options = OmegaConf.to_container(OmegaConf.load(next(path for path in CONFIGS if path.stem == name)))
-    chosen = {key: value for key, value in options.items() if key not in ("_target_", "name", "domains", "size")}
-    with torch.device("meta"):
-        model = build({**TEXT, "vocab_size": 50277}, size=size, **chosen)
-    assert sum(parameter.numel() for parameter in model.parameters()) == count

@@ -10,11 +10,13 @@ import pytest
 import tokenizers
 import torch
 
+from polymamba.data.nlp.tokenizer import load_tokenizer
+from polymamba.domains.nlp import published
 from polymamba.domains.nlp.checkpoints import load_pretrained, save_pretrained
 from polymamba.domains.nlp.generation import generate
 from polymamba.domains.nlp.models.language_model import LanguageModel
-from polymamba.engine import published
-from polymamba.engine.published import is_published
+from polymamba.engine.checkpoints import folder as files
+from polymamba.engine.conventions import published as module_of
 
 WORDS = ["the state of a model", "a state space model", "def model(state):\n        return state\n"] * 5
 GREEDY = ("prompt=the state", "max_new_tokens=12", "temperature=0")
@@ -64,7 +66,7 @@ def likeliest(model, inner, ids: list[int], count: int = 12) -> str:
 def test_a_folder_with_its_own_tokenizer(command, tmp_path, naming, pickled):
     inner, model = trained(tmp_path / "folder"), model_of()
     save_pretrained(model, tmp_path / "folder", naming, pickled)
-    code, printed, message = command("ckpt=folder", *GREEDY, job="predict")
+    code, printed, message = command("ckpt=folder", *GREEDY)
     assert (code, message) == (0, "")
     said = likeliest(model, inner, inner.encode("the state").ids)
     assert printed == f"the state{said}\n"
@@ -80,9 +82,9 @@ def test_marks_in_front_and_another_tokenizer(command, tmp_path):
     assert ids[0] == inner.token_to_id("<s>")
     expected = f"the state{likeliest(model, inner, ids)}\n"
     for given in ("tokenizer=other/tokenizer.json", "tokenizer=other"):
-        code, printed, _ = command("ckpt=folder", *GREEDY, given, job="predict")
+        code, printed, _ = command("ckpt=folder", *GREEDY, given)
         assert (code, printed) == (0, expected)
-    assert command("ckpt=folder", *GREEDY, job="predict")[1] != expected
+    assert command("ckpt=folder", *GREEDY)[1] != expected
 
 
 def test_drawing_is_that_of_generate(command, tmp_path):
@@ -92,15 +94,17 @@ def test_drawing_is_that_of_generate(command, tmp_path):
     _, printed, _ = command(
         "ckpt=folder", "prompt=def ", "max_new_tokens=9", "seed=3", "trainer.threads=1", job="predict"
     )
-    model, tokens = published.load(tmp_path / "folder")
-    expected = generate(model, "def ", tokens, max_new_tokens=9, seed=3, temperature=0.8, top_p=0.95).texts[0]
+    run = published.load(tmp_path / "folder")
+    expected = generate(
+        run.model, "def ", run.describe["tokenizer"], max_new_tokens=9, seed=3, temperature=0.8, top_p=0.95
+    ).texts[0]
     assert printed == f"def {expected}\n"
 
 
 def test_a_picture_of_what_the_next_token_rests_on(command, tmp_path):
     inner, model = trained(tmp_path / "folder", begin="<s>"), model_of()
     save_pretrained(model, tmp_path / "folder")
-    code, printed, message = command("ckpt=folder", "prompt=the state", "explain=attribution", job="predict")
+    code, printed, message = command("ckpt=folder", "prompt=the state", "explain=attribution")
     assert (code, message) == (0, "")
     likely = inner.id_to_token(model(torch.tensor([inner.encode("the state").ids]))[0][0, -1, :290].argmax().item())
     assert repr(inner.decoder.decode([likely])) in printed
@@ -110,7 +114,7 @@ def test_a_picture_of_what_the_next_token_rests_on(command, tmp_path):
 def test_added_tokens_of_plain_text_are_text(tmp_path):
     trained(tmp_path)
     save_pretrained(model_of(), tmp_path)
-    _, tokens = published.load(tmp_path)
+    tokens = published.load(tmp_path).describe["tokenizer"]
     text = "def model(state):\n        return state\n"
     ids = tokens.encode(text)
     assert tokens.inner.inner.token_to_id(" " * 8) in ids
@@ -122,7 +126,7 @@ def test_half_precision_is_read_as_float32_on_a_cpu(tmp_path):
     trained(tmp_path)
     save_pretrained(model_of().half(), tmp_path)
     assert load_pretrained(tmp_path).lm_head.weight.dtype == torch.float16
-    assert published.load(tmp_path)[0].lm_head.weight.dtype == torch.float32
+    assert published.load(tmp_path).model.lm_head.weight.dtype == torch.float32
 
 
 @pytest.fixture
@@ -152,7 +156,7 @@ def test_a_name_on_the_hub_and_gpt_neox_tokenizer(command, tmp_path, hub, monkey
     monkeypatch.setattr(published, "NEOX_TOKENS", 292)
     inner, model = trained(tmp_path / "hub" / published.NEOX), model_of(292)
     save_pretrained(model, tmp_path / "hub" / "state-spaces" / "mamba-tiny", pickled=True)
-    code, printed, message = command("ckpt=state-spaces/mamba-tiny", *GREEDY, job="predict")
+    code, printed, message = command("ckpt=state-spaces/mamba-tiny", *GREEDY)
     assert (code, message) == (0, "")
     assert printed == f"the state{likeliest(model, inner, inner.encode('the state').ids)}\n"
     assert hub == [
@@ -166,7 +170,7 @@ def test_weights_of_an_unknown_kind_are_not_fetched(command, tmp_path, hub):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     (folder / "model.safetensors").write_bytes(b"large")
-    code, _, message = command("ckpt=some/gpt", "prompt=x", job="predict")
+    code, _, message = command("ckpt=some/gpt", "prompt=x")
     assert code == 2
     assert "model_type=gpt2" in message
     assert hub == ["some/gpt/config.json"]
@@ -174,13 +178,13 @@ def test_weights_of_an_unknown_kind_are_not_fetched(command, tmp_path, hub):
 
 @pytest.mark.usefixtures("offline")
 def test_without_a_network(command, tmp_path):
-    code, printed, message = command("ckpt=state-spaces/mamba-130m", "prompt=x", job="predict")
+    code, printed, message = command("ckpt=state-spaces/mamba-130m", "prompt=x")
     assert (code, printed) == (2, "")
     assert "cannot fetch state-spaces/mamba-130m from the hub" in message
     assert "copy the folder here" in message
     folder = tmp_path / "mamba"
     save_pretrained(LanguageModel(50277, d_model=16, n_layer=1), folder)
-    code, printed, message = command("ckpt=mamba", "prompt=x", job="predict")
+    code, printed, message = command("ckpt=mamba", "prompt=x")
     assert (code, printed) == (2, "")
     assert "gpt-neox-20b" in message
     assert "tokenizer=path/to/tokenizer.json" in message
@@ -201,8 +205,8 @@ def offline(monkeypatch, tmp_path):
         (["ckpt=folder", "tokenizer=large"], "not the model's"),
         (["ckpt=folder", "promt=x"], "prompt=x"),
         (["ckpt=folder", "data.root=x"], "not known here"),
-        (["ckpt=folder", "prompt=x", "explain=magic"], "unknown method"),
-        (["ckpt=folder", "prompt=x", "explain=raw", "top_k=3"], "no key 'top_k'"),
+        (["ckpt=folder", "prompt=x", "explain=magic", "tokenizer=small"], "unknown method"),
+        (["ckpt=folder", "prompt=x", "explain=raw", "top_k=3", "tokenizer=small"], "no effect here"),
         (["ckpt=folder", "trainer.accelerator=tpu", "tokenizer=large"], "trainer.accelerator"),
         (["ckpt=empty", "prompt=x"], "config.json"),
         (["ckpt=runs/mamba", "prompt=x"], "no such run"),
@@ -211,11 +215,12 @@ def offline(monkeypatch, tmp_path):
     ],
 )
 def test_mistakes(command, tmp_path, arguments, said):
-    save_pretrained(LanguageModel(200, d_model=16, n_layer=1), tmp_path / "folder")
+    save_pretrained(LanguageModel(270, d_model=16, n_layer=1), tmp_path / "folder")
     trained(tmp_path / "large")
+    trained(tmp_path / "small", size=262)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "model.safetensors").touch()
-    code, printed, message = command(*arguments, job="predict")
+    code, printed, message = command(*arguments)
     assert (code, printed) == (2, "")
     assert said in message
     assert "Traceback" not in message
@@ -226,5 +231,50 @@ def test_runs_are_not_taken_for_published_models(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").touch()
     (tmp_path / "mine").mkdir()
-    assert not any(map(is_published, ("run", "mine", "mine/gone", "runs/gone", "gone", "../gone", "/a/b", "~/b")))
-    assert is_published("state-spaces/mamba-130m")
+    target = "polymamba.domains.nlp.predict.predict"
+    for where in ("run", "mine", "mine/gone", "runs/gone", "gone", "../gone", "/a/b", "~/b"):
+        assert module_of(where, target) is None
+    assert module_of("state-spaces/mamba-130m", target) == "polymamba.domains.nlp.published"
+
+
+TEXT = (
+    "domain=nlp", "trainer.progress=none", "trainer.pictures=false", "trainer.threads=1", "model.d_model=16", "model.n_layer=1",
+    "model.backend=reference", "data=text_file", "data.files=sums.txt", "data.length=32", "trainer.steps=2",
+)  # fmt: skip
+
+
+@pytest.fixture
+def text(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("POLYMAMBA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "sums.txt").write_text("".join(f"{i} and {i + 1} make {2 * i + 1}.\n" for i in range(60)))
+
+    def run(*typed):
+        code, printed, message = command(*TEXT, *typed, job="train")
+        assert code == 0, message
+        return printed
+
+    return run
+
+
+def test_a_run_begins_with_published_weights(text, tmp_path):
+    torch.manual_seed(0)
+    model = LanguageModel(257, d_model=16, n_layer=1)
+    save_pretrained(model, tmp_path / "published")
+    assert "begins     with the weights of published" in text(
+        "run_dir=begun", "init=published", "optimizer.lr=0", "optimizer.warmup=0"
+    )
+    found = files.read_weights(files.find("begun")[0])
+    assert torch.equal(found["backbone.embedding.weight"], model.backbone.embedding.weight)
+
+
+def test_the_tokenizer_of_the_run_that_another_begins_with_comes_along(text, tmp_path, command):
+    """A run on other text, byte pairs too: its tokens are those of the first."""
+    pairs = ("data.tokenizer=bpe", "data.vocab_size=270")
+    text("run_dir=first", *pairs)
+    (tmp_path / "sums.txt").write_text("quite another kind of text; " * 80)
+    text("run_dir=second", *pairs, "init=first")
+    sample = "3 and 4 make 7. quite another"
+    own, kept = (
+        load_tokenizer(next((tmp_path / each).rglob("tokenizer.json"))).encode(sample) for each in ("first", "second")
+    )
+    assert own == kept

@@ -1,4 +1,4 @@
-"""Writing a figure to a file that is at no moment half written."""
+"""What all pictures share: the colours of their words, and a file that is at no moment half written."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+INK, FAINT = "#222222", "#7a7a7a"
+RIGHT, WRONG = "#1b7f4b", "#b3261e"
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -1,6 +1,6 @@
 """What counting words achieves on labelled texts: TF-IDF and logistic regression, to stand beside a model's number.
 
-python -m polymamba.engine.text_baseline data=trec
+python -m polymamba.benchmarks.text_baseline data=trec
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core.errors import UserError
-from .command_line.compose import compose
-from .training.targets import build
+from ..engine.command_line.compose import compose
+from ..engine.training.targets import build
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 

@@ -1,7 +1,7 @@
 import pytest
 
+from polymamba.benchmarks.text_baseline import main, text_baseline
 from polymamba.data.nlp.classification import labelled
-from polymamba.engine.text_baseline import main, text_baseline
 
 
 class Texts:

@@ -1,0 +1,238 @@
+"""The classes of images, and what they rest on: `predict.py ckpt=<run> input=photo.jpg`, or `classify` in memory.
+
+for each in classify(run, ["cat.jpg", image]): print(each.names[0], each.confidences[0])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.errors import UserError
+from ...core.explanation import check_method
+from ...core.pictures import INK, RIGHT, WRONG, save_figure
+from ...core.ranges import Count, Size, checked
+from ..classification import Classified, likeliest, write_table
+from ..trained import Answer, Trained
+from .explanation import beside_heat, explain_images
+from .image_grid import denormalise, draw_grid, even_columns, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+EXPLAINED = 16  # images in the picture of what answers rest on
+SHOWN = 20  # images in the table that is printed
+TABLE = "predictions.csv"
+
+
+@checked
+def predict(
+    run: Trained,
+    input: str | None = None,
+    explain: str | None = None,
+    top: Size = 5,
+    pictures: Count = 16,
+    batch_size: Size = 32,
+    output: str | None = None,
+    classes: str | None = None,
+) -> Answer:
+    """Names the classes of images: a table, predictions.csv, and for each image a picture of what its class rests on.
+
+    Args:
+        run: a trained image classifier.
+        input: a file, a folder or a pattern; None: test images, with `explain`.
+        explain: one of core.explanation.METHODS: draws what the answers rest on, in one picture; None: names classes.
+        top: classes named of each image.
+        pictures: images drawn.
+        batch_size: images at a time.
+        output: folder of what is written; None: the run's.
+        classes: of published weights alone, which are loaded with it.
+
+    Raises:
+        UserError: no image is found or none of them can be read, or the model has no hidden attention to explain with.
+    """
+    if classes is not None and run.task is not None:
+        raise UserError("the run knows its classes' names", given=f"classes={classes}", do="leave classes= out")
+    if explain is not None:
+        check_method(explain, "explain")
+    folder = run.folder if output is None else Path(output).expanduser()
+    if input is None and explain is None:
+        raise UserError(
+            "which image?", allowed="a file, a folder or a pattern", do="input=photo.jpg, or explain=attribution"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    if explain is not None:
+        return _explain(run, input, explain, folder / f"explained_{explain}.png")
+    return _name(run, input, top, pictures, batch_size, folder)
+
+
+def classify(
+    run: Trained | nn.Module, images: Tensor | Sequence[str | Path | Image], top: int = 5, batch_size: int = 32
+) -> list[Classified]:
+    """The likeliest classes of images.
+
+    Args:
+        run: a trained model; or a module, for images that are prepared.
+        images: files or PIL images, of any size; or what the model takes, (batch, channels, height, width).
+        top: classes named of each.
+        batch_size: images at a time.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    found = []
+    for part in _parts(images, batch_size):
+        if not isinstance(part, Tensor):
+            if not isinstance(run, Trained):
+                raise UserError("only a trained run knows how images are prepared", given=type(run).__name__)
+            photos = _photos(run)
+            part = photos.prepare([photos.open(each) if isinstance(each, str | Path) else each for each in part])
+        found += _classified(run, part, top)
+    return found
+
+
+def _name(run: Trained, where: str, top: int, pictures: int, batch_size: int, folder: Path) -> Answer:
+    """See `predict`."""
+    found, problems, files = [], [], []
+    opened = _opened(_photos(run), where, problems)
+    while part := list(islice(opened, batch_size)):
+        images = _photos(run).prepare([image for _, image in part])
+        answers = _classified(run, images, top)
+        for (path, _), image, answer in zip(part, images, answers, strict=True):
+            if len(files) < pictures:
+                files.append(_draw(run, path, image, answer, folder / "predictions", len(found)))
+            found.append((path, answer))
+    if not found:
+        raise UserError(f"none of the images can be read: {problems[0]}", given=f"input={where}")
+    write_table(folder / TABLE, "file", found)
+    width = min(40, max(len(path.name) for path, _ in found[:SHOWN]))
+    lines = [f"  {shorten(path.name, 40):<{width}}  {answer.line}" for path, answer in found[:SHOWN]]
+    if len(found) > SHOWN:
+        lines.append(f"  … and {len(found) - SHOWN:,} more images in {TABLE}")
+    drawn = [] if not files else [f"  {len(files)} pictures in {files[0].parent}"] if len(files) > 1 else []
+    return Answer([*lines, *drawn], [folder / TABLE, *files[: 1 if len(files) == 1 else 0]], problems)
+
+
+def explain_classes(
+    run: Trained, images: Tensor, names: Sequence[str], labels: Sequence[int] | None = None, method: str = "attribution"
+) -> tuple[Figure, list[int]]:
+    """Draws images and, beside each, what its likeliest class rests on.
+
+    Args:
+        run: a trained model that says which tokens it answers from.
+        images: (batch, channels, height, width), prepared.
+        names: a title for each.
+        labels: their classes, where they are known: the answers are coloured by them.
+        method: one of core.explanation.METHODS.
+
+    Returns:
+        the picture, and the likeliest classes.
+
+    Raises:
+        UserError: the model has no hidden attention, or an unknown method.
+    """
+    if not hasattr(run.model, "answering"):
+        raise UserError(
+            "this model has no hidden attention to look into", given=f"model {type(run.model).__name__}",
+            allowed="models of Mamba layers that say which tokens they answer from, like model=vim",
+        )  # fmt: skip
+    found = explain_images(run.model, images.to(run.device), method)
+    confidences, said = (each.tolist() for each in found.logits.float().softmax(1).max(1))
+    titles, colours = [], []
+    for number, (name, guess, confidence) in enumerate(zip(names, said, confidences, strict=True)):
+        titles += [name, f"said {shorten(_label(run, guess), 13)} ({confidence:.0%})"]
+        colours += [INK, INK if labels is None else RIGHT if guess == labels[number] else WRONG]
+    pairs = beside_heat(_visible(run, images), found.weights, run.model.grid)
+    columns = 2 * even_columns(len(images), 4)
+    return draw_grid(pairs, titles, f"{method}: what the answers rest on", colours, columns=columns), said
+
+
+def _explain(run: Trained, where: str | None, method: str, path: Path) -> Answer:
+    problems: list[str] = []
+    if where is None:
+        if not hasattr(run.data, "test_dataloader"):
+            raise UserError("published weights come without test images", do="input=photo.jpg")
+        images, labels = next(iter(run.data.test_dataloader()))
+        images, labels = images[:EXPLAINED], labels[:EXPLAINED].tolist()
+        names = [f"is {shorten(_label(run, label), 13)}" for label in labels]
+    else:
+        given = list(islice(_opened(_photos(run), where, problems), EXPLAINED))
+        if not given:
+            raise UserError(f"none of the images can be read: {problems[0]}", given=f"input={where}")
+        images, labels = _photos(run).prepare([image for _, image in given]), None
+        names = [shorten(each.name) for each, _ in given]
+    figure, said = explain_classes(run, images, names, labels, method)
+    save_figure(figure, path)
+    line = f"of {len(names)} images"
+    if labels is not None:
+        line = f"{sum(map(int.__eq__, said, labels))} of {len(labels)} test images right"
+    return Answer([f"  answer   {line}"], [path], problems)
+
+
+def _draw(run: Trained, path: Path, image: Tensor, answer: Classified, folder: Path, number: int) -> Path:
+    """The image as the model sees it and, where it has hidden attention, what its class rests on: (channels, height, width)."""
+    folder.mkdir(exist_ok=True)
+    titles = [
+        shorten(path.name, 24),
+        "\n".join(f"{shorten(name, 18)} {confidence:.0%}" for name, confidence in zip(*answer, strict=True)),
+    ]
+    pictures = _visible(run, image[None])
+    if hasattr(run.model, "answering"):
+        found = explain_images(run.model, image[None].to(run.device))
+        pictures = beside_heat(pictures, found.weights, run.model.grid)
+    else:
+        titles = ["\n".join(titles)]
+    figure = draw_grid(
+        pictures, titles, f"{shorten(answer.names[0], 30)} ({answer.confidences[0]:.0%})", columns=len(titles)
+    )
+    target = folder / f"{number:04}_{path.stem}.png"
+    save_figure(figure, target)
+    return target
+
+
+def _opened(photos: Any, where: str, problems: list[str]) -> Iterator[tuple[Path, Image]]:
+    """The images that `input=` means, as they are read; those that cannot be are said in `problems`."""
+    for path in photos.find(where):
+        try:
+            image = photos.open(path)
+        except UserError as error:
+            problems.append(f"{error.problem} ({error.given})")
+            continue
+        yield path, image
+
+
+def _classified(run: Trained | nn.Module, images: Tensor, top: int) -> list[Classified]:
+    model = run.model if isinstance(run, Trained) else run
+    weight = next(model.parameters())
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        logits = model(images.to(weight.device))
+    model.train(training)
+    return likeliest(logits, run.describe.get("classes") if isinstance(run, Trained) else None, top)
+
+
+def _parts(images: Any, size: int) -> Iterator[Any]:
+    for start in count(0, size):
+        if start >= len(images):
+            return
+        yield images[start : start + size]
+
+
+def _photos(run: Trained) -> Any:
+    return run.data.photos()
+
+
+def _visible(run: Trained, images: Tensor) -> Tensor:
+    return denormalise(images, run.describe.get("mean"), run.describe.get("std"))
+
+
+def _label(run: Trained, label: int) -> str:
+    names = run.describe.get("classes")
+    return str(names[label]) if names else str(label)

@@ -1,0 +1,23 @@
+"""The parameters that the models' cards name are counted again."""
+
+import pytest
+import torch
+
+from polymamba.core.scans import get
+from polymamba.engine.command_line.compose import compose
+from polymamba.engine.command_line.listing import entries
+from polymamba.engine.training.targets import build
+
+DIGITS = {"name": "digits", "channels": 1, "image_size": [8, 8], "num_classes": 10}
+IMAGENET = {"name": "imagenet", "channels": 3, "image_size": [224, 224], "num_classes": 1000}
+MODELS = [model for model in entries("models") if "vision" in model.domains]
+SIZES = [(model.name, size, count) for model in MODELS for size, count in model.card["sizes"].items()]
+
+
+@pytest.mark.parametrize(("model", "size", "count"), SIZES)
+def test_a_model_has_as_many_parameters_as_its_card_says(model, size, count):
+    config = compose(["domain=vision", f"model={model}", f"model.size={size}"])
+    describe = DIGITS if size == "micro" else IMAGENET
+    with torch.device("meta"):
+        built = build(config.model, describe=describe, scan=get(config.scan["name"]))
+    assert sum(each.numel() for each in built.parameters()) == count

@@ -1,0 +1,52 @@
+"""Lightning's Trainer: signals that come while it has taken them over, the batches of trainer.overfit."""
+
+import signal
+from itertools import islice
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from polymamba.engine.checkpoints import folder as files
+from polymamba.engine.training.stop import Stopped
+from polymamba.engine.training.trainer import loaders
+
+from ..test_signals import outcome, same
+
+
+@pytest.mark.parametrize(("loader", "call"), [("train_dataloader", 2), ("val_dataloader", 1), ("test_dataloader", 1)])
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_signal_while_lightning_asks_for_data_is_answered_at_the_next_step(
+    loader, call, accumulate, toy, monkeypatch
+):
+    import toy as module
+
+    arguments = (f"trainer.accumulate={accumulate}",)
+    whole, made, calls = outcome(toy("run_dir=whole", *arguments).folder), getattr(module.Points, loader), []
+
+    def signals(data):
+        calls.append(signal.getsignal(signal.SIGTERM))
+        if len(calls) == call:
+            signal.raise_signal(signal.SIGTERM)
+        return made(data)
+
+    monkeypatch.setattr(module.Points, loader, signals)
+    with pytest.raises(Stopped) as stopped:
+        toy("run_dir=parts", *arguments)
+    monkeypatch.setattr(module.Points, loader, made)
+    assert "lightning" in type(calls[-1]).__module__, "Lightning had not taken signals over: this tests nothing"
+    assert stopped.value.exit_code == 143
+    assert stopped.value.step == (1 if loader != "test_dataloader" else whole[1]["global_step"])
+    toy(resume=files.find("parts")[0])
+    assert same(outcome("parts"), whole)
+
+
+def test_overfit_trains_and_validates_on_the_same_first_batches():
+    batches = [(torch.full((2,), number), torch.arange(2)) for number in range(5)]
+    parts = SimpleNamespace(data=SimpleNamespace(train_dataloader=lambda: iter(batches)))
+    found = loaders(SimpleNamespace(trainer=SimpleNamespace(overfit=3)), parts)
+    for loader in (found["train_dataloaders"], found["val_dataloaders"]):
+        assert len(loader) == 3
+        for _ in range(2):
+            assert all(given is batch for given, batch in zip(loader, islice(batches, 3), strict=True))
+    assert loaders(SimpleNamespace(trainer=SimpleNamespace(overfit=0)), parts) == {"datamodule": parts.data}
