@@ -112,7 +112,7 @@ class DataModule(LightningDataModule):
         self.setup()
 
     def kept(self) -> Mapping[str, Any]:
-        """What a trained model needs beside its weights and cannot be written as JSON (tokenizer, scaler, item index), by name.
+        """What a trained model needs beside its weights and cannot be written as JSON (scaler, item index), by name.
 
         Models and tasks are given it together with `Description.for_model`. Reads the samples where it is made of them and was
         not restored.

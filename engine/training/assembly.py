@@ -45,7 +45,7 @@ def build_parts(config: Config, allow: Sequence[str] = (), training: bool = True
     """Builds everything a run needs, after seeding, so that one seed gives one set of first weights.
 
     Args:
-        kept_by: the run folder whose data's tokenizer, scaler and the like are used, not made anew.
+        kept_by: the run folder whose data's scaler, index and the like are used, not made anew.
 
     Raises:
         UserError: from the data (a file missing or damaged), the scan or the model (sizes that do not fit), or more memory

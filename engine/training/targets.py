@@ -123,7 +123,7 @@ def resolve(target: str, allow: Sequence[str] = ()) -> Any:
     """The class or function behind a dotted path, if it is on the list.
 
     Nothing outside the listed packages is imported, and an object that such a package merely imported from elsewhere
-    (`polymamba.data.vision.os`) is refused.
+    (`polymamba.data.files.os`) is refused.
 
     Raises:
         UserError: not on the list, or not there.

@@ -3,12 +3,15 @@
 import copy
 import math
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
+from polymamba.data.module import Description
 from polymamba.engine.command_line.compose import check, compose
 from polymamba.engine.command_line.groups import Groups
 from polymamba.engine.command_line.help import keys
@@ -88,14 +91,17 @@ class Tokenizer:
         return np.ones(self.vocab_size, np.int64)
 
 
+DATA = SimpleNamespace(loading=Loading(), train_dataloader=lambda: range(3))
+
+
 def told(config):
     """What the data would say of itself."""
     if config.domain == "vision":
         return {"channels": 1, "image_size": (8, 8), "num_classes": 10, "classes": list("0123456789"), "model_size": "micro",
-                "mean": (0.5,), "std": (0.5,), "train": 100, "val": 10, "test": 10}  # fmt: skip
+                "mean": (0.5,), "std": (0.5,)}  # fmt: skip
     kinds = {"language_modelling": "language_modelling", "recall": "recall", "text_classification": "classification"}
     return {"vocab_size": 257, "length": 16, "task": kinds[config.task["name"]], "num_classes": 2, "classes": ["a", "b"],
-            "tokenizer": Tokenizer(), "test_lengths": [16], "model_size": "micro", "train": 100, "val": 10, "test": 10}  # fmt: skip
+            "tokenizer": Tokenizer(), "test_lengths": [16], "model_size": "micro"}  # fmt: skip
 
 
 def prepare(config, group, tmp_path):
@@ -105,11 +111,13 @@ def prepare(config, group, tmp_path):
     elif group in ("model", "task", "scan"):
         describe, scan = told(config), build_scan(config)
         with torch.device("meta"):
-            check_memory(config, build(config.model, describe=describe, scan=scan), describe, True)
+            check_memory(
+                config, build(config.model, describe=describe, scan=scan), Description("some", {"train": 100}), 4
+            )
         build(config.task, model=build(config.model, describe=describe, scan=scan), describe=describe)
     else:
         before = torch.get_num_threads()
-        hardware, length = choose_hardware(config.trainer), plan_length(config, 3)
+        hardware, length = choose_hardware(config.trainer), plan_length(config, DATA)
         torch.set_num_threads(before)
         build_optimizer(nn.Linear(2, 2), config.optimizer, length.steps)
         make_trainer(config, hardware, tmp_path, length=length)

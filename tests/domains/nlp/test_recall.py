@@ -34,6 +34,10 @@ class Remembers(nn.Module):
         return scores[:, None].expand(-1, input_ids.shape[1], -1), read
 
 
+def description(data):
+    return {**data.describe().for_model, **data.kept()}
+
+
 def run_test(task, data):
     for batch in data.test_dataloader():
         _, named = task.step(batch, "test")
@@ -43,7 +47,7 @@ def run_test(task, data):
 def test_accuracy_at_each_length_is_the_rules():
     data = InductionHeads(length=16, vocab_size=8, test_lengths=[16, 32, 64], test_samples=50)
     model = Remembers(8, reach=24)
-    task = Recall(model, data.describe(), chunk=10)
+    task = Recall(model, description(data), chunk=10)
     run_test(task, data)
     task.on_test_epoch_end()
     within = {}
@@ -62,7 +66,7 @@ def test_lengths_that_lie_close_together_are_told_apart():
     data = SelectiveCopying(
         length=20, data_tokens=6, vocab_size=8, test_lengths=[20, 24], test_samples=4, loading=Loading(batch_size=4)
     )
-    task = Recall(LanguageModel(8, 16, 1, backend="reference").eval(), data.describe())
+    task = Recall(LanguageModel(8, 16, 1, backend="reference").eval(), description(data))
     shapes = []
     for batch in data.test_dataloader():
         _, named = task.step(batch, "test")
@@ -75,7 +79,7 @@ def test_pieces_give_what_the_whole_gives(chunk):
     torch.manual_seed(0)
     data = MQAR(length=64, pairs=8, vocab_size=40)
     model = LanguageModel(40, 16, 2, backend="reference").eval()
-    task = Recall(model, data.describe(), chunk=chunk)
+    task = Recall(model, description(data), chunk=chunk)
     batch = data.load_batch("val", 0, np.arange(6))
     with torch.no_grad():
         logits, _ = model(batch["input_ids"])
@@ -90,7 +94,7 @@ def test_pieces_give_what_the_whole_gives(chunk):
 def test_training_step_and_picture():
     data = InductionHeads(length=16, vocab_size=8)
     model = LanguageModel(8, 16, 1, backend="reference")
-    task = Recall(model, data.describe())
+    task = Recall(model, description(data))
     batch = data.load_batch("train", 0, np.arange(4))
     loss, scalars = task.step(batch, "train")
     loss.backward()
@@ -101,7 +105,7 @@ def test_training_step_and_picture():
 
 
 def test_what_does_not_fit():
-    told = InductionHeads().describe()
+    told = description(InductionHeads())
     with pytest.raises(UserError, match="is for language modelling"):
         Recall(Remembers(16, 9), {**told, "task": "language_modelling"})
     with pytest.raises(UserError, match=r"task\.chunk"):
@@ -112,11 +116,11 @@ def test_smoothed_labels_are_for_training_alone():
     data = InductionHeads(length=16, vocab_size=8)
     model = LanguageModel(8, 8, 1)
     batch = data.load_batch("train", 0, np.arange(4))
-    hard, soft = (Recall(model, data.describe(), label_smoothing=share) for share in (0.0, 0.3))
+    hard, soft = (Recall(model, description(data), label_smoothing=share) for share in (0.0, 0.3))
     logits, _ = model(batch["input_ids"])
     expected = F.cross_entropy(logits[:, -1, :8], batch["labels"][:, -1], label_smoothing=0.3)
     torch.testing.assert_close(soft.step(batch, "train")[0], expected)
     assert soft.step(batch, "train")[0] != hard.step(batch, "train")[0]
     torch.testing.assert_close(soft.step(batch, "val")[0], hard.step(batch, "val")[0], rtol=0, atol=0)
     with pytest.raises(UserError, match="label_smoothing"):
-        Recall(model, data.describe(), label_smoothing=1.0)
+        Recall(model, description(data), label_smoothing=1.0)
