@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
@@ -75,6 +76,17 @@ def check_shape(
         )  # fmt: skip
     if integer and (tensor.is_floating_point() or tensor.is_complex()):
         raise UserError(f"{name} must be integer", given=tensor.dtype, allowed="any integer dtype")
+
+
+def contiguous_as(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Whether a kernel that is told only the address may read the tensor as one of that shape and dtype."""
+    return (
+        tensor.shape == shape
+        and tensor.dtype == dtype
+        and tensor.is_contiguous()
+        and tensor.is_cpu
+        and not tensor.is_neg()
+    )
 
 
 def empty_by_path(create: Callable[..., Tensor], batch: int, paths: int, length: int, channels: int) -> Tensor:

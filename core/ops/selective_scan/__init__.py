@@ -14,7 +14,7 @@ from torch import Tensor
 from ...errors import UserError, check_choice
 from ..arguments import MERGES, check_shape, count_paths, per_path, with_paths
 from ..backends import KERNEL_DTYPES, resolve
-from ..one_token import at_once
+from ..decoding import direct
 from .reference import selective_scan_reference
 from .registration import selective_scan_op
 
@@ -69,8 +69,8 @@ def selective_scan(
             the tokens or visits one twice (checked on the CPU; on a GPU such steps are ignored).
     """
     check_choice("merge", merge, MERGES)
-    if order is None and at_once(x, backend) and x.dim() == 3 and x.shape[1] == 1 and x.numel():
-        found = _step(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, merge)
+    if order is None and direct(x, backend) and x.dim() == 3 and x.shape[1] == 1 and x.numel():
+        found = _decode(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, merge)
         if found is not None:
             return found if return_final_state else found[0]
     given = {"x": (x, 3), "delta": (delta, 3), "A": (A, 2), "B": (B, 4), "C": (C, 4), "D": (D, 1)}
@@ -95,7 +95,7 @@ def selective_scan(
     return out, final_state if has_paths else final_state.squeeze(1)
 
 
-def _step(x, delta, A, B, C, D, z, delta_bias, delta_softplus, state, merge) -> tuple[Tensor, Tensor] | None:
+def _decode(x, delta, A, B, C, D, z, delta_bias, delta_softplus, state, merge) -> tuple[Tensor, Tensor] | None:
     """One token the quick way; None where that does not know the case, or the shapes do not fit."""
     batch, _, channels = x.shape
     rows, shared = (batch, 1, channels), (batch, 1, A.shape[-1])
@@ -107,7 +107,7 @@ def _step(x, delta, A, B, C, D, z, delta_bias, delta_softplus, state, merge) -> 
         or not _plain(x)
     ):
         return None
-    return _one_token()(x, delta, A, B, C, D, z, delta_bias, delta_softplus, state)
+    return _decoding()(x, delta, A, B, C, D, z, delta_bias, delta_softplus, state)
 
 
 def _plain(tensor: Tensor) -> bool:
@@ -115,8 +115,8 @@ def _plain(tensor: Tensor) -> bool:
 
 
 @cache
-def _one_token():
-    return import_module(".one_token", __package__).one_token
+def _decoding():
+    return import_module(".decode", __package__).decode
 
 
 def _with_groups(tensor: Tensor, paths: int, length: int) -> Tensor:
