@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import check_choice
-from ..arguments import check_shape, contiguous_as, count_paths, per_path, with_paths
+from ..arguments import Shapes, check_shape, contiguous_as
 from ..backends import KERNEL_DTYPES, resolve
 from ..decoding import direct
 from .reference import causal_conv1d_reference
@@ -21,6 +21,11 @@ from .registration import causal_conv1d_op
 __all__ = ["causal_conv1d", "causal_conv1d_decode", "causal_conv1d_reference"]
 
 ACTIVATIONS = (None, "silu")
+SHAPES = Shapes(
+    {"x": "batch paths length channels", "weight": "paths channels width", "bias": "paths channels"}
+    | {"initial_state": "batch paths channels taps"},
+    each=["initial_state"],
+)
 
 
 def causal_conv1d(
@@ -61,19 +66,10 @@ def causal_conv1d(
         found = _decode(x, weight, bias, activation, initial_state)
         if found is not None:
             return found if return_final_state else found[0]
-    paths, has_paths = count_paths(
-        order, {"x": (x, 3), "weight": (weight, 2), "bias": (bias, 1), "state": (initial_state, 3)}
-    )
-    x_, weight_, bias_ = with_paths(x, 4), per_path(weight, paths, 3), per_path(bias, paths, 2)
-    state_ = None if initial_state is None else with_paths(initial_state, 4).expand(-1, paths, -1, -1)
-    order_ = order[None] if order is not None and order.dim() == 2 else order
-    batch, _, length, channels = x_.shape
-    check_shape("x", x_, (batch, (1, paths), length, channels))
-    check_shape("weight", weight_, (paths, channels, weight_.shape[-1]))
-    check_shape("bias", bias_, (paths, channels))
-    check_shape("order", order_, ((1, batch), paths, None), integer=True)
-    check_shape("seq_idx", seq_idx, (batch, length), integer=True)
-    check_shape("initial_state", state_, (batch, paths, channels, weight_.shape[-1] - 1))
+    given = {"x": x, "weight": weight, "bias": bias, "initial_state": initial_state}
+    paths, has_paths = SHAPES.count_paths(order, given)
+    x_, weight_, bias_, state_, order_ = SHAPES.written_out(paths, given, order, seq_idx)
+    check_shape("initial_state", state_, (None, paths, None, weight_.shape[-1] - 1))
 
     name, _ = resolve(x.device, x.dtype, backend, (x, weight, bias, initial_state))
     arguments = (x_, weight_, bias_, activation, order_, seq_idx, state_)
