@@ -143,20 +143,26 @@ class StackedParameters(PathParameters):
         mixer.dt_projs_bias._no_weight_decay = True
 
     def read(self, mixer: Mamba, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        parts = multiplied(mixer.x_proj_weight, x).split([mixer.dt_rank, mixer.d_state, mixer.d_state], dim=-1)
+        parts = multiplied(self._of_paths(mixer.x_proj_weight), x).split(
+            [mixer.dt_rank, mixer.d_state, mixer.d_state], dim=-1
+        )
         if mixer.norms == "weightless":
             parts = (F.rms_norm(t, t.shape[-1:], eps=mixer.norm_eps) for t in parts)
         step, B, C = parts
-        return multiplied(mixer.dt_projs_weight, step), B, C
+        return multiplied(self._of_paths(mixer.dt_projs_weight), step), B, C
 
     def step_bias(self, mixer: Mamba) -> Tensor:
-        return mixer.dt_projs_bias
+        return self._of_paths(mixer.dt_projs_bias)
 
     def decay_log(self, mixer: Mamba) -> Tensor:
-        return mixer.A_logs.unflatten(0, (self.paths, -1))
+        return self._of_paths(mixer.A_logs.unflatten(0, (self.paths, -1)))
 
     def skip(self, mixer: Mamba) -> Tensor:
-        return mixer.Ds.unflatten(0, (self.paths, -1))
+        return self._of_paths(mixer.Ds.unflatten(0, (self.paths, -1)))
+
+    def _of_paths(self, t: Tensor) -> Tensor:
+        """Without the paths axis where there is one path, as the layers of one path have it."""
+        return t[0] if self.paths == 1 else t
 
 
 PARAMETERS = {kind.name: kind for kind in (PathParameters, SharedParameters, OwnDecays, StackedParameters)}
