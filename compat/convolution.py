@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..core.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
+from ..core.ops.causal_conv1d import causal_conv1d, causal_conv1d_decode
 
 
 def causal_conv1d_fn(
@@ -88,7 +88,7 @@ def causal_conv1d_update(
             "conv_state is too short", given=f"{kept} inputs", allowed=f"at least width - 1 = {width - 1} inputs"
         )
     if conv_state_indices is None and cache_seqlens is None:
-        out = causal_conv1d_step(new.transpose(1, 2), weight, bias, _activation(activation), conv_state)
+        out = causal_conv1d_decode(new.transpose(1, 2), weight, bias, _activation(activation), conv_state)
         if out is not None:
             return out.view(x.shape)
     slot = torch.arange(batch, device=x.device) if conv_state_indices is None else conv_state_indices.long()

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ..core.linear import is_bare, is_plain
 from ..core.ops.backends import KERNEL_DTYPES
 from ..core.ops.causal_conv1d import causal_conv1d
+from ..core.ops.decoding import decodes
 from ..core.ops.linear import linear
-from ..core.ops.mamba2_step import Mamba2Weights, mamba2_step
-from ..core.ops.mamba_step import MambaWeights, mamba_step
-from ..core.ops.one_token import few_rows_at_once
+from ..core.ops.mamba2_decode import Mamba2Weights, mamba2_decode
+from ..core.ops.mamba_decode import MambaWeights, mamba_decode
 from ..core.ops.selective_scan import selective_scan
 
 
@@ -34,7 +34,7 @@ def mamba_forward(mixer: nn.Module, x: Tensor, cache_params=None, attention_mask
     known = [state is not None for state in states]
     if not any(known):
         return _mamba_tokens(mixer, x, cache_params, attention_mask)
-    if not all(known) or attention_mask is not None or not few_rows_at_once(x):
+    if not all(known) or attention_mask is not None or not decodes(x):
         return None
     m, linears, norms = mixer, (mixer.in_proj, mixer.x_proj, mixer.out_proj), _norms(mixer)
     if not all(map(is_plain, linears)) or any(norm._parameters or not is_bare(norm) for norm in norms):
@@ -46,12 +46,12 @@ def mamba_forward(mixer: nn.Module, x: Tensor, cache_params=None, attention_mask
         m.in_proj.weight, m.in_proj.bias, m.conv1d.weight, m.conv1d.bias, m.x_proj.weight, m.dt_proj.weight, m.dt_proj.bias,
         m.A_log, m.D, m.out_proj.weight, m.out_proj.bias, (None,) * 3 if norms else None, *epsilons,
     )  # fmt: skip
-    return _step(mamba_step, x, weights, states)
+    return _step(mamba_decode, x, weights, states)
 
 
 def mamba2_forward(mixer: nn.Module, x: Tensor, cache_params=None, attention_mask=None, **more) -> Tensor | None:
     """Mamba2Mixer's forward at one token of a cache; longer pieces are its own code, which calls this core's operators."""
-    if cache_params is None or attention_mask is not None or not _known(mixer, x, more) or not few_rows_at_once(x):
+    if cache_params is None or attention_mask is not None or not _known(mixer, x, more) or not decodes(x):
         return None
     m, states = mixer, _states(cache_params, mixer.layer_idx)
     if (
@@ -66,7 +66,7 @@ def mamba2_forward(mixer: nn.Module, x: Tensor, cache_params=None, attention_mas
         m.out_proj.weight, m.out_proj.bias, m.head_dim, m.n_groups, m.intermediate_size // m.norm.group_size, False,
         m.norm.variance_epsilon,
     )  # fmt: skip
-    return _step(mamba2_step, x, weights, states)
+    return _step(mamba2_decode, x, weights, states)
 
 
 def headed(own):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from ..core.linear import applied
 from ..core.mixers import mamba as core_mamba
 from ..core.mixers import mamba2 as core_mamba2
 from ..core.mixers import mamba3 as core_mamba3
+from ..core.mixers.path_parameters import PathParameters
 from ..core.packing import seq_idx_from_cu_seqlens
 
 BIMAMBA = ("none", "v1", "v2", "v3")
@@ -120,8 +122,6 @@ class Mamba(ConvolvedCache, core_mamba.Mamba):
         init_layer_scale: multiply the result by a learned `gamma` that begins at this.
     """
 
-    State = core_mamba.MambaState
-
     def __init__(
         self, d_model, d_state=16, d_conv=4, expand=2, dt_rank="auto", dt_min=0.001, dt_max=0.1, dt_init="random",
         dt_scale=1.0, dt_init_floor=1e-4, conv_bias=True, bias=False, use_fast_path=True, layer_idx=None, device=None,
@@ -134,7 +134,11 @@ class Mamba(ConvolvedCache, core_mamba.Mamba):
             "none": {"scan": "raster"},
             "v1": {"scan": "bidirectional", "parameters": "decay"},
             "v2": {"scan": "bidirectional", "merge": "mean" if if_divide_out or if_devide_out else "sum"},
-            "v3": {"scan": "bidirectional+column", "axes": 2, "suffixes": ("", "b", "s")},
+            "v3": {
+                "scan": "bidirectional+column",
+                "axes": 2,
+                "parameters": partial(PathParameters, suffixes=("", "b", "s")),
+            },
         }[bimamba_type]
         super().__init__(
             d_model, d_state, d_conv, expand, dt_rank, dt_min, dt_max, dt_init, dt_scale, dt_init_floor, bias, conv_bias,
@@ -177,8 +181,6 @@ class Mamba(ConvolvedCache, core_mamba.Mamba):
 
 class Mamba2(ConvolvedCache, core_mamba2.Mamba2):
     """mamba_ssm.Mamba2. chunk_size and use_mem_eff_path are accepted and ignored; process_group must be None."""
-
-    State = core_mamba2.Mamba2State
 
     def __init__(
         self, d_model, d_state=128, d_conv=4, conv_init=None, expand=2, headdim=64, d_ssm=None, ngroups=1, A_init_range=(1, 16),
@@ -265,8 +267,6 @@ class Mamba3(Cached, core_mamba3.Mamba3):
 
     Its cache holds the core's Mamba3State: angle, ssm, k and v.
     """
-
-    State = core_mamba3.Mamba3State
 
     def __init__(
         self, d_model, d_state=128, expand=2, headdim=64, ngroups=1, rope_fraction=0.5, dt_min=0.001, dt_max=0.1,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
@@ -24,6 +26,28 @@ def is_plain(layer: nn.Module, kinds: tuple[type[nn.Module], ...] = LINEAR) -> b
     """
     # Not layer.weight, which takes as long as all the rest: decoding asks of every layer for every token.
     return type(layer) in kinds and stored_plainly(layer._parameters.get("weight")) and is_bare(layer)
+
+
+def plain_parameters(
+    layer: nn.Module, kinds: tuple[type[nn.Module], ...] = LINEAR
+) -> tuple[Tensor, Tensor | None] | None:
+    """Weight and bias of a layer that is plain, else None."""
+    parameters = layer._parameters
+    return (parameters["weight"], parameters.get("bias")) if is_plain(layer, kinds) else None
+
+
+def runs(module: nn.Module, forward: Callable) -> bool:
+    """Whether calling the module is this forward and nothing more: not a subclass's own, no hook."""
+    kind = type(module)
+    return kind.forward is forward and kind.__call__ is nn.Module.__call__ and is_bare(module)
+
+
+def normalised(norm: nn.Module, x: Tensor) -> Tensor:
+    """norm(x), computed in the norm's own dtype; an Identity in a norm's place changes nothing."""
+    weight = getattr(norm, "weight", None)
+    if not isinstance(weight, Tensor):
+        weight = next(norm.parameters(), None)  # of what something stands around
+    return norm(x if weight is None else x.to(weight.dtype))
 
 
 def is_bare(module: nn.Module) -> bool:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .errors import check_choice
-from .linear import is_bare, is_plain
-from .ops.one_token import few_rows_at_once
+from .linear import is_plain, normalised, runs
+from .mixers.mixer import Mixer
+from .ops.decoding import decodes
 from .packing import without_padding
 
 NORMS = {"rms": nn.RMSNorm, "layer": nn.LayerNorm}
@@ -60,17 +61,30 @@ class ResidualBlock(nn.Module):
         self, hidden: Tensor, residual: Tensor | None = None, grid=None, state=None, seq_idx: Tensor | None = None
     ) -> tuple[Tensor, Tensor, object]:
         """(hidden, residual, state), the first two (batch, length, channels); residual None: nothing came before."""
-        residual = self._add(hidden, residual)
+        residual = _added(residual, hidden, self.drop_path, self.residual_in_fp32)
         hidden, state = self.mixer(normalised(self.norm, residual), grid, state, seq_idx)
         if self.has_mlp:
-            residual = self._add(hidden, residual)
+            residual = _added(residual, hidden, self.drop_path, self.residual_in_fp32)
             given = (seq_idx,) if getattr(self.mlp, "takes_seq_idx", False) else ()
             hidden = self.mlp(normalised(self.norm2, residual), *given)
         return hidden, residual, state
 
-    def _add(self, hidden: Tensor, residual: Tensor | None) -> Tensor:
-        residual = hidden if residual is None else residual + self.drop_path(hidden)
-        return residual.to(torch.promote_types(residual.dtype, torch.float32)) if self.residual_in_fp32 else residual
+    def only_mixes(self, dtype: torch.dtype) -> bool:
+        """Whether `forward` of tokens of that dtype adds, normalises and mixes as a decoder of mixers does, and nothing more."""
+        return (
+            not self.has_mlp
+            and runs(self.drop_path, nn.Identity.forward)
+            and is_plain(self.norm, (nn.RMSNorm,))
+            and self.norm.eps is not None
+            and (self.residual_in_fp32 or dtype == torch.float32)
+            and runs(self.mixer, Mixer.forward)
+            and self.mixer.decoder is not None
+        )
+
+
+def _added(residual: Tensor | None, hidden: Tensor, drop_path: nn.Module, in_fp32: bool) -> Tensor:
+    residual = hidden if residual is None else residual + drop_path(hidden)
+    return residual.to(torch.promote_types(residual.dtype, torch.float32)) if in_fp32 else residual
 
 
 class StackResult(NamedTuple):
@@ -102,7 +116,7 @@ def run_stack(
         take: layers whose result is wanted.
     """
     if grid is None and seq_idx is None and not take:
-        found = step_through(layers, hidden, states)
+        found = decode(layers, hidden, states)
         if found is not None:
             return StackResult(*found, {})
     hidden, residual, after, taken = without_padding(hidden, seq_idx), None, [], {}
@@ -118,47 +132,18 @@ def run_stack(
     return StackResult(hidden, residual, after, taken)
 
 
-def step_through(layers: Sequence[nn.Module], hidden: Tensor, states: Sequence | None) -> tuple | None:
-    """One token through all layers in one call, where their mixers are of one kind that has one; else None.
-
-    Such a mixer has step_through(mixers, hidden, norms, states) -> (hidden, residual, states) or None. norms: a weight and
-    what is added to the mean square, for each layer.
-    """
-    if not (layers and few_rows_at_once(hidden)):
+def decode(layers: Sequence[nn.Module], hidden: Tensor, states: Sequence | None) -> tuple | None:
+    """One token through all layers in one call of their mixers' decoder; None where a layer does more than that computes."""
+    if not (layers and decodes(hidden)):
         return None
-    kind = type(getattr(layers[0], "mixer", None))
-    # A class's own, not inherited: a subclass may mix otherwise.
-    if "step_through" not in vars(kind) or not all(_only_mixes(layer, kind, hidden.dtype) for layer in layers):
+    if not all(runs(layer, ResidualBlock.forward) and layer.only_mixes(hidden.dtype) for layer in layers):
         return None
     norms = [(layer.norm.weight, layer.norm.eps) for layer in layers]
-    return kind.step_through([layer.mixer for layer in layers], hidden, norms, states or [None] * len(layers))
-
-
-def _only_mixes(layer: nn.Module, kind: type, dtype: torch.dtype) -> bool:
-    """Whether calling the layer adds, normalises and mixes, and nothing more."""
-    if type(layer) is not ResidualBlock or layer.has_mlp or type(layer.drop_path) is not nn.Identity:
-        return False
-    norm, mixer = layer.norm, layer.mixer
-    return (
-        is_plain(norm, (nn.RMSNorm,))
-        and type(mixer) is kind
-        and norm.eps is not None
-        and (layer.residual_in_fp32 or dtype == torch.float32)
-        and is_bare(layer)
-        and is_bare(mixer)
-        and is_bare(layer.drop_path)
-    )
+    mixers = [layer.mixer for layer in layers]
+    return mixers[0].decode_layers(mixers, hidden, norms, states or [None] * len(layers))
 
 
 def final_norm(result: StackResult, norm: nn.Module, drop_path: nn.Module | None = None) -> Tensor:
     """The normalised end of the residual stream, (batch, length, channels)."""
     hidden = result.hidden if drop_path is None else drop_path(result.hidden)
     return normalised(norm, result.residual + hidden)
-
-
-def normalised(norm: nn.Module, x: Tensor) -> Tensor:
-    """norm(x), computed in the norm's own dtype; an Identity in a norm's place changes nothing."""
-    weight = getattr(norm, "weight", None)
-    if not isinstance(weight, Tensor):
-        weight = next(norm.parameters(), None)  # of what something stands around
-    return norm(x if weight is None else x.to(weight.dtype))

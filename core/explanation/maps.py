@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, check_choice
+from ..mixers.walk import sizes_of
+from ..stages import Staged, grids_of
 from .matrices import UNROLL, mean_of, unroll
 
 METHODS = ("raw", "rollout", "attribution")
@@ -98,32 +101,79 @@ def explain(
 
     Raises:
         UserError: an unknown method, attribution without a score, a model without such mixers or without those layers, a
-            mixer that goes on from a state.
+            mixer that goes on from a state, mixers of different grids.
     """
-    check_method(method)
-    if (method == "attribution") != (score is not None):
-        raise UserError("attribution, and it alone, needs a score", given=f"method={method}, score={score}")
-    calls = _calls(model, inputs, options, score)
-    if not calls:
-        raise UserError(
-            "there is no Mamba or attention mixer in this model to look into", given=type(model).__name__,
-            allowed=[kind.__name__ for kind in UNROLL],
-        )  # fmt: skip
+    calls = _calls(model, inputs, options, method, score)
     chosen = range(len(calls)) if layers is None else list(layers)
     if not len(chosen) or not all(0 <= number < len(calls) for number in chosen):
         raise UserError("no such layers", given=list(chosen), allowed=f"0 to {len(calls) - 1}")
-    of = torch.abs if method == "rollout" else None
+    calls = [calls[number] for number in chosen]
+    if len(stages := _stages(calls)) > 1:
+        raise UserError(
+            "the tokens of these layers are not the same, so there is no map from the last to the first",
+            given=f"{len(stages)} stages of {', '.join(str(len(stage)) for stage in stages)} layers",
+            allowed="layers of one stage", do="explain_stages, which gives a map for each",
+        )  # fmt: skip
+    return _map(calls, method)
+
+
+def explain_stages(
+    model: Staged | nn.Module,
+    *inputs,
+    method: str = "rollout",
+    score: Callable[[object], Tensor] | None = None,
+    **options,
+) -> list[Tensor]:
+    """A map for each stage of a model, from the tokens of the stage's first layer to those of its last.
+
+    Args:
+        model: says `grids` (core/stages.py). All others, and what is raised: as in explain.
+
+    Returns:
+        for each of the grids (batch, tokens, tokens), extra tokens (class tokens) included.
+
+    Raises:
+        UserError: a model whose mixers walk other grids than it says.
+    """
+    grids = grids_of(model)
+    stages = _stages(_calls(model, inputs, options, method, score))
+    walked = [stage[0][1][0].shape[1] for stage in stages]
+    if walked != [grid.length for grid in grids]:
+        raise UserError(
+            "the model's mixers walk other grids than it says", given=f"grids of {[grid.length for grid in grids]} tokens",
+            allowed=f"one for each stage: {walked} tokens",
+        )  # fmt: skip
+    return [_map(stage, method) for stage in stages]
+
+
+Called = tuple[nn.Module, tuple, Tensor | None]
+
+
+def _stages(calls: Sequence[Called]) -> list[list[Called]]:
+    """Calls one after the other that are of the same grid."""
+
+    def grid(call: Called) -> tuple:
+        x, walked, _ = call[1]
+        return len(x), sizes_of(walked, x.shape[1])
+
+    return [list(stage) for _, stage in itertools.groupby(calls, grid)]
+
+
+def _map(calls: Sequence[Called], method: str) -> Tensor:
     with torch.no_grad():
-        unrolled = (unroll(mixer, *given) for mixer, given, _ in (calls[i] for i in chosen))
+        unrolled = (unroll(mixer, *given) for mixer, given, _ in calls)
         if method == "attribution":
             matrices, sees = zip(*((mean_of(each), each.token_sees()) for each in unrolled), strict=True)
-            return attribution(matrices, [calls[i][2] for i in chosen], sees)
-        matrices = [mean_of(each, of) for each in unrolled]
+            return attribution(matrices, [gradient for *_, gradient in calls], sees)
+        matrices = [mean_of(each, torch.abs if method == "rollout" else None) for each in unrolled]
         return raw(matrices) if method == "raw" else rollout(matrices)
 
 
-def _calls(model: nn.Module, inputs, options, score) -> list[tuple[nn.Module, tuple, Tensor | None]]:
+def _calls(model: nn.Module, inputs, options, method: str, score) -> list[Called]:
     """Each mixer's call: the mixer, its (x, grid, seq_idx), the score's gradient with respect to its output or None."""
+    check_method(method)
+    if (method == "attribution") != (score is not None):
+        raise UserError("attribution, and it alone, needs a score", given=f"method={method}, score={score}")
     calls, outputs = [], []
 
     def note(mixer, given, keywords, output):
@@ -141,6 +191,11 @@ def _calls(model: nn.Module, inputs, options, score) -> list[tuple[nn.Module, tu
     finally:
         for hook in hooks:
             hook.remove()
+    if not calls:
+        raise UserError(
+            "there is no Mamba or attention mixer in this model to look into", given=type(model).__name__,
+            allowed=[kind.__name__ for kind in UNROLL],
+        )  # fmt: skip
     if score is None:
         return [(*call, None) for call in calls]
     gradients = torch.autograd.grad(score(answer).sum(), outputs, allow_unused=True)

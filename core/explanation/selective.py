@@ -25,8 +25,7 @@ from .unrolled import Unrolled, steps_of
 def unroll_mamba(mixer: Mamba, x: Tensor, grid, seq_idx: Tensor | None) -> Unrolled:
     """One matrix an inner channel; it is multiplied with what the scan is given, (batch, [paths,] length, channels)."""
     given = mixer.select(x, grid, None, seq_idx)
-    _, delta, A, B, C, _, _ = given.tensors
-    bias = given.delta_bias
+    delta, A, B, C, bias = given.delta, given.A, given.B, given.C, given.delta_bias
     A = A if A.dim() == 3 else A[None]
     delta, B, C = (t if t.dim() == 4 else t[:, None] for t in (delta, B, C))
     steps = steps_of(given.order, seq_idx, x.shape[0], mixer.paths, x.shape[1], x.device)
@@ -60,7 +59,7 @@ def entries(A: Tensor, delta: Tensor, B: Tensor, C: Tensor, begin: int, end: int
 
 def unroll_s4d(mixer: S4D, x: Tensor, grid, seq_idx: Tensor | None) -> Unrolled:
     """One matrix an inner channel, for what the convolution gives, (batch, [paths,] length, channels)."""
-    order, _ = mixer.order(x, grid, None, seq_idx)
+    order = mixer.call(x, grid, None, seq_idx).order
     steps = steps_of(order, seq_idx, x.shape[0], mixer.paths, x.shape[1], x.device)
     step, rate, B, C, _ = mixer.state_space()
     place = torch.arange(steps.token.shape[-1], device=x.device)

@@ -16,9 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..errors import UserError
 from ..linear import applied
 from ..ops.transforms import transformed, watched
-from ..packing import PADDING, has_padding, places, runs, skip_padding, without_padding
+from ..packing import PADDING, places, runs
 from ..ranges import Count, Positive, Share, Size, checked
-from .call import check_state, check_tokens
+from .mixer import Call, Mixer
 from .path_layers import convolved
 from .rotary import rotate
 
@@ -56,7 +56,7 @@ class Selection(NamedTuple):
     beside: Tensor
 
 
-class Attention(nn.Module):
+class Attention(Mixer):
     """Multi-head attention with grouped key/value heads.
 
     Args:
@@ -74,6 +74,8 @@ class Attention(nn.Module):
         backend: backend of the convolution; "reference" writes the softmax out too, for derivatives of any kind.
         device, dtype: of the parameters.
     """
+
+    State = AttentionState
 
     @checked
     def __init__(
@@ -122,51 +124,15 @@ class Attention(nn.Module):
         self.conv1d = nn.Conv1d(wide, wide, d_conv, groups=wide, bias=conv_bias, **factory) if d_conv else None
         self.out_proj = nn.Linear(num_heads * self.head_dim + self.mlp_dim // 2, d_model, bias=out_bias, **factory)
 
-    def forward(
-        self, x: Tensor, grid=None, state: AttentionState | None = None, seq_idx: Tensor | None = None
-    ) -> tuple[Tensor, AttentionState | None]:
-        """Mix the tokens; memory grows with the square of the length where seq_idx or a state asks for a mask.
-
-        Args:
-            x: (batch, length, d_model).
-            grid: not used, every token sees the others wherever they are.
-            state: what the call on the piece before this one returned; None: the sequence begins here.
-            seq_idx: (batch, length), integer: tokens see those of their own sequence, a new one begins where it changes;
-                negative at padding, which nobody sees. A state given goes on with the first real token, whatever its number.
-
-        Returns:
-            (batch, length, d_model) and the state to continue from, None where not causal.
-
-        Raises:
-            UserError: a state where attention is not causal.
-        """
-        check_tokens(self, x, grid, seq_idx)
-        check_state(self, state, x.shape[0])
-        given = self.select(x, grid, state, seq_idx)
-        if several(given.sequence, x.shape[1]):
-            y = self._attend_apart(*given[:3], given.sequence)
-        else:
-            y = self._attend(*given[:3], given.mask)
-        y = y.flatten(2)
-        if self.mlp_dim:
-            value, gate = given.beside.chunk(2, -1)
-            y = torch.cat([y, value * F.silu(gate)], -1)
-        y = applied(self.out_proj, y)
-        return y, AttentionState(given.key, given.value, given.sequence, given.conv) if self.causal else None
-
-    def select(
-        self, x: Tensor, grid=None, state: AttentionState | None = None, seq_idx: Tensor | None = None
-    ) -> Selection:
-        """What the softmax is taken of for these tokens; arguments as of forward."""
-        if state is not None and not self.causal:
-            raise UserError("only causal attention can go on from a state", given="causal=False", allowed="causal=True")
-        qkv, beside = applied(self.in_proj, without_padding(x, seq_idx)).split([self._wide, self.mlp_dim], -1)
-        qkv, conv = self._convolve(qkv, state, seq_idx)
+    def project(self, call: Call) -> Selection:
+        x, state = call.x, call.state
+        qkv, beside = applied(self.in_proj, x).split([self._wide, self.mlp_dim], -1)
+        qkv, conv = self._convolve(qkv, call)
         sizes = [self.num_heads, self.num_heads_kv, self.num_heads_kv]
         query, key, value = qkv.unflatten(-1, (-1, self.head_dim)).split(sizes, 2)
         past = 0 if state is None else state.key.shape[1]
         before = None if state is None else state.sequence
-        sequence, position = sequence_numbers(x.shape[0], x.shape[1], past, before, seq_idx, x.device)
+        sequence, position = sequence_numbers(x.shape[0], x.shape[1], past, before, call.seq_idx, x.device)
         if self.rotary_size:
             turn = (position, self.rotary_size, self.rotary_base, self.rotary_interleaved)
             query, key = rotate(query, *turn), rotate(key, *turn)
@@ -179,8 +145,22 @@ class Attention(nn.Module):
         mask = attention_mask(x.shape[1], past, sequence, self.causal, x.device)
         return Selection(query, key, value, mask, sequence, conv, beside)
 
+    def mix_tokens(self, given: Selection, call: Call) -> tuple[Tensor, AttentionState]:
+        """Memory grows with the square of the length where seq_idx or a state asks for a mask."""
+        if several(given.sequence, call.x.shape[1]):
+            y = self._attend_apart(*given[:3], given.sequence)
+        else:
+            y = self._attend(*given[:3], given.mask)
+        return y.flatten(2), AttentionState(given.key, given.value, given.sequence, given.conv)
+
+    def finish(self, y: Tensor, given: Selection) -> Tensor:
+        if self.mlp_dim:
+            value, gate = given.beside.chunk(2, -1)
+            y = torch.cat([y, value * F.silu(gate)], -1)
+        return applied(self.out_proj, y)
+
     def state_shapes(self, batch: int) -> AttentionState:
-        """The shapes of a state of so many sequences, of any length."""
+        """Of any length."""
         heads = (batch, None, self.num_heads_kv, self.head_dim)
         taps = (batch, self._wide, self.d_conv - 1) if self.d_conv else ()
         return AttentionState(heads, heads, (batch, None), taps)
@@ -235,12 +215,11 @@ class Attention(nn.Module):
         """Keeps PyTorch from its fused attention, which has no forward mode, no vmap and no gradients of gradients."""
         return sdpa_kernel(SDPBackend.MATH) if self.backend == "reference" or transformed() else nullcontext()
 
-    def _convolve(self, qkv: Tensor, state, seq_idx) -> tuple[Tensor, Tensor | None]:
+    def _convolve(self, qkv: Tensor, call: Call) -> tuple[Tensor, Tensor | None]:
         if self.conv1d is None:
             return qkv, None
-        order = skip_padding(None, seq_idx) if seq_idx is not None and has_padding(seq_idx) else None
-        before = None if state is None else state.conv
-        return convolved([self.conv1d], qkv, self.d_conv, None, order, seq_idx, before, self.backend)
+        before = None if call.state is None else call.state.conv
+        return convolved([self.conv1d], qkv, self.d_conv, None, call.raster, call.seq_idx, before, self.backend)
 
 
 def several(sequence: Tensor | None, length: int) -> bool:

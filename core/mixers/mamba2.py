@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,16 +11,14 @@ from torch.nn import functional as F
 
 from ..errors import UserError
 from ..initialisation import init_step_bias
-from ..linear import applied
+from ..linear import CONVOLUTION, applied, is_plain, plain_parameters
+from ..ops.mamba2_decode import Mamba2Weights, mamba2_decode
 from ..ops.state_space_duality import state_space_duality
-from ..packing import without_padding
 from ..ranges import Count, Positive, Size, Weight, checked
 from ..scans import Grid, Scan
-from . import mamba2_steps
-from .call import check_state, check_tokens
 from .gated_norm import GatedRMSNorm
+from .mixer import Call, PathMixer
 from .path_layers import convolved
-from .path_mixer import PathMixer
 
 
 class Mamba2State(NamedTuple):
@@ -39,7 +36,7 @@ class Selection(NamedTuple):
     """What a mixer gives to state_space_duality, and what its answer meets.
 
     x, dt (before bias and softplus), A, B, C, order: as there. conv: the convolution's part of the state to continue from.
-    causal: whether a state can be carried on. z: (batch, length, d_ssm), the gate. beside: (batch, length, d_mlp), value
+    z: (batch, length, d_ssm), the gate. beside: (batch, length, d_mlp), value
     and gate of the MLP beside the scan.
     """
 
@@ -50,7 +47,6 @@ class Selection(NamedTuple):
     C: Tensor
     order: Tensor | None
     conv: Tensor
-    causal: bool
     z: Tensor
     beside: tuple[Tensor, Tensor]
 
@@ -82,6 +78,8 @@ class Mamba2(PathMixer):
     Raises:
         UserError: sizes that do not divide.
     """
+
+    State, decoder = Mamba2State, mamba2_decode
 
     @checked
     def __init__(
@@ -138,90 +136,58 @@ class Mamba2(PathMixer):
         self.norm = GatedRMSNorm(self.d_ssm, ngroups, norm_before_gate, norm_eps, **factory) if rmsnorm else None
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory)
 
-    def forward(
-        self,
-        x: Tensor,
-        grid: Grid | tuple[int, ...] | None = None,
-        state: Mamba2State | None = None,
-        seq_idx: Tensor | None = None,
-    ) -> tuple[Tensor, Mamba2State | None]:
-        """Mix the tokens.
-
-        Args:
-            x: (batch, length, d_model).
-            grid: the tokens' grid, or its sizes; None: (length,).
-            state: what the call on the piece before this one returned; None: the sequence begins here.
-            seq_idx: (batch, length), integer: no state and no tap reaches across a change of it (packing); negative at
-                padding, which no path visits.
-
-        Returns:
-            (batch, length, d_model), for merge "none" (batch, paths, length, d_model), and the state to continue from,
-            None where the scan is not one path in raster order.
-
-        Raises:
-            UserError: a grid of another length, a state for a scan that is not causal.
-        """
-        if self.one_raster_path and grid is None and seq_idx is None:
-            found = mamba2_steps.step(self, x, state)
-            if found is not None:
-                return found[0], Mamba2State(*found[1])
-        check_tokens(self, x, grid, seq_idx)
-        check_state(self, state, x.shape[0])
-        given = self.select(x, grid, state, seq_idx)
-        heads = (self.nheads, self.headdim)
-        y, ssm_state = state_space_duality(
-            given.x, given.dt, given.A, given.B, given.C, self.D.view(heads) if self.D_has_hdim else self.D,
-            given.z.unflatten(-1, heads) if self.norm is None else None, self.dt_bias, True, self.dt_limit, given.order,
-            seq_idx, None if state is None else state.ssm, True, self.merge, self.backend,
-        )  # fmt: skip
-        y = self._finish(y.flatten(-2), given.z, *given.beside)
-        return y, Mamba2State(given.conv, ssm_state) if given.causal else None
-
-    def select(
-        self,
-        x: Tensor,
-        grid: Grid | tuple[int, ...] | None = None,
-        state: Mamba2State | None = None,
-        seq_idx: Tensor | None = None,
-    ) -> Selection:
-        """What the scan is given for these tokens; arguments as of forward."""
-        order, causal = self.order(x, grid, state, seq_idx)
-        beside_gate, beside, z, xbc, dt = applied(self.in_proj, without_padding(x, seq_idx)).split(self._sizes, -1)
-        before = None if state is None else state.conv
-        xbc, conv = convolved([self.conv1d], xbc, self.d_conv, "silu", order, seq_idx, before, self.backend)
+    def project(self, call: Call) -> Selection:
+        beside_gate, beside, z, xbc, dt = applied(self.in_proj, call.x).split(self._sizes, -1)
+        before = None if call.state is None else call.state.conv
+        xbc, conv = convolved([self.conv1d], xbc, self.d_conv, "silu", call.order, call.seq_idx, before, self.backend)
         inner, B, C = xbc.split([self.d_ssm, *[self.ngroups * self.d_state] * 2], -1)
         B, C = (t.unflatten(-1, (self.ngroups, self.d_state)) for t in (B, C))
         inner = inner.unflatten(-1, (self.nheads, self.headdim))
-        return Selection(inner, dt, self._decay(), B, C, order, conv, causal, z, (beside, beside_gate))
+        A = -torch.exp(self.A_log if self.A_log.dtype == torch.float64 else self.A_log.float())
+        return Selection(inner, dt, A, B, C, call.order, conv, z, (beside, beside_gate))
+
+    def mix_tokens(self, given: Selection, call: Call) -> tuple[Tensor, Mamba2State]:
+        heads = (self.nheads, self.headdim)
+        y, ssm = state_space_duality(
+            given.x, given.dt, given.A, given.B, given.C, self.D.view(heads) if self.D_has_hdim else self.D,
+            given.z.unflatten(-1, heads) if self.norm is None else None, self.dt_bias, True, self.dt_limit, given.order,
+            call.seq_idx, None if call.state is None else call.state.ssm, True, self.merge, self.backend,
+        )  # fmt: skip
+        return y.flatten(-2), Mamba2State(given.conv, ssm)
+
+    def finish(self, y: Tensor, given: Selection) -> Tensor:
+        z, beside, gate = given.z, *given.beside
+        if self.merge == "none":
+            z, beside, gate = (t[:, None] for t in (z, beside, gate))
+        if self.norm is not None:
+            y = self.norm(y, z)
+        if self.d_mlp:
+            mlp = F.silu(gate) * beside
+            y = torch.cat([mlp.expand(*y.shape[:-1], -1), y], -1)
+        return applied(self.out_proj, y)
+
+    def weights(self) -> Mamba2Weights | None:
+        layers, parameters, norm = self._modules, self._parameters, self.norm
+        if not self.one_raster_path or self.d_mlp or not (norm is None or is_plain(norm, (GatedRMSNorm,))):
+            return None
+        found = [plain_parameters(layers["in_proj"]), plain_parameters(layers["out_proj"])]
+        found.append(plain_parameters(layers["conv1d"], CONVOLUTION))
+        if None in found:
+            return None
+        normed = (1, False, 1e-5) if norm is None else (norm.groups, norm.norm_before_gate, norm.eps)
+        return Mamba2Weights(
+            *found[0], *found[2], parameters["dt_bias"], parameters["A_log"], parameters["D"],
+            None if norm is None else norm.weight, *found[1], self.headdim, self.ngroups, *normed, self.dt_limit,
+        )  # fmt: skip
 
     def state_shapes(self, batch: int) -> Mamba2State:
-        """The shapes of a state of so many sequences."""
         return Mamba2State((batch, self.d_xbc, self.d_conv - 1), (batch, self.nheads, self.headdim, self.d_state))
-
-    @staticmethod
-    def step_through(mixers: Sequence[Mamba2], hidden: Tensor, norms: Sequence, states: Sequence) -> tuple | None:
-        """One token through the layers of a stack, see core/stack.py; None where there is no quick way."""
-        found = mamba2_steps.step_through(mixers, hidden, norms, states)
-        return None if found is None else (*found[:2], [Mamba2State(*state) for state in found[2]])
 
     def flops(self, grid: Grid | tuple[int, ...]) -> int:
         """Floating point operations of a forward pass over one sequence; a scan counts 7 a step, channel and state."""
         length, visits = self._visits(grid)
         outer = length * self.d_model * (sum(self._sizes) + self.d_inner)
         return 2 * outer + 2 * visits * self.d_xbc * self.d_conv + 7 * visits * self.d_ssm * self.d_state
-
-    def _finish(self, y: Tensor, z: Tensor, beside: Tensor, beside_gate: Tensor) -> Tensor:
-        if self.merge == "none":
-            z, beside, beside_gate = (t[:, None] for t in (z, beside, beside_gate))
-        if self.norm is not None:
-            y = self.norm(y, z)
-        if self.d_mlp:
-            mlp = F.silu(beside_gate) * beside
-            y = torch.cat([mlp.expand(*y.shape[:-1], -1), y], -1)
-        return applied(self.out_proj, y)
-
-    def _decay(self) -> Tensor:
-        return -torch.exp(self.A_log if self.A_log.dtype == torch.float64 else self.A_log.float())
 
     def _check_sizes(self) -> None:
         if not 0 < self.d_ssm <= self.d_inner:

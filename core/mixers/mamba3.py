@@ -14,16 +14,13 @@ from torch.nn import functional as F
 
 from ..errors import UserError, check_choice
 from ..initialisation import init_step_bias
-from ..linear import applied
+from ..linear import applied, normalised
 from ..ops.paths import Paths
 from ..ops.trapezoidal_scan import TrapezoidalState, trapezoidal_scan
-from ..packing import without_padding
 from ..ranges import Positive, Share, Size, Weight, checked
 from ..scans import Grid, Scan
-from ..stack import normalised
-from .call import check_state, check_tokens
 from .gated_norm import GatedRMSNorm
-from .path_mixer import PathMixer
+from .mixer import Call, PathMixer
 from .running_angle import running_angle, turn
 
 CHOICES = {"A_activation": ("heavy_tail", "softplus"), "rotation": ("pairs", "halves")}
@@ -64,8 +61,8 @@ class Reading(NamedTuple):
 class Selection(NamedTuple):
     """What a mixer gives to trapezoidal_scan, and what its answer meets.
 
-    x, log_decay, dt, trapezoid, B, C (turned), order: as there. angle: the state's, to continue from. causal: whether a
-    state can be carried on. z, value: (batch, length, heads, headdim), the gate and what x was made of.
+    x, log_decay, dt, trapezoid, B, C (turned), order: as there. angle: the state's, to continue from. z, value: (batch, length,
+    heads, headdim), the gate and what x was made of.
     """
 
     x: Tensor
@@ -76,7 +73,6 @@ class Selection(NamedTuple):
     C: Tensor
     order: Tensor | None
     angle: Tensor
-    causal: bool
     z: Tensor
     value: Tensor
 
@@ -108,6 +104,8 @@ class Mamba3(PathMixer):
     Raises:
         UserError: sizes that do not divide, an unknown activation or rotation.
     """
+
+    State = Mamba3State
 
     @checked
     def __init__(
@@ -161,65 +159,47 @@ class Mamba3(PathMixer):
         self.norm = GatedRMSNorm(self.d_inner, self.nheads, True, **factory) if is_outproj_norm else None
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False, **factory)
 
-    def forward(
-        self,
-        x: Tensor,
-        grid: Grid | tuple[int, ...] | None = None,
-        state: Mamba3State | None = None,
-        seq_idx: Tensor | None = None,
-    ) -> tuple[Tensor, Mamba3State | None]:
-        """Mix the tokens.
+    def project(self, call: Call) -> Selection:
+        read = self._read(call.x)
+        angle, last = self._angles(read.turning, call)
+        B, C = (t if self.paths == 1 else t[:, None] for t in (read.B, read.C))
+        cos, sin = angle.cos(), angle.sin()
+        B, C = (turn(t, cos, sin, self.rotation).to(call.x.dtype) for t in (B, C))
+        return Selection(
+            self._inputs(read.x), read.log_decay, read.dt, read.trapezoid, B, C, call.order, last, read.z, read.x
+        )
 
-        Args:
-            x: (batch, length, d_model).
-            grid: the tokens' grid, or its sizes; None: (length,).
-            state: what the call on the piece before this one returned; None: the sequence begins here.
-            seq_idx: (batch, length), integer: no state and no angle reaches across a change of it (packing); negative at
-                padding, which no path visits.
-
-        Returns:
-            (batch, length, d_model), for merge "none" (batch, paths, length, d_model), and the state to continue from,
-            None where the scan is not one path in raster order.
-
-        Raises:
-            UserError: a grid of another length, a state for a scan that is not causal.
-        """
-        check_tokens(self, x, grid, seq_idx)
-        check_state(self, state, x.shape[0])
-        given = self.select(x, grid, state, seq_idx)
-        before = None
+    def mix_tokens(self, given: Selection, call: Call) -> tuple[Tensor, Mamba3State | None]:
+        state, before = call.state, None
         if state is not None:
             before = TrapezoidalState(state.ssm, state.k, self._inputs(state.v.to(given.x.dtype)).to(state.v.dtype))
         y, after = trapezoidal_scan(
-            given.x, given.log_decay, given.dt, given.trapezoid, given.B, given.C, self.D, given.order, seq_idx, before,
+            given.x, given.log_decay, given.dt, given.trapezoid, given.B, given.C, self.D, given.order, call.seq_idx, before,
             True, self.merge, self.backend,
         )  # fmt: skip
-        y = applied(self.out_proj, self._finish(y, given.z))
-        if not given.causal:
+        if not call.causal:
             return y, None
         last = _last_input(given.value, given.order, None if state is None else state.v)
         return y, Mamba3State(given.angle, after.h, after.B, last)
 
-    def select(
-        self,
-        x: Tensor,
-        grid: Grid | tuple[int, ...] | None = None,
-        state: Mamba3State | None = None,
-        seq_idx: Tensor | None = None,
-    ) -> Selection:
-        """What the scan is given for these tokens; arguments as of forward."""
-        order, causal = self.order(x, grid, state, seq_idx)
-        read = self._read(without_padding(x, seq_idx))
-        angle, last = self._angles(read.turning, order, seq_idx, None if state is None else state.angle)
-        B, C = (t if self.paths == 1 else t[:, None] for t in (read.B, read.C))
-        cos, sin = angle.cos(), angle.sin()
-        B, C = (turn(t, cos, sin, self.rotation).to(x.dtype) for t in (B, C))
-        return Selection(
-            self._inputs(read.x), read.log_decay, read.dt, read.trapezoid, B, C, order, last, causal, read.z, read.x
-        )
+    def finish(self, y: Tensor, given: Selection) -> Tensor:
+        """Gate and, in MIMO, merge the rows of (batch, [paths,] length, rank, heads, headdim), then project."""
+        kind, z = given.z.dtype, given.z[:, :, None]
+        if self.is_mimo:
+            z = z * self.mimo_z.transpose(0, 1)
+        if self.merge == "none":
+            z = z[:, None]
+        if self.norm is None:
+            y = y * F.silu(z)
+        else:
+            y = self.norm(y.flatten(-2), z.flatten(-2)).unflatten(-1, y.shape[-2:])
+        if self.is_mimo:
+            y = (y * self.mimo_o.transpose(0, 1)).sum(-3)
+        else:
+            y = y.squeeze(-3)
+        return applied(self.out_proj, y.flatten(-2).to(kind))
 
     def state_shapes(self, batch: int) -> Mamba3State:
-        """The shapes of a state of so many sequences."""
         return Mamba3State(
             angle=(batch, self.nheads, self.angles),
             ssm=(batch, self.nheads, self.headdim, self.d_state),
@@ -254,11 +234,12 @@ class Mamba3(PathMixer):
         t = t if self.ngroups == 1 else t.repeat_interleave(self.nheads // self.ngroups, dim=-2)
         return t + bias.transpose(0, 1)
 
-    def _angles(self, turning, order, seq_idx, initial) -> tuple[Tensor, Tensor]:
+    def _angles(self, turning: Tensor, call: Call) -> tuple[Tensor, Tensor]:
         """Angle of every state pair at every token, (batch, [paths,] length, 1, heads, angles), and after the last step."""
         batch, length = turning.shape[:2]
+        order, initial = call.order, None if call.state is None else call.state.angle
         order = order[None] if order is not None and order.dim() == 2 else order
-        way = Paths(order, seq_idx, batch, self.paths, length, turning.device)
+        way = Paths(order, call.seq_idx, batch, self.paths, length, turning.device)
         angle = running_angle(way.visit(turning[:, None]), way.restart, initial)
         if way.steps:
             last = angle[:, -1].clone()
@@ -266,23 +247,6 @@ class Mamba3(PathMixer):
             last = angle.new_zeros(batch, *angle.shape[2:]) if initial is None else initial.clone()
         angle = way.merge(angle, "none" if self.paths > 1 else "sum")
         return angle.unsqueeze(-3), last
-
-    def _finish(self, y: Tensor, z: Tensor) -> Tensor:
-        """Gate and, in MIMO, merge the rows of (batch, [paths,] length, rank, heads, headdim): (..., d_inner)."""
-        kind, z = z.dtype, z[:, :, None]
-        if self.is_mimo:
-            z = z * self.mimo_z.transpose(0, 1)
-        if self.merge == "none":
-            z = z[:, None]
-        if self.norm is None:
-            y = y * F.silu(z)
-        else:
-            y = self.norm(y.flatten(-2), z.flatten(-2)).unflatten(-1, y.shape[-2:])
-        if self.is_mimo:
-            y = (y * self.mimo_o.transpose(0, 1)).sum(-3)
-        else:
-            y = y.squeeze(-3)
-        return y.flatten(-2).to(kind)
 
     def _check_options(self, rope_fraction: float) -> None:
         for option, value in (("A_activation", self.A_activation), ("rotation", self.rotation)):

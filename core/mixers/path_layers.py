@@ -31,9 +31,11 @@ def product(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     Returns:
         (batch, [paths,] length, outputs): with the paths axis where x has it or there are several layers.
     """
-    if not _readable(layers):
-        return called(layers, x)
-    weight = stacked(layers, "weight")
+    return multiplied(stacked(layers, "weight"), x) if _readable(layers) else called(layers, x)
+
+
+def multiplied(weight: Tensor, x: Tensor) -> Tensor:
+    """x weight^T for one weight, (outputs, inputs), or the paths' own, (paths, outputs, inputs); shapes as of `product`."""
     if weight.dim() == 2:
         return linear(x, weight)
     if x.dim() == 3:

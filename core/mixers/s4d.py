@@ -17,12 +17,10 @@ from ..initialisation import init_step_bias, log_decay
 from ..linear import applied
 from ..ops.selective_scan import selective_scan
 from ..ops.transforms import watched
-from ..packing import without_padding
 from ..ranges import Positive, Size, Weight, checked
 from ..scans import Grid, Scan
-from .call import check_state, check_tokens
+from .mixer import Call, PathMixer
 from .path_layers import convolved
-from .path_mixer import PathMixer
 
 # Of a state of which less than exp of this is left, nothing is: subnormal numbers make a matrix product 25 times as slow (Xeon).
 SMALLEST = -80.0
@@ -36,6 +34,19 @@ class S4DState(NamedTuple):
 
     conv: Tensor
     ssm: Tensor
+
+
+class Selection(NamedTuple):
+    """What the state space is given.
+
+    x: (batch, [paths,] length, channels), convolved. z: (batch, length, channels), the gate. conv: the convolution's part of the
+    state to continue from. order: of selective_scan.
+    """
+
+    x: Tensor
+    z: Tensor
+    conv: Tensor
+    order: Tensor | None
 
 
 class S4D(PathMixer):
@@ -55,6 +66,8 @@ class S4D(PathMixer):
         backend: backend of the operators.
         device, dtype: of the parameters; those of the state space are float32 at least.
     """
+
+    State = S4DState
 
     @checked
     def __init__(
@@ -92,46 +105,30 @@ class S4D(PathMixer):
             parameter._no_weight_decay = True
         self.out_proj = nn.Linear(inner, d_model, bias=bias, **factory)
 
-    def forward(
-        self,
-        x: Tensor,
-        grid: Grid | tuple[int, ...] | None = None,
-        state: S4DState | None = None,
-        seq_idx: Tensor | None = None,
-    ) -> tuple[Tensor, S4DState | None]:
-        """Mix the tokens.
+    def call(self, x: Tensor, grid, state: S4DState | None, seq_idx: Tensor | None, share: bool = True) -> Call:
+        # Whole sequences need no scan.
+        alone = seq_idx is not None and seq_idx.shape == x.shape[:2] and _one_sequence(seq_idx)
+        return super().call(x, grid, state, None if alone else seq_idx)
 
-        Args:
-            x: (batch, length, d_model).
-            grid: the tokens' grid, or its sizes; None: (length,).
-            state: what the call on the piece before this one returned; None: the sequence begins here.
-            seq_idx: (batch, length), integer: no state and no tap reaches across a change of it (packing); negative at
-                padding, which no path visits.
+    def project(self, call: Call) -> Selection:
+        x, z = applied(self.in_proj, call.x).chunk(2, -1)
+        before = None if call.state is None else call.state.conv
+        x, conv = convolved([self.conv1d], x, self.d_conv, "silu", call.order, call.seq_idx, before, self.backend)
+        return Selection(x, z, conv, call.order)
 
-        Returns:
-            (batch, length, d_model), for merge "none" (batch, paths, length, d_model), and the state to continue from,
-            None where the scan is not one path in raster order.
-
-        Raises:
-            UserError: a grid of another length, a state for a scan that is not causal.
-        """
-        check_tokens(self, x, grid, seq_idx)
-        check_state(self, state, x.shape[0])
-        if seq_idx is not None and _one_sequence(seq_idx):
-            seq_idx = None
-        order, causal = self.order(x, grid, state, seq_idx)
-        x, z = applied(self.in_proj, without_padding(x, seq_idx)).chunk(2, -1)
-        conv, before = (None, None) if state is None else state
-        x, conv = convolved([self.conv1d], x, self.d_conv, "silu", order, seq_idx, conv, self.backend)
-        if order is None and seq_idx is None and x.shape[1] > 1 and x.numel():
+    def mix_tokens(self, given: Selection, call: Call) -> tuple[Tensor, S4DState]:
+        before, x = None if call.state is None else call.state.ssm, given.x
+        if given.order is None and call.seq_idx is None and x.shape[1] > 1 and x.numel():
             y, ssm = self._convolve(x, before)
-            y = y * F.silu(z)
+            y = y * F.silu(given.z)
         else:
-            y, ssm = self._scan(x, z, order, seq_idx, before)
-        return applied(self.out_proj, y), S4DState(conv, ssm) if causal else None
+            y, ssm = self._scan(x, given.z, given.order, call.seq_idx, before)
+        return y, S4DState(given.conv, ssm)
+
+    def finish(self, y: Tensor, given: Selection) -> Tensor:
+        return applied(self.out_proj, y)
 
     def state_shapes(self, batch: int) -> S4DState:
-        """The shapes of a state of so many sequences."""
         return S4DState((batch, self.d_inner, self.d_conv - 1), (batch, self.d_inner, self.d_state))
 
     def flops(self, grid: Grid | tuple[int, ...]) -> int:
@@ -204,6 +201,6 @@ def _quick_length(least: int) -> int:
 
 def _one_sequence(seq_idx: Tensor) -> bool:
     """Whether every row is one sequence without padding; where asking would break a trace, the answer is no."""
-    if watched() or not seq_idx.numel():
+    if watched() or not seq_idx.numel() or seq_idx.is_floating_point():
         return False
     return bool((seq_idx == seq_idx[:, :1]).all() and (seq_idx[:, 0] >= 0).all())

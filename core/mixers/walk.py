@@ -32,6 +32,20 @@ class Shares(NamedTuple):
     met: Tensor | None
     meeting: Tensor | None
 
+    def take(self, x: Tensor) -> Tensor:
+        """What each path visits, in its order: (batch, paths, steps, channels) of (batch, length, channels)."""
+        x = x.index_select(1, self.tokens.flatten())
+        return x.unflatten(1, (self.tokens.shape[0], x.shape[1] // self.tokens.shape[0]))
+
+    def put_back(self, y: Tensor, merge: str) -> Tensor:
+        """Of (batch, paths, steps, channels) each token's own, (batch, length, channels); what several paths say is merged."""
+        y = y.flatten(1, 2)
+        tokens = y.index_select(1, self.slot)
+        if self.met is not None:
+            met = y.index_select(1, self.meeting.flatten()).unflatten(1, self.meeting.shape).sum(2)
+            tokens = tokens.index_copy(1, self.met, met)
+        return tokens / self.tokens.shape[0] if merge == "mean" else tokens
+
 
 class Walk(NamedTuple):
     """A scan on a grid.

@@ -1,5 +1,13 @@
 """Functions on tensors, a folder each.
 
-reference.py is the definition (plain PyTorch), cpu.py the Numba kernels, gpu.py the Triton kernels, __init__.py the public
-function: checks, autograd, choice of backend.
+    __init__.py      the public function: checks, choice of backend
+    reference.py     its definition in plain PyTorch, any device and dtype
+    cpu.py, gpu.py   the Numba and Triton kernels, their code in cpu_kernels.py and gpu_kernels.py
+    registration.py  what makes it a PyTorch operator: autograd, shapes for torch.compile
+    decode.py        one token of it on the CPU, past the operator
+
+selective_scan and causal_conv1d have all of these. state_space_duality is matrix products on the CPU and has no decode.py.
+trapezoidal_scan is its reference, and runs on state_space_duality's kernels. linear is PyTorch's own product but for a few rows
+and large ones on a CPU. mamba_decode and mamba2_decode compute one token of a whole mixer, on the CPU and without gradients; their
+references are made of the other operators. cpu/ is the toolkit of the CPU kernels.
 """

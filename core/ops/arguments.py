@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
@@ -32,19 +33,61 @@ def count_paths(order: Tensor | None, given: dict[str, tuple[Tensor | None, int]
     return paths, shown or paths > 1
 
 
-def with_paths(tensor: Tensor, axes: int) -> Tensor:
-    """The tensor with its paths axis (the second of `axes`) written out."""
-    return tensor.unsqueeze(1) if tensor.dim() == axes - 1 else tensor
+class Shapes:
+    """The shapes of an operator's arguments, each a text of its axes: "batch paths length channels".
+
+    An axis has one size in all arguments. The paths axis, of a parameter the first, else the second, may be left out where an
+    argument is the same for all paths. Written out it is 1 then; of parameters, and of what `each` names, it is expanded.
+    """
+
+    def __init__(self, shapes: dict[str, str], each: Collection[str] = ()):
+        self.axes = {name: tuple(text.split()) for name, text in shapes.items()}
+        self.each = {*each, *(name for name, axes in self.axes.items() if axes[0] == "paths")}
+
+    def count_paths(self, order: Tensor | None, given: dict[str, Tensor | None]) -> tuple[int, bool]:
+        """Number of paths, and whether their axis is shown, as the function of that name."""
+        by_path = {name: (given[name], len(axes) - 1) for name, axes in self.axes.items() if "paths" in axes}
+        return count_paths(order, by_path)
+
+    def written_out(
+        self, paths: int, given: dict[str, Tensor | None], order: Tensor | None, seq_idx: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """The arguments with all axes, in the order of their shapes, then the order, ([batch or 1,] paths, steps).
+
+        Raises:
+            UserError: one has another shape.
+        """
+        sizes, found = {"paths": paths}, []
+        for name, axes in self.axes.items():
+            tensor = given[name]
+            if tensor is not None and "paths" in axes:
+                tensor = with_paths(tensor, len(axes), axes.index("paths"))
+            if tensor is not None:
+                self._check(name, tensor, sizes)
+            if tensor is not None and name in self.each and tensor.shape[axes.index("paths")] != paths:
+                tensor = tensor.expand(*(paths if axis == "paths" else -1 for axis in axes))
+            found.append(tensor)
+        order = order[None] if order is not None and order.dim() == 2 else order
+        check_shape("order", order, ((1, sizes["batch"]), paths, None), integer=True)
+        check_shape("seq_idx", seq_idx, (sizes["batch"], sizes["length"]), integer=True)
+        return (*found, order)
+
+    def _check(self, name: str, tensor: Tensor, sizes: dict[str, int]) -> None:
+        axes = self.axes[name]
+        check_shape(name, tensor, tuple((1, sizes[axis]) if axis == "paths" else sizes.get(axis) for axis in axes))
+        for axis, size in zip(axes, tensor.shape, strict=True):
+            sizes.setdefault(axis, size)
 
 
-def per_path(parameter: Tensor | None, paths: int, axes: int) -> Tensor | None:
-    """The parameter with its paths axis (the first of `axes`) written out, repeated where it is the same for all."""
-    if parameter is None:
-        return None
-    if parameter.dim() == axes - 1:
-        parameter = parameter.unsqueeze(0)
-    repeat = parameter.dim() == axes and parameter.shape[0] != paths
-    return parameter.expand(paths, *parameter.shape[1:]) if repeat else parameter
+def with_paths(tensor: Tensor, axes: int, place: int = 1) -> Tensor:
+    """The tensor with its paths axis, which stands at `place` of `axes`, written out."""
+    return tensor.unsqueeze(place) if tensor.dim() == axes - 1 else tensor
+
+
+def check_groups(channels: int, groups: int, what: str) -> None:
+    """Raise a UserError unless so many channels or heads, as `what` calls them, divide evenly into groups."""
+    if groups < 1 or channels % groups:
+        raise UserError(f"{what} must divide evenly into groups", given=f"{channels} {what}, {groups} groups")
 
 
 def check_shape(
@@ -75,6 +118,17 @@ def check_shape(
         )  # fmt: skip
     if integer and (tensor.is_floating_point() or tensor.is_complex()):
         raise UserError(f"{name} must be integer", given=tensor.dtype, allowed="any integer dtype")
+
+
+def contiguous_as(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Whether a kernel that is told only the address may read the tensor as one of that shape and dtype."""
+    return (
+        tensor.shape == shape
+        and tensor.dtype == dtype
+        and tensor.is_contiguous()
+        and tensor.is_cpu
+        and not tensor.is_neg()
+    )
 
 
 def empty_by_path(create: Callable[..., Tensor], batch: int, paths: int, length: int, channels: int) -> Tensor:

@@ -17,7 +17,7 @@ from .scan import Scan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 COLUMNS = 4
 ARROWS, VOLUME_ARROWS = 60, 24
@@ -42,24 +42,56 @@ def draw(
         path: draw only this path, counted from 0.
         file: also save the figure there; the suffix says the format.
     """
+    scan, grid = get(scan), as_grid(grid)
+    return _drawn([(scan, grid, _chosen(scan, grid, path))], file)
+
+
+def draw_stages(
+    scans: Scan | str | Sequence[Scan | str],
+    grids: Sequence[Grid | Sequence[int]],
+    file: str | os.PathLike | None = None,
+) -> Figure:
+    """The same for a model of several stages, one below the other.
+
+    Args:
+        scans: one for all stages, or one a stage.
+        grids: of the stages, as the model says them (core/stages.py).
+    """
+    scans = [scans] * len(grids) if isinstance(scans, (Scan, str)) else scans
+    if len(scans) != len(grids) or not len(grids):
+        raise UserError("Every stage needs a scan.", given=f"{len(scans)} scans, {len(grids)} grids")
+    stages = [(get(scan), as_grid(grid)) for scan, grid in zip(scans, grids, strict=True)]
+    return _drawn([(scan, grid, _chosen(scan, grid, None)) for scan, grid in stages], file)
+
+
+def _chosen(scan: Scan, grid: Grid, path: int | None) -> Sequence[int]:
+    count = len(scan.order(grid))
+    return range(count) if path is None else [_path_number(path, count)]
+
+
+def _drawn(stages: Sequence[tuple[Scan, Grid, Sequence[int]]], file: str | os.PathLike | None) -> Figure:
+    """A figure of the chosen paths of each scan on its grid."""
     from matplotlib.figure import Figure
 
-    scan, grid = get(scan), as_grid(grid)
-    orders = scan.order(grid).numpy()
-    titles = _titles(scan, grid.ndim)
-    chosen = range(len(orders)) if path is None else [_path_number(path, len(orders))]
-    rows = math.ceil(len(chosen) / COLUMNS)
-    columns = math.ceil(len(chosen) / rows)
-    width, height = _panel_size(grid)
-    figure = Figure(figsize=(width * columns + 0.7, height * rows + 0.9), layout="constrained", dpi=120)
-    points = _points(grid)
-    for place, number in enumerate(chosen, 1):
-        axes = figure.add_subplot(rows, columns, place, projection="3d" if grid.ndim == 3 else None)
-        axes.set_title(titles[number], fontsize=9)
-        panel = {1: _draw_line, 2: _draw_plane, 3: _draw_volume}[grid.ndim]
-        panel(axes, grid, points, orders[number][orders[number] >= 0])
-    figure.suptitle(f"{scan} on {'×'.join(map(str, grid.sizes))} tokens", fontsize=11)
-    _color_bar(figure)
+    shapes = []
+    for _, grid, chosen in stages:
+        rows = math.ceil(len(chosen) / COLUMNS)
+        columns = math.ceil(len(chosen) / rows)
+        width, height = _panel_size(grid)
+        shapes.append((rows, columns, width * columns + 0.7, height * rows + 0.9))
+    heights = [height for *_, height in shapes]
+    size = (max(width for _, _, width, _ in shapes), sum(heights))
+    figure = Figure(figsize=size, layout="constrained", dpi=120)
+    parts = [figure] if len(stages) == 1 else figure.subfigures(len(stages), 1, height_ratios=heights)
+    for part, (scan, grid, chosen), (rows, columns, _, _) in zip(parts, stages, shapes, strict=True):
+        orders, titles, points = scan.order(grid).numpy(), _titles(scan, grid.ndim), _points(grid)
+        for place, number in enumerate(chosen, 1):
+            axes = part.add_subplot(rows, columns, place, projection="3d" if grid.ndim == 3 else None)
+            axes.set_title(titles[number], fontsize=9)
+            panel = {1: _draw_line, 2: _draw_plane, 3: _draw_volume}[grid.ndim]
+            panel(axes, grid, points, orders[number][orders[number] >= 0])
+        part.suptitle(f"{scan} on {'×'.join(map(str, grid.sizes))} tokens", fontsize=11)
+        _color_bar(part)
     if file is not None:
         figure.savefig(file)
     return figure
@@ -239,7 +271,7 @@ def _draw_line(axes: Axes, grid: Grid, points: np.ndarray, order: np.ndarray) ->
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _color_bar(figure: Figure) -> None:
+def _color_bar(figure: FigureBase) -> None:
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize

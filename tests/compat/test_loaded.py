@@ -54,9 +54,9 @@ def run(model) -> dict[str, torch.Tensor]:
 def watched(name):
     """What a model must call of this core: whole mixers where there are some for it, else the functions of upstream."""
     if name in ("Mamba", "FalconMamba"):
-        return (hf_mixers, "selective_scan"), (hf_mixers, "mamba_step")
+        return (hf_mixers, "selective_scan"), (hf_mixers, "mamba_decode")
     if name == "Mamba2":
-        return (duality, "state_space_duality"), (hf_mixers, "mamba2_step")
+        return (duality, "state_space_duality"), (hf_mixers, "mamba2_decode")
     scanned = (scan, "selective_scan") if name == "Jamba" else (duality, "state_space_duality")
     return scanned, (convolution, "causal_conv1d")
 

@@ -14,7 +14,7 @@ from polymamba.core.linear import applied
 from polymamba.core.mixers import MIXERS, walk
 from polymamba.core.mlp import GatedMLP
 from polymamba.core.moe import MixtureOfExperts, balance_loss
-from polymamba.core.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
+from polymamba.core.ops.causal_conv1d import causal_conv1d, causal_conv1d_decode
 from polymamba.core.ops.linear import linear
 from polymamba.core.ops.selective_scan import selective_scan
 from polymamba.core.ops.state_space_duality import cpu as duality
@@ -124,7 +124,7 @@ def one_token_case(backend):
     x, state, taps = n(3, 1, 6), n(3, 6, 4), n(6, 5)
     found = causal_conv1d(x, taps, n(6), "silu", initial_state=state, return_final_state=True, backend=backend)
     moved = state.clone()
-    stepped = causal_conv1d_step(x, taps, None, None, moved)
+    stepped = causal_conv1d_decode(x, taps, None, None, moved)
     B = n(3, 1, 4)
     scanned = selective_scan(
         x,

@@ -143,7 +143,7 @@ def cast(value, dtype):
     return value
 
 
-def assert_step_close(found: tuple, expected: tuple, tolerance: float):
+def assert_decode_close(found: tuple, expected: tuple, tolerance: float):
     """(output, states) of one token through a mixer, each of the same shape and within a relative error."""
     (y, states), (expected_y, expected_states) = found, expected
     for one, other in zip((y, *states), (expected_y, *expected_states), strict=True):

@@ -12,15 +12,20 @@ import torch
 from torch import Tensor
 
 from ...errors import check_choice
-from ..arguments import check_shape, count_paths, per_path, with_paths
+from ..arguments import Shapes, check_shape, contiguous_as
 from ..backends import KERNEL_DTYPES, resolve
-from ..one_token import at_once, contiguous_as
+from ..decoding import direct
 from .reference import causal_conv1d_reference
 from .registration import causal_conv1d_op
 
-__all__ = ["causal_conv1d", "causal_conv1d_reference", "causal_conv1d_step"]
+__all__ = ["causal_conv1d", "causal_conv1d_decode", "causal_conv1d_reference"]
 
 ACTIVATIONS = (None, "silu")
+SHAPES = Shapes(
+    {"x": "batch paths length channels", "weight": "paths channels width", "bias": "paths channels"}
+    | {"initial_state": "batch paths channels taps"},
+    each=["initial_state"],
+)
 
 
 def causal_conv1d(
@@ -57,23 +62,14 @@ def causal_conv1d(
             one twice (checked on the CPU; on a GPU such steps are ignored).
     """
     check_choice("activation", activation, ACTIVATIONS)
-    if order is None and at_once(x, backend) and x.dim() == 3 and x.shape[1] == 1 and x.numel():
-        found = _step(x, weight, bias, activation, initial_state)
+    if order is None and direct(x, backend) and x.dim() == 3 and x.shape[1] == 1 and x.numel():
+        found = _decode(x, weight, bias, activation, initial_state)
         if found is not None:
             return found if return_final_state else found[0]
-    paths, has_paths = count_paths(
-        order, {"x": (x, 3), "weight": (weight, 2), "bias": (bias, 1), "state": (initial_state, 3)}
-    )
-    x_, weight_, bias_ = with_paths(x, 4), per_path(weight, paths, 3), per_path(bias, paths, 2)
-    state_ = None if initial_state is None else with_paths(initial_state, 4).expand(-1, paths, -1, -1)
-    order_ = order[None] if order is not None and order.dim() == 2 else order
-    batch, _, length, channels = x_.shape
-    check_shape("x", x_, (batch, (1, paths), length, channels))
-    check_shape("weight", weight_, (paths, channels, weight_.shape[-1]))
-    check_shape("bias", bias_, (paths, channels))
-    check_shape("order", order_, ((1, batch), paths, None), integer=True)
-    check_shape("seq_idx", seq_idx, (batch, length), integer=True)
-    check_shape("initial_state", state_, (batch, paths, channels, weight_.shape[-1] - 1))
+    given = {"x": x, "weight": weight, "bias": bias, "initial_state": initial_state}
+    paths, has_paths = SHAPES.count_paths(order, given)
+    x_, weight_, bias_, state_, order_ = SHAPES.written_out(paths, given, order, seq_idx)
+    check_shape("initial_state", state_, (None, paths, None, weight_.shape[-1] - 1))
 
     name, _ = resolve(x.device, x.dtype, backend, (x, weight, bias, initial_state))
     arguments = (x_, weight_, bias_, activation, order_, seq_idx, state_)
@@ -86,7 +82,7 @@ def causal_conv1d(
     return (out, final_state) if return_final_state else out
 
 
-def _step(x, weight, bias, activation, state) -> tuple[Tensor, Tensor] | None:
+def _decode(x, weight, bias, activation, state) -> tuple[Tensor, Tensor] | None:
     """One token the quick way; None where that does not know the case, or the shapes do not fit."""
     batch, _, channels = x.shape
     given = ((x, x.shape), (weight, (channels, weight.shape[-1])), (bias, (channels,)))
@@ -94,10 +90,10 @@ def _step(x, weight, bias, activation, state) -> tuple[Tensor, Tensor] | None:
     for tensor, shape in given:
         if tensor is not None and (tensor.shape != shape or tensor.dtype not in KERNEL_DTYPES):
             return None
-    return _one_token().one_token(x, weight, bias, activation, state)
+    return _decoding().decode(x, weight, bias, activation, state)
 
 
-def causal_conv1d_step(
+def causal_conv1d_decode(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, state: Tensor
 ) -> Tensor | None:
     """One token of each sequence, (batch, 1, channels); the given state moves on itself.
@@ -114,16 +110,16 @@ def causal_conv1d_step(
     fits = (
         length == 1
         and x.numel() > 0
-        and at_once(x)
+        and direct(x)
         and all(known)
         and weight.shape == (channels, weight.shape[-1])
         and (bias is None or bias.shape == (channels,))
         and state.shape[-1] >= weight.shape[-1] - 1
         and contiguous_as(state, (batch, channels, state.shape[-1]), torch.float32)
     )
-    return _one_token().move_on(x, weight, bias, activation, state) if fits else None
+    return _decoding().decode_in_place(x, weight, bias, activation, state) if fits else None
 
 
 @cache
-def _one_token():
-    return import_module(".one_token", __package__)
+def _decoding():
+    return import_module(".decode", __package__)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..one_token import contiguous_as
+from ..arguments import contiguous_as
 from . import memory
 from .team import Kernel
 

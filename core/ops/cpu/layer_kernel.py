@@ -5,34 +5,54 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..one_token import contiguous_as
+from ..arguments import contiguous_as
+from ..decoding import States
 from .calls import address, addresses, record, run, whole
 from .memory import empty
 from .phases import give_way
 from .team import Kernel
 
-# The fields of residual_norm.py where a mixer is called alone.
-ALONE = {"hidden": 0, "residual": 0, "residual_after": 0, "norm_w": 0, "norm_half": 0, "norm_eps": 0}
+# The fields that each call fills; all others follow from a layer's weights and sizes.
+FILLED = (
+    "x", "out", "hidden", "residual", "residual_after", "norm_w", "norm_half", "norm_eps", "conv_state", "ssm_state", "conv_after",
+    "ssm_after", "enter", "more",
+)  # fmt: skip
+KEPT_RECORDS = 4096
+
+
+class Plan(NamedTuple):
+    """What follows from a mixer's sizes.
+
+    conv_shape, ssm_shape: of the states. places: field -> where in the scratch memory, in bytes; floats: of it. sizes: field ->
+    value. team: threads.
+    """
+
+    conv_shape: tuple[int, ...]
+    ssm_shape: tuple[int, ...]
+    places: dict[str, int]
+    floats: int
+    sizes: dict[str, int]
+    team: int
 
 
 class LayerKernel:
     """A kernel and how its records come about.
 
     Args:
-        plan: of x, weights and states: what follows from their sizes, and the fields of the record that come from the
-            weights; None where the kernel does not know the case. The former has team (threads), floats (of scratch memory),
-            places (field -> where in it, in bytes), conv_shape and ssm_shape (of the states) and sizes (field -> value).
+        plan: of x, weights and states: their Plan, the same object for the same sizes, and the fields of the record that come from
+            the weights; None where the kernel does not know the case.
     """
 
-    def __init__(self, kernel: Kernel, plan: Callable):
-        self.kernel, self.plan = kernel, plan
+    def __init__(self, kernel: Kernel, plan: Callable[..., tuple[Plan, dict[str, int]] | None]):
+        self.kernel, self.plan, self._begun = kernel, plan, {}
 
-    def step(self, x: Tensor, weights: tuple, states: tuple, in_place: bool) -> tuple[Tensor, tuple] | None:
+    def decode(self, x: Tensor, weights: tuple, states: States, in_place: bool = False) -> tuple[Tensor, States] | None:
         """One mixer."""
         found = self.plan(x, weights, states)
         if found is None or (in_place and any(state is None for state in states)):
@@ -41,12 +61,12 @@ class LayerKernel:
         given, out, scratch = whole(x), empty(*shape), empty(plan.floats)
         after = states if in_place else _new(plan)
         ends = {"x": address("x", given, shape), "out": address("out", out, shape)}
-        run(self.kernel, plan.team, self._record(*found, states, after, scratch, ALONE | ends, more=0))
+        run(self.kernel, plan.team, self._record(*found, states, after, scratch, ends, more=0))
         return out.to(x.dtype), after
 
-    def steps(
-        self, hidden: Tensor, weights: Sequence[tuple], norms: Sequence[tuple[Tensor, float]], states: Sequence[tuple]
-    ) -> tuple[Tensor, Tensor, list[tuple]] | None:
+    def decode_layers(
+        self, hidden: Tensor, weights: Sequence[tuple], norms: Sequence[tuple[Tensor, float]], states: Sequence[States]
+    ) -> tuple[Tensor, Tensor, list[States]] | None:
         """The layers of a stack."""
         shape = hidden.shape
         found = [self.plan(hidden, *layer) for layer in zip(weights, states, strict=True)]
@@ -57,7 +77,7 @@ class LayerKernel:
         given, x, out, residual = whole(hidden), empty(*shape), empty(*shape), empty(*shape)
         scratch, afters = empty(max(plan.floats for plan in plans)), [_new(plan) for plan in plans]
         ends = {"x": address("x", x, shape), "out": address("out", out, shape)}
-        ends["residual_after"] = address("residual_after", residual, shape)
+        ends |= {"residual_after": address("residual_after", residual, shape), "enter": 1}
         records, before, more = array("q"), (address("hidden", given, shape), 0), len(plans)
         for layer, norm, state, after in zip(found, normed, states, afters, strict=True):
             more -= 1
@@ -67,18 +87,38 @@ class LayerKernel:
         run(self.kernel, plans[0].team, records)
         return out.to(hidden.dtype), residual, afters
 
-    def _record(self, plan, weights: dict[str, int], states, after, scratch: Tensor, ends: dict[str, int], more: int):
+    def _record(
+        self, plan: Plan, weights: dict[str, int], states: States, after: States, scratch: Tensor, ends: dict[str, int], more: int
+    ) -> array:  # fmt: skip
         """The record of a layer that `more` others follow; `ends` are the fields of what goes in and comes out."""
+        at, told = self._places, self._begin(plan, weights)[:]
         begin = address("scratch", scratch, scratch.shape)
-        return record(
-            self.kernel, **plan.sizes, **weights, **ends,
-            **{name: begin + place for name, place in plan.places.items()},
-            conv_state=address("conv_state", states[0], plan.conv_shape),
-            ssm_state=address("ssm_state", states[1], plan.ssm_shape),
-            conv_after=address("conv_after", after[0], plan.conv_shape),
-            ssm_after=address("ssm_after", after[1], plan.ssm_shape),
-            enter=ends["hidden"] != 0, more=more, give_way=give_way(),
-        )  # fmt: skip
+        for field, place in plan.places.items():
+            told[at[field]] = begin + place
+        for field, value in ends.items():
+            told[at[field]] = value
+        told[at["conv_state"]] = address("conv_state", states[0], plan.conv_shape)
+        told[at["ssm_state"]] = address("ssm_state", states[1], plan.ssm_shape)
+        told[at["conv_after"]] = address("conv_after", after[0], plan.conv_shape)
+        told[at["ssm_after"]] = address("ssm_after", after[1], plan.ssm_shape)
+        told[at["more"]] = more
+        return told
+
+    def _begin(self, plan: Plan, weights: dict[str, int]) -> array:
+        """A record without what each call fills: the same for every token, as long as the weights lie where they do."""
+        key = (id(plan), *weights.values())
+        found = self._begun.get(key)
+        if found is None:
+            empty_fields = dict.fromkeys((*FILLED, *plan.places), 0)
+            found = record(self.kernel, **plan.sizes, **weights, **empty_fields, give_way=give_way()), plan
+            if len(self._begun) >= KEPT_RECORDS:
+                self._begun.clear()
+            self._begun[key] = found  # with the plan: as long as it lives nothing else has its id
+        return found[0]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.kernel.kind.names)}
 
 
 def _norm(weight: Tensor, eps: float, shape: tuple[int, ...]) -> dict[str, int] | None:
@@ -86,7 +126,7 @@ def _norm(weight: Tensor, eps: float, shape: tuple[int, ...]) -> dict[str, int] 
     return None if found is None else found | {"norm_half": weight.dtype == torch.bfloat16, "norm_eps": bits(eps)}
 
 
-def _new(plan) -> tuple[Tensor, Tensor]:
+def _new(plan: Plan) -> States:
     return empty(*plan.conv_shape), empty(*plan.ssm_shape)
 
 

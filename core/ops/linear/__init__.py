@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn import functional as F
 
-from ..one_token import MOST_ROWS, at_once
+from ..decoding import MOST_ROWS, direct
 
 # PyTorch gives float32 to MKL. From this many multiplications on, oneDNN, which it has too, is 1.0 to 1.4 times as fast (AMD EPYC
 # with AVX-512, one and two threads); below, its start costs more than it saves.
@@ -33,7 +33,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         (..., outputs), in x's dtype; sums are in float32.
     """
     # Sizes are compared last: a graph that is being traced would take the comparisons for limits of its sizes.
-    if at_once(x) and x.dtype == weight.dtype and not torch.is_autocast_enabled("cpu") and _plain(x, weight, bias):
+    if direct(x) and x.dtype == weight.dtype and not torch.is_autocast_enabled("cpu") and _plain(x, weight, bias):
         if 0 < x.numel() <= MOST_ROWS * weight.shape[1] and x.dtype in (torch.float32, torch.bfloat16):
             found = _cpu().few_rows(x, weight, bias)
             if found is not None:

@@ -11,14 +11,21 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
-from ...errors import UserError, check_choice
-from ..arguments import MERGES, check_shape, count_paths, per_path, with_paths
+from ...errors import check_choice
+from ..arguments import MERGES, Shapes, check_groups
 from ..backends import KERNEL_DTYPES, resolve
-from ..one_token import at_once
+from ..decoding import direct
 from .reference import selective_scan_reference
 from .registration import selective_scan_op
 
 __all__ = ["selective_scan", "selective_scan_reference"]
+
+ROWS, READ = "batch paths length channels", "batch paths length groups states"
+SHAPES = Shapes(
+    {"x": ROWS, "delta": ROWS, "A": "paths channels states", "B": READ, "C": READ, "D": "paths channels"}
+    | {"z": "batch length channels", "delta_bias": "paths channels", "initial_state": "batch paths channels states"},
+    each=["initial_state"],
+)
 
 
 def selective_scan(
@@ -69,23 +76,20 @@ def selective_scan(
             the tokens or visits one twice (checked on the CPU; on a GPU such steps are ignored).
     """
     check_choice("merge", merge, MERGES)
-    if order is None and at_once(x, backend) and x.dim() == 3 and x.shape[1] == 1 and x.numel():
-        found = _step(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, merge)
+    if order is None and direct(x, backend) and x.dim() == 3 and x.shape[1] == 1 and x.numel():
+        found = _decode(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, merge)
         if found is not None:
             return found if return_final_state else found[0]
-    given = {"x": (x, 3), "delta": (delta, 3), "A": (A, 2), "B": (B, 4), "C": (C, 4), "D": (D, 1)}
-    given |= {"delta_bias": (delta_bias, 1), "initial_state": (initial_state, 3)}
-    paths, has_paths = count_paths(order, given)
-    x_, delta_ = with_paths(x, 4), with_paths(delta, 4)
-    A_, D_, bias_ = (per_path(t, paths, axes) for t, axes in ((A, 3), (D, 2), (delta_bias, 2)))
-    B_, C_ = (_with_groups(t, paths, x_.shape[2]) for t in (B, C))
-    state_ = None if initial_state is None else with_paths(initial_state, 4).expand(-1, paths, -1, -1)
-    order_ = order[None] if order is not None and order.dim() == 2 else order
-    _check_shapes(x_, delta_, A_, B_, C_, D_, z, bias_, order_, seq_idx, state_)
+    given = {"x": x, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z}
+    given |= {"delta_bias": delta_bias, "initial_state": initial_state}
+    paths, has_paths = SHAPES.count_paths(order, given)
+    given |= {name: _with_groups(given[name], paths, x.shape[-2]) for name in "BC"}
+    *tensors, state, order = SHAPES.written_out(paths, given, order, seq_idx)
+    check_groups(x.shape[-1], tensors[3].shape[3], "channels")
 
     kind = torch.promote_types(torch.promote_types(x.dtype, A.dtype), delta.dtype)
     name, _ = resolve(x.device, kind, backend, (x, delta, A, B, C, D, z, delta_bias, initial_state))
-    arguments = (x_, delta_, A_, B_, C_, D_, z, bias_, delta_softplus, order_, seq_idx, state_, merge)
+    arguments = (*tensors, delta_softplus, order, seq_idx, state, merge)
     if name == "reference":
         out, final_state = selective_scan_reference(*arguments)
     else:
@@ -95,7 +99,7 @@ def selective_scan(
     return out, final_state if has_paths else final_state.squeeze(1)
 
 
-def _step(x, delta, A, B, C, D, z, delta_bias, delta_softplus, state, merge) -> tuple[Tensor, Tensor] | None:
+def _decode(x, delta, A, B, C, D, z, delta_bias, delta_softplus, state, merge) -> tuple[Tensor, Tensor] | None:
     """One token the quick way; None where that does not know the case, or the shapes do not fit."""
     batch, _, channels = x.shape
     rows, shared = (batch, 1, channels), (batch, 1, A.shape[-1])
@@ -107,7 +111,7 @@ def _step(x, delta, A, B, C, D, z, delta_bias, delta_softplus, state, merge) -> 
         or not _plain(x)
     ):
         return None
-    return _one_token()(x, delta, A, B, C, D, z, delta_bias, delta_softplus, state)
+    return _decoding()(x, delta, A, B, C, D, z, delta_bias, delta_softplus, state)
 
 
 def _plain(tensor: Tensor) -> bool:
@@ -115,8 +119,8 @@ def _plain(tensor: Tensor) -> bool:
 
 
 @cache
-def _one_token():
-    return import_module(".one_token", __package__).one_token
+def _decoding():
+    return import_module(".decode", __package__).decode
 
 
 def _with_groups(tensor: Tensor, paths: int, length: int) -> Tensor:
@@ -126,21 +130,3 @@ def _with_groups(tensor: Tensor, paths: int, length: int) -> Tensor:
         is_paths = tensor.shape[1] in (1, paths) and tensor.shape[2] == length
         return tensor.unsqueeze(3) if is_paths else tensor.unsqueeze(1)
     return tensor
-
-
-def _check_shapes(x, delta, A, B, C, D, z, delta_bias, order, seq_idx, initial_state) -> None:
-    batch, _, length, channels = x.shape
-    paths, states, groups = A.shape[0], A.shape[-1], B.shape[3] if B.dim() == 5 else 1
-    check_shape("x", x, (batch, (1, paths), length, channels))
-    check_shape("delta", delta, (batch, (1, paths), length, channels))
-    check_shape("A", A, (paths, channels, states))
-    check_shape("B", B, (batch, (1, paths), length, groups, states))
-    check_shape("C", C, (batch, (1, paths), length, groups, states))
-    check_shape("D", D, (paths, channels))
-    check_shape("z", z, (batch, length, channels))
-    check_shape("delta_bias", delta_bias, (paths, channels))
-    check_shape("order", order, ((1, batch), paths, None), integer=True)
-    check_shape("seq_idx", seq_idx, (batch, length), integer=True)
-    check_shape("initial_state", initial_state, (batch, paths, channels, states))
-    if groups < 1 or channels % groups:
-        raise UserError("channels must divide evenly into groups", given=f"{channels} channels, {groups} groups")

@@ -12,14 +12,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...errors import UserError, check_choice
-from ..arguments import MERGES, check_shape, count_paths, per_path, with_paths
+from ...errors import check_choice
+from ..arguments import MERGES, Shapes, check_groups, check_shape
 from ..backends import resolve
 from ..paths import Paths, fold, unfold
 from .reference import state_space_duality_reference
 from .registration import state_space_duality_op
 
 __all__ = ["state_space_duality", "state_space_duality_reference"]
+
+ROWS, READ = "batch paths length heads headdim", "batch paths length groups states"
+SHAPES = Shapes(
+    {"x": ROWS, "dt": "batch paths length heads", "A": "paths heads", "B": READ, "C": READ, "D": "paths heads skips"}
+    | {
+        "z": "batch length heads headdim",
+        "dt_bias": "paths heads",
+        "initial_state": "batch paths heads headdim states",
+    },
+    each=["initial_state"],
+)
 
 
 def state_space_duality(
@@ -71,14 +82,13 @@ def state_space_duality(
             the tokens or visits one twice (checked on the CPU; on a GPU such steps are ignored).
     """
     check_choice("merge", merge, MERGES)
-    given = {"x": (x, 4), "dt": (dt, 3), "A": (A, 1), "B": (B, 4), "C": (C, 4), "dt_bias": (dt_bias, 1)}
-    paths, has_paths = count_paths(order, given | {"initial_state": (initial_state, 4)})
-    x_, B_, C_ = (with_paths(t, 5) for t in (x, B, C))
-    dt_, A_, bias_ = with_paths(dt, 4), per_path(A, paths, 2), per_path(dt_bias, paths, 2)
-    state_ = None if initial_state is None else with_paths(initial_state, 5).expand(-1, paths, -1, -1, -1)
-    order_ = order[None] if order is not None and order.dim() == 2 else order
-    D_ = _skip(D, paths, x_)
-    _check_shapes(x_, dt_, A_, B_, C_, D_, z, bias_, order_, seq_idx, state_)
+    given = {"x": x, "dt": dt, "A": A, "B": B, "C": C, "D": None, "z": z, "dt_bias": dt_bias}
+    given |= {"initial_state": initial_state}
+    paths, has_paths = SHAPES.count_paths(order, given)
+    given["D"] = _skip(D, paths, x.shape[-2])
+    x_, dt_, A_, B_, C_, D_, z, bias_, state_, order_ = SHAPES.written_out(paths, given, order, seq_idx)
+    check_shape("D", D_, (None, None, (1, x.shape[-1])))
+    check_groups(x.shape[-2], B_.shape[3], "heads")
 
     kind = torch.promote_types(torch.promote_types(x.dtype, A.dtype), dt.dtype)
     name, _ = resolve(x.device, kind, backend, (x, dt, A, B, C, D, z, dt_bias, initial_state))
@@ -118,30 +128,8 @@ def _scan(
     return out, unfold(final_state, paths)
 
 
-def _skip(D: Tensor | None, paths: int, x: Tensor) -> Tensor | None:
-    """D with all axes written out: (paths, heads, headdim or 1)."""
-    if D is None:
-        return None
-    heads = x.shape[3]
-    if D.dim() == 1 or (D.dim() == 2 and tuple(D.shape) in ((paths, heads), (1, heads))):
-        D = D.unsqueeze(-1)
-    return per_path(D, paths, 3)
-
-
-def _check_shapes(x, dt, A, B, C, D, z, dt_bias, order, seq_idx, initial_state) -> None:
-    check_shape("x", x, (None,) * 5)
-    check_shape("B", B, (None,) * 5)
-    (batch, _, length, heads, width), paths, (groups, states) = x.shape, A.shape[0], B.shape[3:]
-    check_shape("x", x, (batch, (1, paths), length, heads, width))
-    check_shape("dt", dt, (batch, (1, paths), length, heads))
-    check_shape("A", A, (paths, heads))
-    check_shape("B", B, (batch, (1, paths), length, groups, states))
-    check_shape("C", C, (batch, (1, paths), length, groups, states))
-    check_shape("D", D, (paths, heads, (1, width)))
-    check_shape("z", z, (batch, length, heads, width))
-    check_shape("dt_bias", dt_bias, (paths, heads))
-    check_shape("order", order, ((1, batch), paths, None), integer=True)
-    check_shape("seq_idx", seq_idx, (batch, length), integer=True)
-    check_shape("initial_state", initial_state, (batch, paths, heads, width, states))
-    if groups < 1 or heads % groups:
-        raise UserError("heads must divide evenly into groups", given=f"{heads} heads, {groups} groups")
+def _skip(D: Tensor | None, paths: int, heads: int) -> Tensor | None:
+    """D with the axis of the headdim: ([paths,] heads, headdim or 1)."""
+    if D is not None and (D.dim() == 1 or (D.dim() == 2 and tuple(D.shape) in ((paths, heads), (1, heads)))):
+        return D.unsqueeze(-1)
+    return D

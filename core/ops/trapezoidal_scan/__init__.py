@@ -12,14 +12,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...errors import UserError, check_choice
-from ..arguments import MERGES, check_shape, count_paths, per_path, with_paths
+from ...errors import check_choice
+from ..arguments import MERGES, Shapes, check_groups
 from ..backends import resolve
 from ..paths import Paths, fold, unfold
 from ..state_space_duality.registration import state_space_duality_op
 from .reference import trapezoidal_scan_reference
 
 __all__ = ["TrapezoidalState", "trapezoidal_scan", "trapezoidal_scan_reference"]
+
+STEPS, READ = "batch paths length heads", "batch paths length rank groups states"
+STATES = ("initial_state.h", "initial_state.B", "initial_state.x")
+SHAPES = Shapes(
+    {
+        "x": "batch paths length rank heads headdim",
+        "log_decay": STEPS,
+        "dt": STEPS,
+        "trapezoid": STEPS,
+        "B": READ,
+        "C": READ,
+    }
+    | {"D": "paths heads", STATES[0]: "batch paths heads headdim states", STATES[1]: "batch paths rank groups states"}
+    | {STATES[2]: "batch paths rank heads headdim"},
+    each=STATES,
+)
 
 
 class TrapezoidalState(NamedTuple):
@@ -75,14 +91,12 @@ def trapezoidal_scan(
             the tokens or visits one twice (checked on the CPU).
     """
     check_choice("merge", merge, MERGES)
-    given = {"x": (x, 5), "log_decay": (log_decay, 3), "dt": (dt, 3), "trapezoid": (trapezoid, 3), "B": (B, 5)}
-    given |= {"C": (C, 5), "D": (D, 1), "h": (None if initial_state is None else initial_state[0], 4)}
-    paths, has_paths = count_paths(order, given)
-    x_, B_, C_ = (with_paths(t, 6) for t in (x, B, C))
-    steps = tuple(with_paths(t, 4) for t in (log_decay, dt, trapezoid))
-    order_ = order[None] if order is not None and order.dim() == 2 else order
-    D_, state_ = per_path(D, paths, 2), _with_paths(initial_state, paths)
-    _check_shapes(paths, x_, *steps, B_, C_, D_, order_, seq_idx, state_)
+    given = {"x": x, "log_decay": log_decay, "dt": dt, "trapezoid": trapezoid, "B": B, "C": C, "D": D}
+    given |= dict(zip(STATES, initial_state or (None,) * 3, strict=True))
+    paths, has_paths = SHAPES.count_paths(order, given)
+    x_, *steps, B_, C_, D_, h, k, v, order_ = SHAPES.written_out(paths, given, order, seq_idx)
+    state_ = None if initial_state is None else (h, k, v)
+    check_groups(x.shape[-2], B_.shape[4], "heads")
 
     kind = torch.promote_types(x.dtype, log_decay.dtype)
     name, _ = resolve(x.device, kind, backend, (x, log_decay, dt, trapezoid, B, C, D, *(initial_state or ())))
@@ -136,28 +150,3 @@ def _last(values: Tensor, before: Tensor | None, way: Paths) -> Tensor:
     count = way.visited.sum(1).reshape(-1, *(1,) * (values.dim() - 1))
     index = (count - 1).clamp_min(0).expand(-1, 1, *values.shape[2:])
     return torch.where(count[:, 0] > 0, values.gather(1, index)[:, 0].float(), before)
-
-
-def _with_paths(state: TrapezoidalState | None, paths: int) -> tuple[Tensor, Tensor, Tensor] | None:
-    if state is None:
-        return None
-    return tuple(with_paths(t, 5).expand(-1, paths, -1, -1, -1) for t in state)
-
-
-def _check_shapes(paths, x, log_decay, dt, trapezoid, B, C, D, order, seq_idx, state) -> None:
-    check_shape("x", x, (None,) * 6)
-    check_shape("B", B, (None,) * 6)
-    (batch, _, length, rank, heads, width), (groups, states) = x.shape, B.shape[4:]
-    check_shape("x", x, (batch, (1, paths), length, rank, heads, width))
-    for name, tensor in (("log_decay", log_decay), ("dt", dt), ("trapezoid", trapezoid)):
-        check_shape(name, tensor, (batch, (1, paths), length, heads))
-    check_shape("B", B, (batch, (1, paths), length, rank, groups, states))
-    check_shape("C", C, (batch, (1, paths), length, rank, groups, states))
-    check_shape("D", D, (paths, heads))
-    check_shape("order", order, ((1, batch), paths, None), integer=True)
-    check_shape("seq_idx", seq_idx, (batch, length), integer=True)
-    shapes = ((heads, width, states), (rank, groups, states), (rank, heads, width))
-    for name, tensor, shape in zip("hBx", state or (), shapes, strict=False):
-        check_shape(f"initial_state.{name}", tensor, (batch, paths, *shape))
-    if groups < 1 or heads % groups:
-        raise UserError("heads must divide evenly into groups", given=f"{heads} heads, {groups} groups")

@@ -133,6 +133,11 @@ class Vim(nn.Module):
         return self.grid.length
 
     @property
+    def grids(self) -> tuple[Grid, ...]:
+        """The tokens of its one stage."""
+        return (self.grid,)
+
+    @property
     def answering(self) -> list[int]:
         """The tokens that the head reads: the class tokens, or all patches."""
         extra = list(self.grid.extra)

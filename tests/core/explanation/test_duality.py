@@ -107,9 +107,9 @@ def test_rebuilds_the_mixers_output(kind):
     # On each path the values are others: Mamba-2's convolution runs along it.
     y = (torch.einsum("bqhrsij,bqjshp->bqirhp", matrix, values) + made.D[:, None] * values).sum(1)
     if isinstance(made, Mamba2):
-        y = made._finish(y.squeeze(2).flatten(-2), given.z, *given.beside)
+        y = made.finish(y.squeeze(2).flatten(-2), given)
     else:
-        y = made.out_proj(made._finish(y, given.z))
+        y = made.finish(y, given)
     assert close(y, made(x)[0])
 
 

@@ -36,7 +36,7 @@ def tokens(batch, length, seed=1):
 def scanned(made, x, grid=None, seq_idx=None):
     """What the scan is given, and what it gives before gate and D."""
     given = made.select(x, grid, None, seq_idx)
-    u, delta, A, B, C, _, _ = given.tensors
+    u, delta, A, B, C = given.x, given.delta, given.A, given.B, given.C
     y = selective_scan(
         u,
         delta,
@@ -60,14 +60,14 @@ def test_matches_the_original(golden):
     x = golden.seeded(2, 24, 16)
     matrix = hidden_attention(made, x)
     given = made.select(x)
-    u, D, z = given.tensors[0], given.tensors[5], given.tensors[6]
+    u, D, z = given.x, given.D, given.z
     rebuilt = made.out_proj((torch.einsum("bcij,bjc->bic", matrix, u) + D * u) * F.silu(z))
     assert max(golden.compare("interp_hidden_attention", [matrix, rebuilt], made)["errors"]) < 1e-5
 
 
 def test_is_the_formula_with_its_product_written_out():
     made, x = mixer(), tokens(1, 6)
-    _, delta, A, B, C, _, _ = made.select(x).tensors
+    _, delta, A, B, C, *_ = made.select(x)
     step = F.softplus(delta + made.dt_proj.bias)[0]
     found = hidden_attention(made, x)[0]
     for i in range(6):

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from polymamba.core.ops.causal_conv1d import cpu_kernels as convolution
-from polymamba.core.ops.causal_conv1d import one_token_kernel
+from polymamba.core.ops.causal_conv1d import decode_kernel
 from polymamba.core.ops.cpu import calls
 from polymamba.core.ops.cpu.calls import KernelCall, address, addresses, record, rows, whole
 from polymamba.core.ops.linear import cpu_kernels as linear
-from polymamba.core.ops.mamba2_step import cpu_kernels as mamba2
-from polymamba.core.ops.mamba_step import cpu_kernels as mamba
-from polymamba.core.ops.selective_scan import one_token_kernel as scan
+from polymamba.core.ops.mamba2_decode import cpu_kernels as mamba2
+from polymamba.core.ops.mamba_decode import cpu_kernels as mamba
+from polymamba.core.ops.selective_scan import decode_kernel as scan
 
 WRONG = {
     "float64": torch.zeros(2, 3, dtype=torch.float64),
@@ -74,7 +74,7 @@ def test_negated_views_are_read_with_their_sign():
 
 
 @pytest.mark.parametrize(
-    "kernel", [one_token_kernel.convolve_rows, linear.multiply, mamba.step, mamba2.step, scan.update_state]
+    "kernel", [decode_kernel.convolve_rows, linear.multiply, mamba.decode, mamba2.decode, scan.update_state]
 )
 def test_records_are_written_by_name(kernel):
     names = [name for name in kernel.kind.names if not name.startswith(calls.COUNTERS)]

@@ -9,7 +9,7 @@ from torch import nn
 
 from polymamba.core.mixers import Mamba
 from polymamba.core.mixers.mamba2 import Mamba2
-from polymamba.core.stack import ResidualBlock, make_norm, run_stack, step_through
+from polymamba.core.stack import ResidualBlock, decode, make_norm, run_stack
 
 MIXERS = {
     "plain": lambda: Mamba(24),
@@ -49,7 +49,7 @@ def test_equals_layer_after_layer(mixer, dtype, tolerance):
         token = tokens[:, t : t + 1]
         before = [tuple(part.clone() for part in state) for state in states]
         found = run_stack(layers, token, states=states)
-        assert step_through(layers, token, states) is not None
+        assert decode(layers, token, states) is not None
         for state, kept in zip(states, before, strict=True):
             assert all(torch.equal(one, other) for one, other in zip(state, kept, strict=True))
         hidden, residual, expected_states = by_layer(layers, token, expected_states)
@@ -78,7 +78,7 @@ class Doubled(Mamba):
 
 def test_what_does_more_than_add_norm_mix_goes_layer_by_layer():
     token, mixer = torch.randn(1, 1, 24), MIXERS["plain"]
-    assert step_through(stack(mixer), token, None) is not None
+    assert decode(stack(mixer), token, None) is not None
     others = {
         "another class": stack(lambda: Doubled(24)), "one of another class": stack(mixer),
         "an MLP": stack(mixer, mlp=nn.Linear(24, 24), norm2=make_norm("rms", 24)), "another norm": stack(mixer),
@@ -96,10 +96,10 @@ def test_what_does_more_than_add_norm_mix_goes_layer_by_layer():
     for name, layers in others.items():
         if name != "two paths":
             layers.eval()
-        assert step_through(layers, token, None) is None, name
+        assert decode(layers, token, None) is None, name
     with torch.enable_grad():
-        assert step_through(stack(mixer), token, None) is None
-    assert step_through(stack(mixer), token.expand(-1, 2, -1), None) is None
+        assert decode(stack(mixer), token, None) is None
+    assert decode(stack(mixer), token.expand(-1, 2, -1), None) is None
 
 
 def test_a_subclass_is_heard_at_one_token():

@@ -130,4 +130,4 @@ def kernel(address):
         address += BYTES
 
 
-step = Kernel(kernel, RECORD)
+decode = Kernel(kernel, RECORD)

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from ..cpu.calls import address, record, run, whole
 from ..cpu.memory import empty
-from .one_token_kernel import convolve_rows
+from .decode_kernel import convolve_rows
 
 
-def one_token(
+def decode(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, state: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """One path, length 1; arguments and results as causal_conv1d's."""
@@ -19,8 +19,8 @@ def one_token(
     return _convolved(x, weight, bias, activation, whole(state), after), after
 
 
-def move_on(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, state: Tensor) -> Tensor:
-    """As one_token, and the given state moves on itself.
+def decode_in_place(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, state: Tensor) -> Tensor:
+    """As decode, and the given state moves on itself.
 
     Args:
         state: (batch, channels, width - 1 or more), float32, contiguous.

@@ -6,13 +6,13 @@ from torch import Tensor
 
 from ..cpu.calls import address, record, rows, run, whole
 from ..cpu.memory import empty
-from .one_token_kernel import update_state
+from .decode_kernel import update_state
 
 # States that a thread updates at a time: fewer are quicker done than a second thread is woken.
 ITEM_STATES = 1 << 17
 
 
-def one_token(
+def decode(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
     delta_softplus: bool, state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip

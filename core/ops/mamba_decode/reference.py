@@ -7,12 +7,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..causal_conv1d import causal_conv1d
+from ..decoding import States
 from ..selective_scan import selective_scan
-from . import MambaWeights, States
+from . import MambaWeights
 
 
-def mamba_step_reference(x: Tensor, weights: MambaWeights, states: States) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Arguments and results as mamba_step's, of any dtype and length; the convolution keeps one input less than its taps."""
+def mamba_decode_reference(x: Tensor, weights: MambaWeights, states: States) -> tuple[Tensor, States]:
+    """Arguments and results as mamba_decode's, of any dtype and length; the convolution keeps one input less than its taps."""
     w, (conv_state, ssm_state), back = weights, states, {"backend": "reference"}
     channels, size = w.A_log.shape
     u, *z = F.linear(x, w.in_proj, w.in_bias).split(channels, -1)

@@ -7,12 +7,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..causal_conv1d import causal_conv1d
+from ..decoding import States
 from ..state_space_duality import state_space_duality
-from . import Mamba2Weights, States
+from . import Mamba2Weights
 
 
-def mamba2_step_reference(x: Tensor, weights: Mamba2Weights, states: States) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Arguments and results as mamba2_step's, of any dtype and length; the convolution keeps one input less than its taps."""
+def mamba2_decode_reference(x: Tensor, weights: Mamba2Weights, states: States) -> tuple[Tensor, States]:
+    """Arguments and results as mamba2_decode's, of any dtype and length; the convolution keeps one input less than its taps."""
     w, (conv_state, ssm_state), back = weights, states, {"backend": "reference"}
     channels, (heads,), convolved = w.out_proj.shape[1], w.A_log.shape, w.conv.shape[0]
     z, xbc, dt = F.linear(x, w.in_proj, w.in_bias).split([channels, convolved, heads], -1)

@@ -153,4 +153,4 @@ def kernel(address):
         address += BYTES
 
 
-step = Kernel(kernel, RECORD)
+decode = Kernel(kernel, RECORD)

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..cpu.calls import addresses
 from ..cpu.dots import team_of, tiers
-from ..cpu.layer_kernel import LayerKernel, bits, state_fits
-from . import Mamba2Weights, States
-from .cpu_kernels import step
-
-
-class Plan(NamedTuple):
-    """What follows from a mixer's sizes, as LayerKernel wants it."""
-
-    conv_shape: tuple[int, ...]
-    ssm_shape: tuple[int, ...]
-    places: dict[str, int]
-    floats: int
-    sizes: dict[str, int]
-    team: int
+from ..cpu.layer_kernel import LayerKernel, Plan, bits, state_fits
+from ..decoding import States
+from . import Mamba2Weights
+from .cpu_kernels import decode
 
 
 @lru_cache(256)
@@ -80,4 +69,4 @@ def _plan(x: Tensor, w: Mamba2Weights, states: States) -> tuple[Plan, dict[str, 
     return found, read
 
 
-layers = LayerKernel(step, _plan)
+kernel = LayerKernel(decode, _plan)
