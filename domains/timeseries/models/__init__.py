@@ -1,0 +1,1 @@
+"""Forecasting models, a file per paper, all called as model(x, marks=None)."""
