@@ -39,23 +39,19 @@ class StepEmbedding(nn.Module):
 
     Args:
         variables: series of a window. d_model: channels of a token.
-        mark_features: calendar features of a step; 0: none are added.
+        mark_features: calendar features of a step; 0: none are added. With them goes a table of positions, whether they are
+            added or not: checkpoints hold it.
         positions: add positions too. length: the longest sequence.
-        table: hold a table of positions even where none are added, as the reference does, whose checkpoints have it.
         dropout: of the tokens.
     """
 
-    def __init__(
-        self, variables: int, d_model: int, mark_features: int, positions: bool, length: int, table: bool = True,
-        dropout: float = 0.0,
-    ):  # fmt: skip
+    def __init__(self, variables: int, d_model: int, mark_features: int, positions: bool, length: int, dropout: float):
         super().__init__()
+        circular = nn.Conv1d(variables, d_model, 3, padding=1, padding_mode="circular", bias=False)
+        nn.init.kaiming_normal_(circular.weight, mode="fan_in", nonlinearity="leaky_relu")
         self.value_embedding = nn.Module()
-        self.value_embedding.tokenConv = nn.Conv1d(
-            variables, d_model, 3, padding=1, padding_mode="circular", bias=False
-        )
-        nn.init.kaiming_normal_(self.value_embedding.tokenConv.weight, mode="fan_in", nonlinearity="leaky_relu")
-        if positions or table:
+        self.value_embedding.tokenConv = circular
+        if positions or mark_features:
             self.position_embedding = Positions(d_model, length)
         if mark_features:
             self.temporal_embedding = nn.Module()
@@ -72,7 +68,7 @@ class StepEmbedding(nn.Module):
         if self.mark_features and marks is None:
             raise UserError(
                 "this model was made with calendar features", given="marks=None",
-                allowed=f"(batch, {x.shape[1]}, {self.mark_features})", do="mark_features=0 where there are none",
+                allowed=f"(batch, {x.shape[1]}, {self.mark_features})",
             )  # fmt: skip
         if self.mark_features:
             tokens = tokens + self.temporal_embedding.embed(marks.to(tokens.dtype))

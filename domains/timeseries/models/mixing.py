@@ -1,8 +1,10 @@
-"""Core's Mamba as the models here take it, and what a scan means for a layer that reads in both directions."""
+"""Core's mixers as the models here take them, and what a scan means for a layer that reads in both directions."""
 
 from __future__ import annotations
 
-from ....core.mixers.mamba import Mamba
+from torch import nn
+
+from ....core.mixers import get as get_mixer
 from ....core.scans import Scan
 from ....core.scans import get as get_scan
 
@@ -27,8 +29,13 @@ def merge_of(scan: Scan) -> str:
     return "sum" if scan.disjoint(1) else "mean"
 
 
-def mamba(d_model: int, scan: str | Scan, d_state: int, d_conv: int, expand: float, backend: str) -> Mamba:
-    """core.mixers.mamba.Mamba over (batch, length, d_model) along a scan of one axis; arguments as there."""
+def mixer(kind: str, d_model: int, scan: str | Scan, backend: str, **options) -> nn.Module:
+    """One of core's mixers by its name, over (batch, length, d_model) along a scan of one axis; options as of its class."""
     scan = as_scan(scan)
     merge = {} if scan.paths(1) == 1 else {"merge": merge_of(scan)}
-    return Mamba(d_model=d_model, d_state=d_state, d_conv=d_conv, expand=expand, scan=scan, backend=backend, **merge)
+    return get_mixer(kind)(d_model=d_model, scan=scan, backend=backend, **merge, **options)
+
+
+def mamba(d_model: int, scan: str | Scan, d_state: int, d_conv: int, expand: float, backend: str) -> nn.Module:
+    """core.mixers.mamba.Mamba, as `mixer`."""
+    return mixer("mamba", d_model, scan, backend, d_state=d_state, d_conv=d_conv, expand=expand)

@@ -6,10 +6,23 @@ import pytest
 import torch
 
 from polymamba.core.errors import UserError
-from polymamba.domains.timeseries.models import itransformer, linear, naive, smamba, timemachine
+from polymamba.domains.timeseries.models import (
+    bimamba_plus,
+    cmamba,
+    itransformer,
+    linear,
+    mamba_forecaster,
+    mambaformer,
+    mambats,
+    naive,
+    patchtst,
+    smamba,
+    timemachine,
+)
 
 LOOKBACK, HORIZON, VARIABLES, FEATURES = 23, 11, 3, 4
 TINY = {"d_model": 8, "d_ff": 12, "n_layer": 2}
+CUT = {"patch_len": 5, "stride": 3}
 MODELS = {
     "itransformer": (itransformer.build, {**TINY, "n_heads": 2}),
     "smamba": (smamba.build, {**TINY, "d_state": 3}),
@@ -23,11 +36,48 @@ MODELS = {
     "dlinear_individual": (linear.build, {"individual": True}),
     "nlinear": (linear.build, {"form": "nlinear"}),
     "nlinear_individual": (linear.build, {"form": "nlinear", "individual": True}),
+    "patchtst": (patchtst.build, {**TINY, "n_heads": 2, **CUT}),
+    "patchtst_individual": (patchtst.build, {**TINY, "n_heads": 2, **CUT, "individual": True, "affine": True}),
+    "patchtst_decomposed": (patchtst.build, {**TINY, "n_heads": 3, **CUT, "decomposition": True, "padding": False}),
+    "bimamba_plus": (bimamba_plus.build, {**TINY, **CUT, "d_state": 3}),
+    "bimamba_plus_mixing": (
+        bimamba_plus.build,
+        {**TINY, **CUT, "d_state": 3, "channel_mixing": True, "mark_tokens": True},
+    ),
+    "bimamba_plus_published": (
+        bimamba_plus.build,
+        {**TINY, **CUT, "d_state": 3, "compat": "published", "scan": "raster"},
+    ),
+    "cmamba": (cmamba.build, {**TINY, **CUT, "d_state": 3, "dt_rank": 2}),
+    "cmamba_plain": (cmamba.build, {**TINY, **CUT, "d_state": 3, "dt_rank": 2, "gdd_mlp": False}),
+    "mambats": (mambats.build, {"d_model": 8, "n_layer": 2, **CUT, "d_state": 3}),
+    "mambats_published": (
+        mambats.build,
+        {"d_model": 8, "n_layer": 2, **CUT, "d_state": 3, "compat": "published", "d_conv": 2},
+    ),
+    "mambats_as_they_come": (
+        mambats.build,
+        {"d_model": 8, "n_layer": 2, **CUT, "d_state": 3, "shuffle": False, "dropout": 0.0},
+    ),
+    "mambaformer": (mambaformer.build, {**TINY, "n_heads": 2, "d_state": 3}),
+    "attention_mamba": (mambaformer.build, {**TINY, "n_heads": 2, "d_state": 3, "form": "attention_mamba"}),
+    "mamba_attention": (
+        mambaformer.build,
+        {**TINY, "n_heads": 2, "d_state": 3, "form": "mamba_attention", "use_norm": True},
+    ),
+    "mambaformer_mamba": (mambaformer.build, {**TINY, "n_heads": 2, "d_state": 3, "form": "mamba", "positions": True}),
+    "mambaformer_transformer": (mambaformer.build, {**TINY, "n_heads": 2, "form": "transformer"}),
+    "mamba": (mamba_forecaster.build, {"d_model": 8, "n_layer": 2, **CUT}),
+    "mamba_joint": (mamba_forecaster.build, {"d_model": 8, "n_layer": 2, **CUT, "joint": True, "channel_mixer": "mlp"}),
+    "simba": (mamba_forecaster.build, {"d_model": 8, "n_layer": 2, **CUT, "channel_mixer": "einfft"}),
+    "mamba2": (mamba_forecaster.build, {"d_model": 8, "n_layer": 1, **CUT, "mixer": "mamba2"}),
+    "mamba3": (mamba_forecaster.build, {"d_model": 8, "n_layer": 1, **CUT, "mixer": "mamba3", "use_norm": False}),
     "repeat_last": (naive.build, {}),
     "seasonal": (naive.build, {"form": "seasonal", "period": 7}),
 }
 TIMEMACHINES = ("timemachine", "timemachine_plain")
 WITHOUT_PARAMETERS = ("repeat_last", "seasonal")
+SCANNING = ("mamba", "mamba_joint", "simba", "mamba2", "mamba3")
 WITHOUT_FEATURES = ("dlinear", "dlinear_individual", "nlinear", "nlinear_individual", *WITHOUT_PARAMETERS)
 
 
@@ -121,7 +171,9 @@ def test_an_incomplete_description_is_refused(name):
         build({"lookback": LOOKBACK}, **options)
 
 
-@pytest.mark.parametrize("name", [name for name, (_, options) in MODELS.items() if "d_state" in options])
+@pytest.mark.parametrize(
+    "name", [name for name, (_, options) in MODELS.items() if "d_state" in options or name in SCANNING]
+)
 def test_every_mamba_takes_another_scan(name):
     for scan in ("raster", "reverse", "bidirectional", "skip"):
         forecaster = model(name, scan=scan).eval()
