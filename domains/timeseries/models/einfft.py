@@ -33,12 +33,15 @@ class EinFFT(nn.Module):
             self.register_parameter(f"complex_bias_{layer}", nn.Parameter(deviation * bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, length, d_model) -> (batch, length, d_model), in float32 at least."""
-        x = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(2, (self.blocks, -1))
-        waves = torch.fft.fft2(x, dim=(1, 2), norm="ortho")
+        """(batch, length, d_model) -> (batch, length, d_model), computed in float32 at least."""
+        if not x.numel():
+            return x  # the transforms refuse an empty batch
+        wide = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(2, (self.blocks, -1))
+        waves = torch.fft.fft2(wide, dim=(1, 2), norm="ortho")
         real, imaginary = (F.relu(part) for part in self._layer(waves.real, waves.imag, 1))
         real, imaginary = (F.softshrink(part, self.shrink) for part in self._layer(real, imaginary, 2))
-        return torch.fft.ifft2(torch.complex(real, imaginary), dim=(1, 2), norm="ortho").real.flatten(2)
+        answer = torch.fft.ifft2(torch.complex(real, imaginary), dim=(1, 2), norm="ortho").real
+        return answer.flatten(2).to(x.dtype)
 
     def _layer(self, real: Tensor, imaginary: Tensor, number: int) -> tuple[Tensor, Tensor]:
         weight, bias = getattr(self, f"complex_weight_{number}"), getattr(self, f"complex_bias_{number}")

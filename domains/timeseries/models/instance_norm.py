@@ -36,8 +36,9 @@ class InstanceNorm(nn.Module):
 
     def normalise(self, x: Tensor) -> tuple[Tensor, Scale]:
         """(batch, length, variables) to the same, normalised, and what was taken out."""
-        centre = x[:, -1:] if self.subtract_last else x.mean(1, keepdim=True)
-        scale = Scale(centre, (x.var(1, keepdim=True, correction=0) + self.eps).sqrt())
+        mean = x.mean(1, keepdim=True)
+        spread = ((x - mean).square().mean(1, keepdim=True) + self.eps).sqrt()
+        scale = Scale(x[:, -1:] if self.subtract_last else mean, spread)
         x = (x - scale.centre) / scale.spread
         return (x * self.affine_weight + self.affine_bias if self.affine else x), scale
 

@@ -120,7 +120,7 @@ class MambaForecaster(Forecaster):
         tokens = self.embedding(self._cut(x) if self.joint else self._patched(x))
         if marks is not None:
             tokens = tokens + self.mark_embedding(self._cut(marks.to(x.dtype)))
-        said = tokens.flatten(0, 1)
+        said = tokens.flatten(0, 1).to(self.norm_f.weight.dtype)  # under autocast the stream stays in float32
         for layer in self.layers:
             said = layer(said)
         return self.norm_f(said).unflatten(0, tokens.shape[:2])

@@ -87,7 +87,7 @@ class TimeMachine(Forecaster):
         said = self._pair(self.mamba2, self.mamba1, dropped)
         back = self.lin3(said + inner if self.residual else said)
         back = back + outer if self.residual else back
-        return torch.cat([back, beside], -1).reshape(*x.shape[:2], -1)
+        return torch.cat([back, beside], -1).view(*x.shape[:2], self.lin4.in_features)
 
     def decode(self, features: Tensor) -> Tensor:
         """(batch, variables, 2 n1) -> (batch, variables, horizon)."""

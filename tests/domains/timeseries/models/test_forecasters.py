@@ -135,6 +135,18 @@ def test_windows_do_not_mix(name):
     torch.testing.assert_close(together, alone)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_no_windows_and_low_precision(name):
+    forecaster = model(name).float().eval()
+    assert forecaster(window(0).float(), calendar(0).float()).shape == (0, HORIZON, VARIABLES)
+    x, marks = window().float(), calendar().float()
+    with torch.no_grad():
+        expected = forecaster(x, marks)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = forecaster(x, marks)
+    assert (found.float() - expected).norm() < 0.1 * expected.norm()
+
+
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in WITHOUT_FEATURES])
 def test_features_are_called_on_their_own(name):
     forecaster, x = model(name).eval(), window()

@@ -67,11 +67,11 @@ def test_sizes_train():
     torch.manual_seed(0)
     model = build({"lookback": 24, "horizon": 6, "variables": 1}, size="micro", patch_len=8, stride=4, dropout=0.0)
     optimiser = torch.optim.AdamW(model.parameters(), 5e-3)
-    for _ in range(120):
+    for _ in range(40):
         phase = 6.3 * torch.rand(32, 1, 1)
         series = torch.sin(phase + 0.5 * torch.arange(30)[None, :, None])
         loss = (model(series[:, :24]) - series[:, 24:]).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert loss < 0.02
+    assert loss < 0.05
