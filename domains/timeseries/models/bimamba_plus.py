@@ -17,9 +17,9 @@ from ....core.ranges import Count, Depth, Positive, Rate, Share, Size, checked
 from ....core.scans import Scan
 from .embedding import sinusoids
 from .encoder import Pointwise
-from .forecaster import Backend, Compat, Forecaster, described, sized
+from .forecaster import Backend, Compat, Forecaster, described, is_published, sized
 from .instance_norm import InstanceNorm, NoNorm
-from .mixing import ways
+from .mixing import of_layer, ways
 from .patches import FlattenHead, check_patches, patch_count, patched
 from .selective_mixer import SelectiveMixer
 
@@ -173,7 +173,7 @@ class BiMambaPlus(Forecaster):
     ):
         super().__init__(lookback, horizon, variables, mark_features)
         check_patches(lookback, patch_len)
-        published = compat == "published"
+        published = is_published(compat)
         over = lookback % stride if published else (lookback - patch_len) % stride
         self.patch_len, self.stride, self.behind = patch_len, stride, (stride - over) % stride if padding else 0
         self.channel_mixing, self.reads_marks = channel_mixing, mark_tokens and channel_mixing
@@ -184,9 +184,8 @@ class BiMambaPlus(Forecaster):
         )
         mixing = {"d_inner": int(expand * d_model), "d_state": d_state, "d_conv": d_conv, "backend": backend}
         mixing["gate"] = ("plain" if published else "forget") if gate is None else gate
-        layers = [
-            Layer(d_model, d_ff, dropout, activation, residual, published, scan, **mixing) for _ in range(n_layer)
-        ]
+        options = {"dropout": dropout, "activation": activation, "residual": residual, "twice": published, **mixing}
+        layers = [Layer(d_model, d_ff, **options, scan=of_layer(scan, index)) for index in range(n_layer)]
         self.encoder = nn.Module()
         self.encoder.mamba_layers, self.encoder.norm = nn.ModuleList(layers), nn.LayerNorm(d_model)
         self.head = FlattenHead(d_model * count, horizon)

@@ -19,6 +19,7 @@ from ....core.scans import Scan
 from .embedding import Positions
 from .forecaster import Backend, Forecaster, described, sized
 from .instance_norm import InstanceNorm
+from .mixing import of_layer
 from .patches import FlattenHead, check_patches, patch_count, patched
 from .selective_mixer import SelectiveMixer
 
@@ -147,10 +148,10 @@ class CMamba(Forecaster):
         self.encoder = nn.Module()
         self.encoder.layers = nn.ModuleList(
             Layer(
-                MMamba(d_model, d_ff, d_state, dt_rank, scan, backend), d_model,
+                MMamba(d_model, d_ff, d_state, dt_rank, of_layer(scan, index), backend), d_model,
                 GDDMLP(variables, reduction, average, maximum) if gdd_mlp else None, dropout,
             )
-            for _ in range(n_layer)
+            for index in range(n_layer)
         )  # fmt: skip
         self.head = FlattenHead(d_model * count, horizon, dropout=head_dropout)
 

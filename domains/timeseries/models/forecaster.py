@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -84,6 +84,16 @@ class Forecaster(nn.Module):
             wanted = " or ".join(f"({x.shape[0]}, {length}, {self.mark_features})" for length in lengths)
             raise UserError("these calendar features do not fit the window or the model", given=given, allowed=wanted)
         return marks if self.future_marks else marks[:, : self.lookback]
+
+
+def is_published(compat: str) -> bool:
+    """Whether a model shall compute as its published code does.
+
+    Raises:
+        UserError: neither "corrected" nor "published".
+    """
+    check_choice("compat", compat, get_args(Compat))
+    return compat == "published"
 
 
 def described(describe: Mapping, *also: str) -> dict:

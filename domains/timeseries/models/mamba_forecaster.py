@@ -19,6 +19,7 @@ from .einfft import EinFFT
 from .forecaster import Backend, Forecaster, described, sized
 from .instance_norm import InstanceNorm, NoNorm
 from .mixing import mixer as make_mixer
+from .mixing import of_layer
 from .patches import FlattenHead, check_patches, patch_count, patched
 
 SIZES = {
@@ -106,10 +107,10 @@ class MambaForecaster(Forecaster):
         if mark_features:
             self.mark_embedding = nn.Linear(patch_len * mark_features, d_model, bias=False)
         options = {**MIXER_OPTIONS[mixer], **(mixer_options or {})}
-        self.layers = nn.ModuleList(
-            Layer(d_model, make_mixer(mixer, d_model, scan, backend, **options), CHANNEL_MIXERS[channel_mixer](d_model), dropout)
-            for _ in range(n_layer)
-        )  # fmt: skip
+        self.layers = nn.ModuleList()
+        for index in range(n_layer):
+            block = make_mixer(mixer, d_model, of_layer(scan, index), backend, **options)
+            self.layers.append(Layer(d_model, block, CHANNEL_MIXERS[channel_mixer](d_model), dropout))
         self.norm_f = nn.RMSNorm(d_model, 1e-5)
         inputs = d_model * patch_count(lookback + self.before, patch_len, stride)
         self.head = FlattenHead(inputs, horizon * (variables if joint else 1))

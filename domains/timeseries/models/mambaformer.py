@@ -18,7 +18,7 @@ from .embedding import StepEmbedding
 from .encoder import Attention, PostNormLayer
 from .forecaster import Backend, Forecaster, described, sized
 from .instance_norm import InstanceNorm, NoNorm
-from .mixing import mamba
+from .mixing import mamba, of_layer
 
 SIZES = {
     "micro": {"d_model": 32, "d_ff": 64, "n_layer": 1, "n_heads": 4},
@@ -131,19 +131,21 @@ class Mambaformer(Forecaster):
         positions = form == "transformer" if positions is None else positions
         self.dec_embedding = StepEmbedding(variables, d_model, mark_features, positions, lookback + horizon, dropout)
 
-        def layer() -> nn.Module:
+        def block(index: int) -> nn.Module:
+            return mamba(d_model, of_layer(scan, index), d_state, d_conv, expand, backend)
+
+        def layer(index: int) -> nn.Module:
             if form == "mamba":
-                return MambaLayer(mamba(d_model, scan, d_state, d_conv, expand, backend), d_model)
+                return MambaLayer(block(index), d_model)
             attention = Attention(d_model, n_heads, dropout, causal=True)
             if form == "transformer":
                 return TransformerLayer(attention, d_model, d_ff, dropout, activation)
-            block = mamba(d_model, scan, d_state, d_conv, expand, backend)
-            return HybridLayer(attention, block, d_model, dropout, form != "mamba_attention")
+            return HybridLayer(attention, block(index), d_model, dropout, form != "mamba_attention")
 
         if form == "mambaformer":
-            self.mamba_preprocess = MambaLayer(mamba(d_model, scan, d_state, d_conv, expand, backend), d_model)
+            self.mamba_preprocess = MambaLayer(block(n_layer), d_model)
         self.form, self.name_of_layers = form, LAYERS[form]
-        self.add_module(self.name_of_layers, nn.ModuleList(layer() for _ in range(n_layer)))
+        self.add_module(self.name_of_layers, nn.ModuleList(layer(index) for index in range(n_layer)))
         self.out_proj = nn.Linear(d_model, variables)
 
     def encode(self, x: Tensor, marks: Tensor | None) -> Tensor:

@@ -15,8 +15,9 @@ from ....core.errors import UserError
 from ....core.initialisation import scale_output_projections
 from ....core.ranges import Count, Depth, Positive, Rate, Seed, Size, checked
 from ....core.scans import Scan
-from .forecaster import Backend, Compat, Forecaster, described, sized
+from .forecaster import Backend, Compat, Forecaster, described, is_published, sized
 from .instance_norm import InstanceNorm
+from .mixing import of_layer
 from .patches import FlattenHead, check_patches, patch_count, patched
 from .selective_mixer import SelectiveMixer
 from .variable_order import shortest_order
@@ -196,18 +197,15 @@ class MambaTS(Forecaster):
     ):
         super().__init__(lookback, horizon, variables)
         check_patches(lookback, patch_len)
-        over = 0 if compat == "published" else (lookback - patch_len) % stride
+        over = 0 if is_published(compat) else (lookback - patch_len) % stride
         self.patch_len, self.stride, self.before = patch_len, stride, (stride - over) % stride
         self.revin_layer = InstanceNorm()
         self.value_embedding = nn.Sequential(nn.Identity(), nn.Linear(patch_len, d_model, bias=False))
-        mixing = {
-            "d_inner": int(expand * d_model),
-            "d_state": d_state,
-            "d_conv": d_conv,
-            "scan": scan,
-            "backend": backend,
-        }
-        layers = [Layer(d_model, TemporalMamba(d_model, **mixing, dropout=dropout)) for _ in range(n_layer)]
+        mixing = {"d_inner": int(expand * d_model), "d_state": d_state, "d_conv": d_conv, "dropout": dropout}
+        mixers = (
+            TemporalMamba(d_model, **mixing, scan=of_layer(scan, index), backend=backend) for index in range(n_layer)
+        )
+        layers = [Layer(d_model, mixer) for mixer in mixers]
         self.encoder = VariableScan(layers, d_model, variables, shuffle, solver, seed, compat)
         scale_output_projections(self.encoder, n_layer)
         self.head = FlattenHead(d_model * patch_count(lookback + self.before, patch_len, stride), horizon)

@@ -14,6 +14,11 @@ def as_scan(scan: str | Scan) -> Scan:
     return get_scan(scan) if isinstance(scan, str) else scan
 
 
+def of_layer(scan: str | Scan, index: int) -> Scan:
+    """The scan of a model's layer: one path of a mode that has one a layer, else the scan itself."""
+    return as_scan(scan).layer(index)
+
+
 def ways(scan: str | Scan) -> list[Scan]:
     """The scan of each block of a layer that reads in both directions: forwards and backwards, or the one scan asked for.
 

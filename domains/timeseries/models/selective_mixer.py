@@ -35,6 +35,7 @@ class SelectiveMixer(nn.Module):
         super().__init__()
         self.dt_rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
         self.d_state, self.d_conv, self.backend, self.scan = d_state, d_conv, backend, as_scan(scan)
+        self.merge = merge_of(self.scan)
         self.in_proj, self.out_proj = nn.Linear(d_model, 2 * d_inner, bias), nn.Linear(d_inner, d_model, bias)
         if d_conv:
             self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner)
@@ -54,7 +55,7 @@ class SelectiveMixer(nn.Module):
         log = self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32))
         A = -log.exp().expand(self.dt_proj.out_features, -1)
         y = selective_scan(
-            u, self.dt_proj(step), A, B, C, delta_softplus=True, order=order, merge=merge_of(self.scan),
+            u, self.dt_proj(step), A, B, C, delta_softplus=True, order=order, merge=self.merge,
             backend=self.backend,
         )  # fmt: skip
         return self.out_proj(self.after_scan(y, u, z, *rest)), None
@@ -82,4 +83,4 @@ class SelectiveMixer(nn.Module):
 
     def merged(self, t: Tensor) -> Tensor:
         """(batch, [paths,] length, d_inner) without the paths, merged as the scan merges them."""
-        return t if t.dim() == 3 else getattr(t, merge_of(self.scan))(1)
+        return t if t.dim() == 3 else getattr(t, self.merge)(1)

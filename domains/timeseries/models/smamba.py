@@ -13,13 +13,14 @@ from torch import Tensor
 from ....core.ranges import Count, Depth, Positive, Rate, Size, checked
 from ....core.scans import Scan
 from .encoder import Attention, PostNormLayer
-from .forecaster import Backend, Compat, described, sized
+from .forecaster import Backend, Compat, described, is_published, sized
 from .inverted import InvertedForecaster
-from .mixing import mamba, ways
+from .mixing import mamba, of_layer, ways
 
 SIZES = {
     "micro": {"d_model": 64, "d_ff": 64, "n_layer": 2, "d_state": 8},
     "etth": {"d_model": 256, "d_ff": 256, "n_layer": 2, "d_state": 2},
+    # For the horizon 96 the paper has 256 channels.
     "ettm": {"d_model": 128, "d_ff": 128, "n_layer": 2, "d_state": 2},
     "exchange": {"d_model": 128, "d_ff": 128, "n_layer": 2, "d_state": 32},
     "weather": {"d_model": 512, "d_ff": 512, "n_layer": 3, "d_state": 2},
@@ -86,8 +87,9 @@ class SMamba(InvertedForecaster):
         compat: Compat = "corrected",
         backend: Backend = "auto",
     ):
-        options = (d_model, d_ff, d_state, d_conv, expand, dropout, activation, scan, compat == "published", backend)
-        layers = [MambaLayer(*options) for _ in range(n_layer)]
+        options = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "dropout": dropout, "activation": activation}
+        options |= {"dead": is_published(compat), "backend": backend}
+        layers = [MambaLayer(d_model, d_ff, **options, scan=of_layer(scan, index)) for index in range(n_layer)]
         super().__init__(lookback, horizon, mark_features, layers, d_model, dropout, use_norm)
 
 

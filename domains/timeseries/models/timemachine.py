@@ -16,7 +16,7 @@ from ....core.ranges import Positive, Rate, Size, checked
 from ....core.scans import Scan
 from .forecaster import Backend, Forecaster, described, sized
 from .instance_norm import InstanceNorm
-from .mixing import mamba
+from .mixing import mamba, of_layer
 
 SIZES = {
     "micro": {"n1": 64, "n2": 32, "d_state": 16},
@@ -72,7 +72,7 @@ class TimeMachine(Forecaster):
         self.dropout, self.channel_independent, self.residual = nn.Dropout(dropout), channel_independent, residual
         widths = (1, n2, n1, 1) if channel_independent else (n2, n2, n1, n1)
         for number, width in enumerate(widths, 1):
-            self.add_module(f"mamba{number}", mamba(width, scan, d_state, d_conv, expand, backend))
+            self.add_module(f"mamba{number}", mamba(width, of_layer(scan, number), d_state, d_conv, expand, backend))
         self.lin3, self.lin4 = nn.Linear(n2, n1), nn.Linear(2 * n1, horizon)
 
     def encode(self, x: Tensor, marks: Tensor | None) -> Tensor:

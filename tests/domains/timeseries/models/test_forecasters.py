@@ -191,6 +191,14 @@ def test_an_incomplete_description_is_refused(name):
     "name", [name for name, (_, options) in MODELS.items() if "d_state" in options or name in SCANNING]
 )
 def test_every_mamba_takes_another_scan(name):
-    for scan in ("raster", "reverse", "bidirectional", "skip"):
+    for scan in ("raster", "reverse", "bidirectional", "skip", "mamba_nd"):
         forecaster = model(name, scan=scan).eval()
         assert forecaster(window(), calendar()).isfinite().all()
+    with pytest.raises(UserError, match="makes no sense on a 1-D grid"):
+        model(name, scan="cross")
+
+
+@pytest.mark.parametrize("name", [name for name, (_, options) in MODELS.items() if "compat" in options])
+def test_compat_is_one_of_two(name):
+    with pytest.raises(UserError, match="unknown compat"):
+        model(name, compat="original")

@@ -5,6 +5,7 @@ import torch
 
 from polymamba.core.errors import UserError
 from polymamba.domains.timeseries.models.mambats import MambaTS
+from polymamba.domains.timeseries.models.patches import patched
 
 SMALL = {
     "lookback": 12,
@@ -157,7 +158,5 @@ def test_the_newest_values_are_seen():
     embedded = [model.value_embedding(torch.ones(4, dtype=torch.float64)) for model in (corrected, published)]
     torch.testing.assert_close(*embedded)
     assert not torch.allclose(corrected.features(other), corrected.features(x))
-    from polymamba.domains.timeseries.models.patches import patched
-
     assert torch.equal(patched(other, 4, 4, before=published.before), patched(x, 4, 4, before=published.before))
     assert not torch.equal(patched(other, 4, 4, before=corrected.before), patched(x, 4, 4, before=corrected.before))
