@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ....core.errors import UserError
+from ....core.errors import UserError, check_choice
 from ....core.initialisation import scale_output_projections
 from ....core.ranges import Count, Depth, Positive, Rate, Seed, Size, checked
 from ....core.scans import Scan
@@ -20,7 +20,7 @@ from .instance_norm import InstanceNorm
 from .mixing import of_layer
 from .patches import FlattenHead, check_patches, patch_count, patched
 from .selective_mixer import SelectiveMixer
-from .variable_order import shortest_order
+from .variable_order import SOLVERS, shortest_order
 
 SIZES = {
     "micro": {"d_model": 16, "n_layer": 2, "patch_len": 12, "stride": 12},
@@ -72,10 +72,12 @@ class VariableScan(nn.Module):
         self, layers: Sequence[nn.Module], d_model: int, variables: int, shuffle: bool, solver: str, seed: int, compat: str
     ):  # fmt: skip
         super().__init__()
+        check_choice("solver", solver, SOLVERS)
         self.layers, self.norm_f = nn.ModuleList(layers), nn.LayerNorm(d_model)
-        for name, shape in (("adjacency_matrix", (variables,) * 2), ("count_matrix", (variables,) * 2)):
+        square = (variables, variables)
+        # Parameters, which nothing trains, for they are ones in checkpoints.
+        for name, shape in (("adjacency_matrix", square), ("count_matrix", square), ("ending_points", (variables,))):
             self.register_parameter(name, nn.Parameter(torch.zeros(shape), requires_grad=False))
-        self.ending_points = nn.Parameter(torch.zeros(variables), requires_grad=False)
         self.shuffle, self.solver, self.seed, self.compat = shuffle, solver, seed, compat
         self.given: Tensor | None = None
         self._walked: Tensor | None = None
@@ -114,10 +116,12 @@ class VariableScan(nn.Module):
     def observe(self, losses: Tensor) -> None:
         """Book the losses (batch,) of the windows of the last training call, over their deviation, to their neighbours."""
         walked, self._walked, self._found = self._walked, None, None
-        if walked is None or len(losses) < 2:
+        if walked is None:
             return
         if losses.shape != walked.shape[:1]:
             raise UserError("a loss a window is needed", given=tuple(losses.shape), allowed=f"({len(walked)},)")
+        if len(losses) < 2:
+            return
         cost = losses.detach() / losses.detach().var().sqrt()
         if not cost.isfinite().all():
             return

@@ -124,6 +124,11 @@ def test_what_cannot_be_booked_is_left_out_or_refused():
     model(window(3))
     with pytest.raises(UserError, match="a loss a window"):
         model.observe(torch.ones(2))
+    model(window(3))
+    with pytest.raises(UserError, match="a loss a window"):
+        model.observe(torch.tensor(1.0))
+    with pytest.raises(UserError, match="unknown solver"):
+        mambats(solver="exact")
 
 
 @pytest.mark.parametrize("solver", ["annealing", "local_search", "greedy"])
