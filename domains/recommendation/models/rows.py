@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ....core.errors import UserError
 from ....core.packing import places, seq_idx_from_lengths
 
 
@@ -43,3 +44,19 @@ class Rows:
         """(sequences, width, ...) back to (batch, length, ...), zero at padding."""
         x = rows.new_zeros(*self.real.shape, *rows.shape[2:])
         return x.index_put((self.real,), rows[self._sequence, self._place])
+
+
+def check_padding(number: Tensor, side: str) -> None:
+    """Raise a UserError where a row is not one history padded on that side, as the published forms that read padding want it.
+
+    Args:
+        number: (batch, length) int64, as of Rows; on a GPU, where asking would wait for it, nothing is checked.
+    """
+    if number.device.type != "cpu":
+        return
+    real = number >= 0 if side == "right" else (number >= 0).flip(1)
+    if bool((number > 0).any()) or bool((real[:, 1:] & ~real[:, :-1]).any()):
+        raise UserError(
+            f"the published form reads rows of one history, padded on the {side}", given="another padding, or packing",
+            do="compat=corrected, which reads any",
+        )  # fmt: skip

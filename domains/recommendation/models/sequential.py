@@ -204,7 +204,7 @@ class SequentialModel(nn.Module):
 
     def _check_items(self, items: Tensor) -> None:
         largest = getattr(self, self.item_table).num_embeddings - 1
-        if items.device.type == "cpu" and items.numel() and not (0 <= int(items.min()) and int(items.max()) <= largest):
+        if items.device.type == "cpu" and items.numel() and (int(items.min()) < 0 or int(items.max()) > largest):
             raise UserError(
                 "items that do not exist", given=f"numbers from {int(items.min())} to {int(items.max())}",
                 allowed=f"1 to {self.items}, 0 for padding",

@@ -1,4 +1,4 @@
-"""The Transformer layer of RecBole's recommenders (SASRec, BERT4Rec; also in MaTrRec), norms behind each half; names are RecBole's."""
+"""The Transformer layer of RecBole (SASRec, BERT4Rec; also in MaTrRec), norms behind each half; names are RecBole's."""
 
 from __future__ import annotations
 
