@@ -81,7 +81,8 @@ class BERT4Rec(SequentialModel):
     ) -> Tensor:
         """What each row's last history says of the next event, (batch, channels), read at a mask behind it."""
         events = self.events(items, seq_idx, times, features)
-        rows, real = Rows(events.number), ~Rows(events.number).empty
+        rows = Rows(events.number)
+        real = ~rows.empty
         last = rows.last[real]
         history, lengths = rows.apart(items)[last], rows.lengths[last]
         kept = (lengths - 1 if self.compat == "published" else lengths.clamp_max(self.length - 1))[:, None]
@@ -115,8 +116,8 @@ def build(
     inner: Size | None = None,
     dropout: Rate = 0.2,
     attention_dropout: Rate = 0.2,
-    activation: Activation = "gelu",
-    compat: Compat = "corrected",
+    activation: Literal["gelu", "relu", "swish"] = "gelu",
+    compat: Literal["corrected", "published"] = "corrected",
 ) -> BERT4Rec:
     """A BERT4Rec for a data set; describe as of mamba4rec.build, the rest as of the class."""
     check_choice("model.size", size, SIZES, "model size")

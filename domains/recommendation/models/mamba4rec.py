@@ -90,7 +90,7 @@ class Mamba4Rec(SequentialModel):
 def build(
     describe: Mapping[str, Any],
     scan: str | Scan = "raster",
-    mixer: MixerName = "mamba",
+    mixer: Literal["mamba", "mamba2", "mamba3", "s4d", "attention"] = "mamba",
     size: Literal["one-layer", "two-layers"] = "one-layer",
     channels: Size = 64,
     layers: Depth | None = None,
@@ -99,8 +99,8 @@ def build(
     d_conv: Size = 4,
     expand: Positive = 2,
     mixer_options: Mapping[str, Any] | None = None,
-    compat: Compat = "corrected",
-    backend: Backend = "auto",
+    compat: Literal["corrected", "published"] = "corrected",
+    backend: Literal["auto", "cpu", "gpu", "reference"] = "auto",
 ) -> Mamba4Rec:
     """A Mamba4Rec for a data set; arguments as of the class.
 

@@ -109,7 +109,7 @@ class MaTrRec(SequentialModel):
 def build(
     describe: Mapping[str, Any],
     scan: str | Scan = "raster",
-    mixer: MixerName = "mamba",
+    mixer: Literal["mamba", "mamba2", "mamba3", "s4d", "attention"] = "mamba",
     size: Literal["one-layer", "two-layers"] = "one-layer",
     channels: Size = 64,
     layers: Depth | None = None,
@@ -121,9 +121,9 @@ def build(
     d_conv: Size = 4,
     expand: Positive = 2,
     mixer_options: Mapping[str, Any] | None = None,
-    activation: Activation = "gelu",
-    compat: Compat = "corrected",
-    backend: Backend = "auto",
+    activation: Literal["gelu", "relu", "swish"] = "gelu",
+    compat: Literal["corrected", "published"] = "corrected",
+    backend: Literal["auto", "cpu", "gpu", "reference"] = "auto",
 ) -> MaTrRec:
     """A MaTrRec for a data set; describe as of mamba4rec.build, the rest as of the class."""
     check_choice("model.size", size, SIZES, "model size")

@@ -46,7 +46,7 @@ def make_mixer(
         given = {"scan": scan, "d_state": d_state, "expand": expand}
         if scan.paths(1) > 1:
             given["merge"] = "mean"
-        if mixer in ("mamba", "mamba2"):
+        if mixer != "mamba3":
             given["d_conv"] = d_conv
         if mixer in ("mamba2", "mamba3"):
             given["headdim"] = HEAD_CHANNELS

@@ -70,7 +70,9 @@ class RecMamba(SequentialModel):
             check_padding(events.number, "left")
             length, seq_idx = events.items.shape[1], None
             if length > self.length:
-                raise UserError("a row is longer than the model's positions", given=length, allowed=f"at most {self.length}")
+                raise UserError(
+                    "a row is longer than the model's positions", given=length, allowed=f"at most {self.length}"
+                )
             places = torch.arange(self.length - length, self.length, device=places.device).expand_as(places)
         x, after = self.dropout(self.embed(events, self.channels**0.5, places)), []
         for number, state in enumerate(states or [None] * self.layers, 1):
@@ -84,7 +86,7 @@ class RecMamba(SequentialModel):
 def build(
     describe: Mapping[str, Any],
     scan: str | Scan = "raster",
-    mixer: MixerName = "mamba",
+    mixer: Literal["mamba", "mamba2", "mamba3", "s4d", "attention"] = "mamba",
     size: Literal["one-layer", "two-layers"] = "one-layer",
     channels: Size = 64,
     layers: Depth | None = None,
@@ -93,8 +95,8 @@ def build(
     d_conv: Size = 4,
     expand: Positive = 2,
     mixer_options: Mapping[str, Any] | None = None,
-    compat: Compat = "corrected",
-    backend: Backend = "auto",
+    compat: Literal["corrected", "published"] = "corrected",
+    backend: Literal["auto", "cpu", "gpu", "reference"] = "auto",
 ) -> RecMamba:
     """A RecMamba for a data set; describe as of mamba4rec.build, the rest as of the class."""
     check_choice("model.size", size, SIZES, "model size")

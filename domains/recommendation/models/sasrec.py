@@ -66,7 +66,7 @@ def build(
     inner: Size | None = None,
     dropout: Rate = 0.5,
     attention_dropout: Rate = 0.5,
-    activation: Activation = "gelu",
+    activation: Literal["gelu", "relu", "swish"] = "gelu",
 ) -> SASRec:
     """A SASRec for a data set; describe as of mamba4rec.build, the rest as of the class."""
     check_choice("model.size", size, SIZES, "model size")

@@ -51,47 +51,31 @@ class Events(NamedTuple):
     features: Mapping[str, Tensor]
 
 
-class SequentialModel(nn.Module):
-    """A recommender over sequences of events; a subclass says `run`, and `causal` where it reads only backwards.
+class Recommender(nn.Module):
+    """How a recommender is called; a subclass says `run` and `scores`, and `causal` where it reads only backwards.
 
     Args:
-        items: number of items; the table has a row more, for padding.
-        length: events that are kept of a history: the most that a model with positions takes.
-        channels: of the items' embeddings and of the hidden states.
+        items: number of items.
+        length: events that are kept of a history.
         behaviours: kinds of events (view, cart, purchase, ...); their numbers, from 1, come as feature "behaviour".
         features: further features of an event or its item (category, brand, ...): name -> number of values, counted from 1;
-            0: not known. What an event has several of is averaged.
-        positions: name of a table of learned positions; None: none.
-        more_items: rows of the table behind the items' (a mask).
-
-    Behaviours and features are inputs: their embeddings are added to the item's. Scores are of items alone.
+            0: not known.
+        more_items: numbers behind the items' (a mask).
     """
 
     causal: bool = True  # whether the hidden state at an event depends on nothing after it
-    item_table: ClassVar[str] = "item_embedding"
 
     def __init__(
         self,
         items: Size,
         length: Size,
-        channels: Size,
         behaviours: Count = 0,
         features: Mapping[str, int] | None = None,
-        positions: str | None = None,
         more_items: Count = 0,
     ):
         super().__init__()
-        self.items, self.length, self.channels = items, length, channels
-        self.add_module(self.item_table, nn.Embedding(items + 1 + more_items, channels, padding_idx=0))
-        self.positions = positions
-        if positions is not None:
-            self.add_module(positions, nn.Embedding(length, channels))
-        values = dict(features or {}) | ({BEHAVIOUR: behaviours} if behaviours else {})
-        if values:
-            self.feature_embeddings = nn.ModuleDict(
-                {name: nn.Embedding(count + 1, channels, padding_idx=0) for name, count in values.items()}
-            )
-        self.features = values
+        self.items, self.length, self.largest = items, length, items + more_items
+        self.features = dict(features or {}) | ({BEHAVIOUR: behaviours} if behaviours else {})
 
     @property
     def carries_state(self) -> bool:
@@ -159,8 +143,7 @@ class SequentialModel(nn.Module):
         Returns:
             (..., candidates), or (..., items + 1): a column is an item's number. Column 0, padding, means nothing.
         """
-        table = getattr(self, self.item_table).weight[: self.items + 1]
-        return hidden @ (table if items is None else table[items]).T
+        raise NotImplementedError
 
     def events(self, items, seq_idx=None, times=None, features=None, states: States | None = None) -> Events:
         """The events of a call, checked; arguments as of forward."""
@@ -179,6 +162,61 @@ class SequentialModel(nn.Module):
         return Events(
             items, None if plain else seq_idx, number, place, times, self._check_features(features or {}, shape)
         )
+
+    def _check_items(self, items: Tensor) -> None:
+        if items.device.type == "cpu" and items.numel() and (int(items.min()) < 0 or int(items.max()) > self.largest):
+            raise UserError(
+                "items that do not exist", given=f"numbers from {int(items.min())} to {int(items.max())}",
+                allowed=f"1 to {self.items}, 0 for padding",
+            )  # fmt: skip
+
+    def _check_features(self, given: Mapping[str, Tensor], shape: tuple[int, ...]) -> Mapping[str, Tensor]:
+        if set(given) != set(self.features):
+            raise UserError(
+                "the features are not those the model was made with", given=sorted(given) or "none",
+                allowed=sorted(self.features) or "none",
+            )  # fmt: skip
+        for name, values in given.items():
+            check_shape(
+                f"features.{name}", values, shape if values.dim() == 2 else (*shape, None), integer=True, note=""
+            )
+            most = int(values.max()) if values.device.type == "cpu" and values.numel() else 0
+            if most > self.features[name]:
+                raise UserError(
+                    f"values of feature {name!r} that do not exist", given=most, allowed=f"0 to {self.features[name]}"
+                )
+        return given
+
+
+class SequentialModel(Recommender):
+    """A recommender whose items are embeddings, scored by their product with a hidden state.
+
+    Args:
+        items, length, behaviours, features, more_items: see Recommender; a model with positions takes at most `length` events.
+        channels: of the embeddings and of the hidden states.
+        positions: name of a table of learned positions; None: none.
+
+    Behaviours and features are inputs: their embeddings are added to the item's; what an event has several of is averaged. Scores
+    are of items alone.
+    """
+
+    item_table: ClassVar[str] = "item_embedding"
+
+    def __init__(self, items: Size, length: Size, channels: Size, positions: str | None = None, **inputs: Any):
+        super().__init__(items, length, **inputs)
+        self.channels, self.positions = channels, positions
+        self.add_module(self.item_table, nn.Embedding(self.largest + 1, channels, padding_idx=0))
+        if positions is not None:
+            self.add_module(positions, nn.Embedding(length, channels))
+        if self.features:
+            self.feature_embeddings = nn.ModuleDict(
+                {name: nn.Embedding(count + 1, channels, padding_idx=0) for name, count in self.features.items()}
+            )
+
+    def scores(self, hidden: Tensor, items: Tensor | None = None) -> Tensor:
+        """As of Recommender: hidden states times embeddings."""
+        table = getattr(self, self.item_table).weight[: self.items + 1]
+        return hidden @ (table if items is None else table[items]).T
 
     def embed(self, events: Events, scale: float = 1.0, places: Tensor | None = None) -> Tensor:
         """(batch, length, channels): the items' embeddings times `scale`, and those of places and features.
@@ -201,31 +239,6 @@ class SequentialModel(nn.Module):
                 said = said.sum(2) / (values > 0).sum(2, keepdim=True).clamp_min(1)
             x = x + said
         return x
-
-    def _check_items(self, items: Tensor) -> None:
-        largest = getattr(self, self.item_table).num_embeddings - 1
-        if items.device.type == "cpu" and items.numel() and (int(items.min()) < 0 or int(items.max()) > largest):
-            raise UserError(
-                "items that do not exist", given=f"numbers from {int(items.min())} to {int(items.max())}",
-                allowed=f"1 to {self.items}, 0 for padding",
-            )  # fmt: skip
-
-    def _check_features(self, given: Mapping[str, Tensor], shape: tuple[int, ...]) -> Mapping[str, Tensor]:
-        if set(given) != set(self.features):
-            raise UserError(
-                "the features are not those the model was made with", given=sorted(given) or "none",
-                allowed=sorted(self.features) or "none",
-            )  # fmt: skip
-        for name, values in given.items():
-            check_shape(
-                f"features.{name}", values, shape if values.dim() == 2 else (*shape, None), integer=True, note=""
-            )
-            most = int(values.max()) if values.device.type == "cpu" and values.numel() else 0
-            if most > self.features[name]:
-                raise UserError(
-                    f"values of feature {name!r} that do not exist", given=most, allowed=f"0 to {self.features[name]}"
-                )
-        return given
 
 
 def from_describe(describe: Mapping[str, Any]) -> dict[str, Any]:

@@ -162,7 +162,7 @@ class SIGMA(SequentialModel):
 def build(
     describe: Mapping[str, Any],
     scan: str | Scan = "raster",
-    mixer: MixerName = "mamba",
+    mixer: Literal["mamba", "mamba2", "mamba3", "s4d", "attention"] = "mamba",
     size: Literal["one-layer", "two-layers"] = "one-layer",
     channels: Size = 64,
     layers: Depth | None = None,
@@ -172,8 +172,8 @@ def build(
     d_conv: Size = 4,
     expand: Positive = 2,
     mixer_options: Mapping[str, Any] | None = None,
-    compat: Compat = "corrected",
-    backend: Backend = "auto",
+    compat: Literal["corrected", "published"] = "corrected",
+    backend: Literal["auto", "cpu", "gpu", "reference"] = "auto",
 ) -> SIGMA:
     """A SIGMA for a data set; describe as of mamba4rec.build, the rest as of the class."""
     check_choice("model.size", size, SIZES, "model size")

@@ -61,13 +61,12 @@ class StateSpace(nn.Module):
         z, xbc, dt = applied(self.in_proj, without_padding(x, seq_idx)).split(self._sizes, -1)
         xbc, conv = self.convolved(xbc, self.conv1d, None if state is None else state.conv, seq_idx)
         inner, B, C = xbc.split([self._sizes[0], self.d_state, self.d_state], -1)
-        order = _order(seq_idx)
+        rates = self.A_log if self.A_log.dtype == torch.float64 else self.A_log.float()
         y, ssm = state_space_duality(
-            inner.unflatten(-1, (self.heads, -1)), dt if scale is None else dt * scale, -self.A_log.float().exp(),
-            B.unsqueeze(-2), C.unsqueeze(-2), self.D, dt_bias=self.dt_bias, dt_softplus=True, order=order, seq_idx=seq_idx,
-            initial_state=None if state is None else state.ssm, return_final_state=True, backend=self.backend,
+            inner.unflatten(-1, (self.heads, -1)), dt if scale is None else dt * scale, -rates.exp(),
+            B.unsqueeze(-2), C.unsqueeze(-2), self.D, dt_bias=self.dt_bias, dt_softplus=True, order=_order(seq_idx),
+            seq_idx=seq_idx, initial_state=None if state is None else state.ssm, return_final_state=True, backend=self.backend,
         )  # fmt: skip
-        ssm, conv = (t.squeeze(1) if order is not None else t for t in (ssm, conv))
         return applied(self.out_proj, self.norm(y.flatten(-2), z)), Mamba2State(conv, ssm)
 
     def state_shapes(self, batch: int) -> Mamba2State:
@@ -75,12 +74,12 @@ class StateSpace(nn.Module):
         inner, mixed, _ = self._sizes
         return Mamba2State((batch, mixed, self.d_conv - 1), (batch, self.heads, inner // self.heads, self.d_state))
 
-    def convolved(self, x: Tensor, layer: nn.Conv1d, state: Tensor | None, seq_idx: Tensor | None) -> tuple[Tensor, Tensor]:
+    def convolved(
+        self, x: Tensor, layer: nn.Conv1d, state: Tensor | None, seq_idx: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """(batch, length, channels) through a causal depthwise convolution and the activation, and the last inputs."""
         weight, activation = layer.weight.squeeze(1), None if self.hardswish else "silu"
-        order = _order(seq_idx)
-        y, state = causal_conv1d(x, weight, layer.bias, activation, order, seq_idx, state, True, self.backend)
-        y = y.squeeze(1) if order is not None else y
+        y, state = causal_conv1d(x, weight, layer.bias, activation, _order(seq_idx), seq_idx, state, True, self.backend)
         return F.hardswish(y) if self.hardswish else y, state
 
 
