@@ -48,9 +48,9 @@ class ItemKNN(Recommender):
         pairs = torch.stack([items, users]).unique(dim=1)
         pairs = pairs[:, pairs[0] > 0]
         many, size = int(users.max()) + 1 if users.numel() else 1, self.items + 1
-        had = torch.sparse_coo_tensor(
-            pairs, torch.ones(pairs.shape[1], device=pairs.device), (size, many), check_invariants=False
-        ).coalesce()
+        ones = torch.ones(pairs.shape[1], device=pairs.device)
+        with torch.sparse.check_sparse_tensor_invariants(True):  # PyTorch warns where nobody has said
+            had = torch.sparse_coo_tensor(pairs, ones, (size, many)).coalesce()
         norm = torch.bincount(pairs[0], minlength=size).sqrt().float()
         wide = max(1, CELLS // many)
         for begin in range(1, size, wide):
