@@ -85,7 +85,9 @@ class BERT4Rec(SequentialModel):
         real = ~rows.empty
         last = rows.last[real]
         history, lengths = rows.apart(items)[last], rows.lengths[last]
-        kept = (lengths - 1 if self.compat == "published" else lengths.clamp_max(self.length - 1))[:, None]
+        # RecBole cuts a history to `length` events before it drops the first.
+        kept = lengths.clamp_max(self.length) - 1 if self.compat == "published" else lengths.clamp_max(self.length - 1)
+        kept = kept[:, None]
         place = torch.arange(min(rows.width, self.length - 1) + 1, device=items.device)
         taken = (place + lengths[:, None] - kept).clamp_max(max(rows.width - 1, 0))
         inside = place < kept
