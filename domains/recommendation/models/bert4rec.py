@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from ....core.errors import check_choice
 from ....core.ranges import Depth, Rate, Size, checked
 from .rows import Rows
-from .sasrec import SIZES, Activation
+from .sasrec import Activation
 from .sequential import (
     BEHAVIOUR,
+    SIZES,
     Compat,
     Events,
     SequentialModel,

@@ -15,8 +15,7 @@ from ....core.errors import UserError, check_choice
 from ....core.ranges import Depth, Positive, Rate, Size, checked
 from .mixing import Backend, MixerName, make_mixer
 from .rows import Rows, check_padding
-from .sasrec import SIZES
-from .sequential import Compat, Events, SequentialModel, check_compat, from_describe, init_normal
+from .sequential import SIZES, Compat, Events, SequentialModel, check_compat, from_describe, init_normal
 
 EPS = 1e-12  # of the norms that are not at nn.LayerNorm's own 1e-5
 HEADS = 4  # of the attention that the authors' code never calls
@@ -31,8 +30,10 @@ class FilterLayer(nn.Module):
         self.dropout, self.LayerNorm = nn.Dropout(dropout), nn.LayerNorm(channels, EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        spectrum = torch.fft.rfft(x, dim=1, norm="ortho") * torch.view_as_complex(self.complex_weight)
-        return self.LayerNorm(x + self.dropout(torch.fft.irfft(spectrum, n=x.shape[1], dim=1, norm="ortho")))
+        kind = torch.promote_types(x.dtype, torch.float32)  # transforms know nothing less
+        spectrum = torch.fft.rfft(x.to(kind), dim=1, norm="ortho") * torch.view_as_complex(self.complex_weight.to(kind))
+        y = torch.fft.irfft(spectrum, n=x.shape[1], dim=1, norm="ortho").to(x.dtype)
+        return self.LayerNorm(x + self.dropout(y))
 
 
 class GatedLinearUnit(nn.Module):

@@ -12,9 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from ....core.errors import check_choice
 from ....core.ranges import Depth, Rate, Size, checked
 from .rows import Rows
-from .sequential import Events, SequentialModel, from_describe
-
-SIZES = {"one-layer": {"layers": 1}, "two-layers": {"layers": 2}}
+from .sequential import SIZES, Events, SequentialModel, from_describe
 
 
 class GRU4Rec(SequentialModel):
@@ -74,7 +72,7 @@ def run_gru(gru: nn.GRU, x: Tensor, events: Events, state: Tensor) -> tuple[Tens
     packed = pack_padded_sequence(rows.apart(x), rows.lengths.cpu(), True, enforce_sorted=False)
     y, after = gru(packed, begin.transpose(0, 1).contiguous())
     y, _ = pad_packed_sequence(y, True, total_length=rows.width)
-    return rows.together(y), state.index_put((some,), after.transpose(0, 1)[rows.last[some]])
+    return rows.together(y), state.index_put((some,), after.transpose(0, 1)[rows.last[some]].to(state.dtype))
 
 
 @checked(group="model")

@@ -106,6 +106,8 @@ class HSTULayer(nn.Module):
         gate, value, query, key = mixed[0], *(t.unflatten(-1, (self.heads, self.head_channels)) for t in mixed[1:])
         if state is not None:
             key, value = torch.cat([state.key, key], 1), torch.cat([state.value, value], 1)
+        elif not self.training:  # a state is nobody's view
+            key, value = key.clone(), value.clone()
         bias = self.pos_w[(self.length - 1 - relations.back).clamp_min(0)]
         if relations.bucket is not None:
             bias = bias + self.ts_w[relations.bucket]

@@ -15,10 +15,9 @@ from ....core.ranges import Depth, Positive, Rate, Size, checked
 from ....core.scans import Scan
 from .feed_forward import FeedForward
 from .mixing import Backend, MixerName, is_causal, make_mixer
-from .sequential import Compat, Events, SequentialModel, check_compat, from_describe, init_normal
+from .sequential import SIZES, Compat, Events, SequentialModel, check_compat, from_describe, init_normal
 
 EPS = 1e-12  # of the norms
-SIZES = {"one-layer": {"layers": 1}, "two-layers": {"layers": 2}}
 
 
 class MambaLayer(nn.Module):

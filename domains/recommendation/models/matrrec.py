@@ -14,8 +14,8 @@ from ....core.errors import check_choice
 from ....core.ranges import Depth, Positive, Rate, Size, checked
 from ....core.scans import Scan
 from .mixing import Backend, MixerName, is_causal, make_mixer
-from .sasrec import SIZES, Activation
-from .sequential import Compat, Events, SequentialModel, check_compat, from_describe, init_normal
+from .sasrec import Activation
+from .sequential import SIZES, Compat, Events, SequentialModel, check_compat, from_describe, init_normal
 from .transformer import EPS, Sight, TransformerLayer, sight
 
 

@@ -13,8 +13,7 @@ from ....core.ranges import Depth, Positive, Rate, Size, checked
 from ....core.scans import Scan
 from .mixing import Backend, MixerName, is_causal, make_mixer
 from .rows import check_padding
-from .sasrec import SIZES
-from .sequential import Compat, Events, SequentialModel, check_compat, from_describe, init_normal
+from .sequential import SIZES, Compat, Events, SequentialModel, check_compat, from_describe, init_normal
 
 
 class RecMamba(SequentialModel):

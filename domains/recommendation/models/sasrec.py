@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from ....core.errors import check_choice
 from ....core.ranges import Depth, Rate, Size, checked
-from .sequential import Events, SequentialModel, from_describe, init_normal
+from .sequential import SIZES, Events, SequentialModel, from_describe, init_normal
 from .transformer import EPS, TransformerEncoder
 
 Activation = Literal["gelu", "relu", "swish"]
-SIZES = {"one-layer": {"layers": 1}, "two-layers": {"layers": 2}}
 
 
 class SASRec(SequentialModel):

@@ -23,6 +23,7 @@ from ....core.ranges import Count, Size
 
 Compat = Literal["corrected", "published"]
 BEHAVIOUR = "behaviour"
+SIZES = {"one-layer": {"layers": 1}, "two-layers": {"layers": 2}}  # presets of most of the models
 
 
 class States(NamedTuple):

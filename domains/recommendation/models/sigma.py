@@ -17,8 +17,7 @@ from ....core.scans import Scan
 from .feed_forward import FeedForward
 from .mixing import Backend, MixerName, make_mixer
 from .rows import Rows, check_padding
-from .sasrec import SIZES
-from .sequential import Compat, Events, SequentialModel, check_compat, from_describe, init_normal
+from .sequential import SIZES, Compat, Events, SequentialModel, check_compat, from_describe, init_normal
 
 EPS = 1e-12  # of the norms
 SHARES = (0.1, 0.1, 0.8)  # of GRU, flipped and forward reading at the start

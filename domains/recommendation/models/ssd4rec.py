@@ -17,8 +17,7 @@ from ....core.ranges import Depth, Positive, Rate, Size, checked
 from ....core.scans import Scan
 from .feed_forward import TIM4REC, FeedForward
 from .mixing import Backend, MixerName, is_causal, make_mixer
-from .sasrec import SIZES
-from .sequential import Compat, Events, SequentialModel, check_compat, from_describe, init_normal
+from .sequential import SIZES, Compat, Events, SequentialModel, check_compat, from_describe, init_normal
 from .state_space import StateSpace, check_heads, falls_back
 
 EPS = 1e-12  # of the norms

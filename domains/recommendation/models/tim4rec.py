@@ -15,8 +15,7 @@ from ....core.errors import UserError, check_choice
 from ....core.ranges import Depth, Positive, Rate, Size, checked
 from .mixing import Backend
 from .rows import Rows, check_padding
-from .sasrec import SIZES
-from .sequential import Compat, Events, SequentialModel, check_compat, from_describe, init_normal
+from .sequential import SIZES, Compat, Events, SequentialModel, check_compat, from_describe, init_normal
 from .ssd4rec import EPS, StateSpaceLayer, init_convolutions
 from .state_space import StateSpace, falls_back
 

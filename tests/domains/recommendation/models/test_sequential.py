@@ -215,6 +215,20 @@ def test_gradients_are_those_of_the_numbers(golden, name):
     torch.testing.assert_close(slope, (values[0] - values[1]) / 2e-5, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("name", TRAINED)
+@torch.no_grad()
+def test_half_precision(golden, name):
+    model, (items, times) = make(golden, name).float(), histories(7, 4, 0)
+    rows, clock = padded(items, 7), padded(times, 7)
+    expected = model.encode(rows, times=clock)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model.encode(rows, times=clock)
+    whole = model.bfloat16().encode(rows, times=clock)
+    assert whole.dtype == torch.bfloat16
+    for said in (mixed, whole):
+        assert (said.float() - expected).norm() < 0.05 * expected.norm()
+
+
 @pytest.mark.parametrize("name", FORMS)
 @torch.no_grad()
 def test_rows_without_events(golden, name):
