@@ -72,7 +72,7 @@ def relate(events: Events, state: HSTUState | None, buckets: int, ask_next: bool
     past = number.shape[1] - events.number.shape[1]
     own = number[:, past:, None]
     index = torch.arange(number.shape[1], device=number.device)
-    seen = (own == number[:, None]) & (own >= 0) & (index[past:, None] >= index)
+    seen = (own == number[:, None]) & (index[past:, None] >= index)
     bucket = None
     if times is not None:
         asked = torch.cat([times[:, past + 1 :], times[:, -1:]], 1) if ask_next and times.shape[1] else times[:, past:]

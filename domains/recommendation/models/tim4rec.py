@@ -145,7 +145,6 @@ class TiM4Rec(SequentialModel):
         if not len(x):
             return rows.together(x) if rows is not None else x[:, : events.items.shape[1]]
         passed = F.pad(times.diff(dim=1), (1, 0)).to(x.dtype)  # not before: seconds since 1970 are coarse in float32
-        passed = passed if real is None else passed * real
         passed = norm_over_time(self.layer_norm_time, self.dropout(passed), real)
         passed = passed[:, None].expand(-1, self.ssd_layers[0].ssd.heads, -1)
         for layer in self.ssd_layers:

@@ -51,6 +51,14 @@ def test_both_directions_by_hand(golden):
 
 
 @torch.no_grad()
+def test_what_stands_behind_a_history_is_not_read(golden):
+    layer = golden.fill(EchoMamba4Rec(30, 9, 32, d_state=4)).double().mamba_layers[0]
+    x, seq_idx = golden.seeded(1, 9, 32).double(), torch.tensor([[0] * 6 + [-1] * 3])
+    other = torch.cat([x[:, :6], torch.full((1, 3, 32), 7.0, dtype=torch.float64)], 1)
+    torch.testing.assert_close(layer(x, seq_idx)[:, :6], layer(other, seq_idx)[:, :6])
+
+
+@torch.no_grad()
 def test_the_published_form_fills_rows_up_itself(golden):
     model = golden.fill(EchoMamba4Rec(30, 12, 32, layers=2, d_state=4, compat="published")).double()
     items = torch.tensor([[3, 9, 27, 1, 3], [4, 5, 0, 0, 0]])

@@ -24,6 +24,7 @@ def test_who_sees_whom():
         [1, 0, 1, 0, 1, 1, 0],
         [0, 0, 0, 0, 0, 0, 1],  # another one
     ]
+    assert sight(events([-1, 4]), torch.tensor([[0, 1, -1]])).number.tolist() == [[0, 1, -1, -1, 1]]
     found = sight(events([-1, 4, 4, 2]), None, causal=False)
     assert found.mask[0, 0].int().tolist() == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
 

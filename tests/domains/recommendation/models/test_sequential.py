@@ -147,6 +147,24 @@ def test_histories_of_any_length_go_on_in_pieces(golden, name):
 
 @pytest.mark.parametrize("name", CAUSAL)
 @torch.no_grad()
+def test_the_last_of_packed_histories_goes_on(golden, name):
+    model, (items, times) = make(golden, name), histories(3, 4, 2)
+    seq_idx = torch.tensor([[0, 0, 0, 5, 5, -1]])
+    row, clock = (torch.cat([parts[0], parts[1][:2], parts[0][:1]])[None] for parts in (items, times))
+    states = model(row, seq_idx, clock)[1]
+    assert states.seen.tolist() == [2]
+    row, clock = (torch.cat([parts[0][:1], parts[1][2:], parts[2]])[None] for parts in (items, times))
+    hidden, states = model(row, torch.tensor([[-1, 8, 8, 9, 9]]), clock, states=states)
+    assert states.seen.tolist() == [2]
+    _, second, third = one_by_one(model, items, times)
+    torch.testing.assert_close(hidden[0, 1:], torch.cat([second[2:], third]))
+    after = model(items[0][None, :1], times=times[0][None, :1] + 10**6, states=states)[0][0]
+    whole = torch.cat([items[2], items[0][:1]])[None], torch.cat([times[2], times[0][:1] + 10**6])[None]
+    torch.testing.assert_close(after, model(whole[0], times=whole[1])[0][0, -1:])
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+@torch.no_grad()
 def test_nothing_reads_ahead(golden, name):
     model, (items, times) = make(golden, name), histories(9)
     rows, clock = torch.stack(items), torch.stack(times)

@@ -44,6 +44,13 @@ def test_full_histories_are_as_published_but_for_the_activation(golden):
     torch.testing.assert_close(models[0](items, times=times)[0], models[1](items, times=times)[0])
 
 
+@pytest.mark.parametrize(("head_channels", "fallen_back"), [(32, True), (16, False)])
+def test_hardswish_is_of_the_published_form(head_channels, fallen_back):
+    for compat in ("published", "corrected"):
+        layers = build(DESCRIBE, head_channels=head_channels, compat=compat).ssd_layers
+        assert {layer.ssd.hardswish for layer in layers} == {fallen_back and compat == "published"}
+
+
 @torch.no_grad()
 def test_when_it_began_does_not_matter(golden):
     model = golden.fill(TiM4Rec(30, 9, 32, d_state=4))
