@@ -56,6 +56,9 @@ class TimeScaledStateSpace(StateSpace):
 class TiM4Rec(SequentialModel):
     """TiM4Rec. It reads a history, and the times in it, as a whole: norms and layers run over all time differences of a row.
 
+    What the last layer would hand on is read by nobody, in the authors' code too: its `time_gate_residual` and `time_layer_norm`
+    are among the keys and get no gradient.
+
     Args:
         items, length, behaviours, features: see SequentialModel; padded on the right in the authors' code. Longer histories
             are refused: there is a weight for every pair of places.
