@@ -1,0 +1,1 @@
+"""Recommendation: the next items of each user, from a table of events."""

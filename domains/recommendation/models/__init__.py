@@ -1,0 +1,1 @@
+"""Recommenders, a file per paper; all are called as sequential.SequentialModel says."""
