@@ -37,7 +37,7 @@ def imported(file: Path) -> set[str]:
 
 
 def is_published_of(file: Path, name: str) -> bool:
-    """A domain's published.py reads files as its own data package does: a tokenizer, a photo. Nothing imports it in return."""
+    """A domain's published.py reads files as its own data package does. Nothing imports it in return."""
     folder, *rest = file.relative_to(ROOT).parts
     return folder == "domains" and len(rest) == 2 and rest[1] == "published.py" and name.startswith(f"data.{rest[0]}.")
 

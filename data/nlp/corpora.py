@@ -12,8 +12,8 @@ from ...core.ranges import Length, Size
 from ..download import fetch
 from ..files import check_content, data_root, find, not_there, read, replace_it
 from ..loading import Loading
-from ..sources import TINY_SHAKESPEARE, WIKITEXT2
 from .documents import Documents, from_texts
+from .sources import TINY_SHAKESPEARE, WIKITEXT2
 from .texts import TextData
 
 ARCHIVE = "wikitext-2-v1.zip"

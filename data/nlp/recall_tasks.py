@@ -8,7 +8,7 @@ from ...core.errors import UserError
 from ...core.ranges import Length, Positive, Size, checked
 from ..loading import Loading
 from ..randomness import hashed, uniforms
-from ..sources import INDUCTION_HEADS, MQAR_SOURCE, SELECTIVE_COPYING
+from .sources import INDUCTION_HEADS, MQAR_SOURCE, SELECTIVE_COPYING
 from .synthetic import Symbols, SyntheticData, chosen, integers, unscored
 
 

@@ -12,8 +12,8 @@ from ...core.ranges import Fraction, Length, Seed, Size, checked
 from ..folders import files_below
 from ..loading import EpochLoader, Loading
 from ..module import Description
-from ..sources import TEXT_FILE
 from .documents import Documents, divided, from_files
+from .sources import TEXT_FILE
 from .texts import TextData
 
 

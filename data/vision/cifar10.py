@@ -17,10 +17,10 @@ from ...core.ranges import Fraction, Seed, Side, Size, checked
 from ..download import fetch, sha256_of
 from ..files import DAMAGED, check_content, data_root, find, not_there, read, replace_it
 from ..loading import Loading
-from ..sources import CIFAR10 as FULL
-from ..sources import CIFAR10_SUBSET
 from .augmentation import LIGHT, Augmentation, Geometry
 from .images import ImageData, Split
+from .sources import CIFAR10 as FULL
+from .sources import CIFAR10_SUBSET
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from ...core.errors import UserError
 from ...core.ranges import Fraction, Seed, Side, Size, checked
 from ..files import check_content, read
 from ..loading import Loading
-from ..sources import DIGITS
 from .augmentation import LIGHT, Augmentation, Geometry
 from .images import ImageData, Split
+from .sources import DIGITS
 
 
 class Digits(ImageData):

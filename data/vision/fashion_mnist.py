@@ -15,9 +15,9 @@ from ...core.ranges import Fraction, Seed, Side, Size, checked
 from ..download import fetch
 from ..files import check_content, data_root, find, not_there, read, replace_it
 from ..loading import Loading
-from ..sources import FASHION_MNIST
 from .augmentation import LIGHT, Augmentation, Geometry
 from .images import ImageData, Split
+from .sources import FASHION_MNIST
 
 UNSIGNED_BYTE = 0x08
 COUNTS = {"train": 60_000, "t10k": 10_000}

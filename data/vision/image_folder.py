@@ -20,11 +20,11 @@ from ..folders import files_below, hidden
 from ..loading import Loading
 from ..module import SPLITS, Description
 from ..randomness import stratified
-from ..sources import IMAGE_FOLDER
 from .augmentation import LIGHT, Augmentation
 from .decoding import open_image
 from .images import ImageData, Split
 from .photos import SUFFIXES, is_image
+from .sources import IMAGE_FOLDER
 
 log = logging.getLogger(__name__)
 

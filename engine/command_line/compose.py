@@ -1,4 +1,4 @@
-"""From what was typed (`model=vim scan=local scan.window=4`) to a checked Config, without importing torch."""
+"""From what was typed (`model=NAME scan=local scan.window=4`) to a checked Config, without importing torch."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import polymamba.configs
-from polymamba.data import sources
 from polymamba.engine.command_line.compose import compose
 from polymamba.engine.command_line.groups import read_yaml
 
@@ -38,6 +37,7 @@ def test_keys_and_defaults_are_the_classes(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_card_gives_the_licence_of_the_source(path):
     card = read_yaml(path)["card"]
+    sources = importlib.import_module(f"polymamba.data.{path.parent.parent.name}.sources")
     source = getattr(sources, path.stem.upper(), None) or getattr(sources, f"{path.stem.upper()}_SOURCE")
     assert card["licence"] == source.licence
     assert {"title", "source", "size", "needs"} <= set(card)

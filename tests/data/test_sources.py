@@ -1,11 +1,14 @@
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
+from domains_under_test import NAMES
 
-from polymamba.data import sources
+from polymamba.data.sources import Source
 
-ALL = [value for value in vars(sources).values() if isinstance(value, sources.Source)]
+MODULES = [import_module(f"polymamba.data.{name}.sources") for name in NAMES]
+ALL = [value for module in MODULES for value in vars(module).values() if isinstance(value, Source)]
 
 
 @pytest.mark.parametrize("source", ALL, ids=lambda source: source.title)

@@ -1,0 +1,112 @@
+"""Where the data sets of images come from."""
+
+from __future__ import annotations
+
+from ..sources import RemoteFile, Source
+
+DIGITS = Source(
+    title="Optical recognition of handwritten digits, 8x8 (the copy in scikit-learn)",
+    homepage="https://archive.ics.uci.edu/dataset/80",
+    citation="E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998",
+    licence="CC BY 4.0",
+    protocol="1,797 images; no official split in this copy: fixed, stratified, 70% / 10% / 20% by a seeded hash",
+    content=(("digits.csv", "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"),),
+)
+
+
+def _fashion_mnist_file(name: str, sha256: str, size: int) -> RemoteFile:
+    mirrors = (
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    )
+    return RemoteFile(name, tuple(mirror + name for mirror in mirrors), sha256, size)
+
+
+FASHION_MNIST = Source(
+    title="Fashion-MNIST",
+    homepage="https://github.com/zalandoresearch/fashion-mnist",
+    citation="H. Xiao, K. Rasul, R. Vollgraf: Fashion-MNIST, arXiv:1708.07747, 2017",
+    licence="MIT",
+    protocol="60,000 training and 10,000 test images as published; validation images are taken out of the training images",
+    folder="vision/fashion_mnist",
+    files=(
+        _fashion_mnist_file(
+            "train-images-idx3-ubyte.gz",
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            26_421_880,
+        ),
+        _fashion_mnist_file(
+            "train-labels-idx1-ubyte.gz",
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            29_515,
+        ),
+        _fashion_mnist_file(
+            "t10k-images-idx3-ubyte.gz",
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            4_422_102,
+        ),
+        _fashion_mnist_file(
+            "t10k-labels-idx1-ubyte.gz",
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            5_148,
+        ),
+    ),
+    content=(
+        ("train-images-idx3-ubyte", "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+        ("train-labels-idx1-ubyte", "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+        ("t10k-images-idx3-ubyte", "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+        ("t10k-labels-idx1-ubyte", "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+    ),
+)
+
+
+CIFAR10 = Source(
+    title="CIFAR-10",
+    homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+    citation="A. Krizhevsky: Learning Multiple Layers of Features from Tiny Images, 2009",
+    licence="none stated",
+    protocol="50,000 training and 10,000 test images as published; validation images are taken out of the training images",
+    folder="vision/cifar10",
+    files=(
+        RemoteFile(
+            "cifar-10-binary.tar.gz",
+            ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            170_052_171,
+        ),
+    ),
+    content=(
+        ("cifar-10-python.tar.gz", "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"),
+        ("data_batch_1.bin", "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5"),
+        ("data_batch_2.bin", "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed"),
+        ("data_batch_3.bin", "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67"),
+        ("data_batch_4.bin", "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48"),
+        ("data_batch_5.bin", "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add"),
+        ("test_batch.bin", "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b"),
+    ),
+)
+
+
+CIFAR10_SUBSET = Source(
+    title="CIFAR-10, the first 4,000 training and 1,000 test images",
+    homepage=CIFAR10.homepage,
+    citation=CIFAR10.citation,
+    licence=CIFAR10.licence,
+    protocol="a SUBSET in official order: published CIFAR-10 numbers do not apply; validation images are taken out of the 4,000",
+    folder="vision/cifar10_subset",
+    content=(
+        ("x_train.npy", "220030772d1cd9285ecfdd0a116d3b17bd049ff30ede229d425d1aadb52e56aa"),
+        ("y_train.npy", "0312fd4bf4dd7d62aea1c36bc19cb82e4de4f2e4bb79872256f231093df98884"),
+        ("x_test.npy", "5521befa467e8a988581541644bd8c7565f051c0aaab75870eaa53253a42b075"),
+        ("y_test.npy", "6988dd2f6284b6f7aedd9bd0d908439f0a7edff3776195add3af3aa053ea8ed3"),
+    ),
+)
+
+
+IMAGE_FOLDER = Source(
+    title="Images in the user's own folders",
+    homepage="",
+    citation="",
+    licence="the user's own",
+    protocol="folders train, val, test where they exist; otherwise a fixed, stratified split by a hash of each file's path",
+)

@@ -1,0 +1,27 @@
+"""What vision has to say to the tests that cross all domains."""
+
+SHORT = ("data.limit=8", "data.batch_size=4")
+DEFAULT = ("model.depth=2", "model.embed_dim=16")
+ODD = (
+    ("data.image_size=[6,10]",),
+    ("data.image_size=[8,8]", "model.patch_size=8"),
+    ("data.channels=3", "scan=hilbert"),
+)
+PICTURES = ("first_batch.png", "worst_predictions.png", "scan.png")
+EXPLAIN = ("explain=attribution",)
+
+
+def predict(folder):
+    from PIL import Image
+
+    (folder / "photos").mkdir(exist_ok=True)
+    Image.linear_gradient("L").resize((37, 21)).save(folder / "photos" / "grey.png")
+    turned = Image.radial_gradient("L").convert("RGB").resize((19, 33))
+    turned.save(folder / "photos" / "turned.jpg", exif=_turned(turned))
+    return [("input=photos",), ("input=photos/grey.png",), ("input=photos/*.jpg", "explain=rollout")]
+
+
+def _turned(image):
+    exif = image.getexif()
+    exif[0x0112] = 6
+    return exif

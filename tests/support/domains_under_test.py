@@ -1,0 +1,62 @@
+"""The domains that the tests which cross all of them run over: those of the package, and a toy one made in a temporary folder.
+
+A domain joins by existing. What is its own to say stands in `tests/domains/<d>/crossing.py`:
+
+    SHORT: arguments that make a run of any model take seconds; DEFAULT: further ones for the default model
+    prepare(folder): makes the files that SHORT names; may be left out
+    ODD: lists of arguments, each a form of the data that is not the usual one (odd sizes, one sample, ...)
+    PICTURES: files that a run leaves beside those of every run
+    predict(folder) -> lists of arguments for predict.py, with the files they name made in the folder
+    EXPLAIN: arguments for a picture of what answers rest on; None: the domain has none
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import polymamba.configs
+
+CONFIGS = Path(polymamba.configs.__file__).parent
+TESTS = Path(__file__).resolve().parents[1]
+NAMES = sorted(path.parent.name for path in CONFIGS.glob("*/domain.yaml"))
+
+
+@dataclass(frozen=True)
+class Domain:
+    """options: what is typed before everything else (a domain of the user's own: where its configs and its package are)."""
+
+    name: str
+    options: tuple[str, ...]
+    crossing: ModuleType
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The options and the choice of the domain."""
+        return (*self.options, f"domain={self.name}")
+
+    def models(self) -> list[str]:
+        """Its models, by name."""
+        return sorted(path.stem for path in (CONFIGS / self.name / "model").glob("*.yaml"))
+
+
+def packaged(name: str) -> Domain:
+    """A domain of the package."""
+    return Domain(name, (), _module(TESTS / "domains" / name / "crossing.py"))
+
+
+def toy(folder: Path) -> Domain:
+    """The toy domain, written into a folder that has to be importable."""
+    from toy_domain import write
+
+    write(folder)
+    return Domain("toy", (f"--config-dir={folder / 'configs'}", "--allow=toy"), _module(folder / "crossing.py"))
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"crossing_of_{path.parent.name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
