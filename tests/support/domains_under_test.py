@@ -13,6 +13,7 @@ A domain joins by existing. What is its own to say stands in `tests/domains/<d>/
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ import polymamba.configs
 
 CONFIGS = Path(polymamba.configs.__file__).parent
 TESTS = Path(__file__).resolve().parents[1]
+TOY = TESTS / "support" / "toy_domain"
 NAMES = sorted(path.parent.name for path in CONFIGS.glob("*/domain.yaml"))
 
 
@@ -47,11 +49,10 @@ def packaged(name: str) -> Domain:
     return Domain(name, (), _module(TESTS / "domains" / name / "crossing.py"))
 
 
-def toy(folder: Path) -> Domain:
-    """The toy domain, written into a folder that has to be importable."""
-    from toy_domain import write
-
-    write(folder)
+def toy(folder: Path = TOY) -> Domain:
+    """The toy domain: where it is, or copied into another folder; the folder has to be importable."""
+    if folder != TOY:
+        shutil.copytree(TOY, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     return Domain("toy", (f"--config-dir={folder / 'configs'}", "--allow=toy"), _module(folder / "crossing.py"))
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
-from matplotlib.image import imread
+from matplotlib.pyplot import imread
 
 from polymamba.engine.callbacks import Meter, Pictures
 
