@@ -7,6 +7,8 @@ A domain joins by existing. What is its own to say stands in `tests/domains/<d>/
     ODD: lists of arguments, each a form of the data that is not the usual one (odd sizes, one sample, ...)
     PICTURES: files that a run leaves beside those of every run
     predict(folder) -> lists of arguments for predict.py, with the files they name made in the folder
+    described(task) -> what data say of themselves to the task of this name (`Parts.describe`); left out where the data of SHORT
+        serve every task of the domain
     EXPLAIN: arguments for a picture of what answers rest on; None: the domain has none
 """
 

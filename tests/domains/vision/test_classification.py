@@ -154,3 +154,9 @@ def test_worst_picture(logits):
     ]
     task.on_test_start()
     assert task.pictures("test") == {}
+
+
+def test_no_worst_picture_where_none_is_wanted(logits, samples):
+    task = Classification(Fixed(logits), describe(), worst=0)
+    task.step(samples, "test")
+    assert task.pictures("test") == {}
