@@ -152,3 +152,10 @@ def test_help_says_what_the_size_decides(capsys):
     [line] = [line for line in capsys.readouterr().out.splitlines() if "model.n_layer=null" in line]
     assert "a whole number (1 to 1,000) or null" in line
     assert "the size's" in line
+
+
+def test_labelled_texts_bring_their_task_and_scan():
+    config = compose(["domain=nlp", "data=trec"])
+    assert (config.task["name"], config.scan["name"]) == ("text_classification", "bidirectional")
+    assert compose(["domain=nlp", "data=trec", "task=language_modelling"]).task["name"] == "language_modelling"
+    assert compose(["domain=nlp"]).scan is None

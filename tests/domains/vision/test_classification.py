@@ -156,7 +156,7 @@ def test_worst_picture(logits):
     assert task.pictures("test") == {}
 
 
-def test_no_worst_picture_where_none_is_wanted(logits, samples):
+def test_no_worst_picture_where_none_is_wanted(logits):
     task = Classification(Fixed(logits), describe(), worst=0)
-    task.step(samples, "test")
+    task.step(batch(3), "test")
     assert task.pictures("test") == {}

@@ -43,3 +43,7 @@ def test_mixed_batches_are_the_same_after_resuming(tmp_path, monkeypatch):
     train(check(stored), resume=files.find(parts, ("last",))[0], say=lambda text: None)
     one, other = (files.read_weights((folder / "checkpoints" / "last").resolve()) for folder in (whole, parts))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_larger_data_are_trained_longer():
+    assert compose(["domain=vision", "data=cifar10"]).trainer.epochs != compose(["domain=vision"]).trainer.epochs
