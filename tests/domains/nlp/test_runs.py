@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback
 
 from polymamba.data.nlp.tokenizer import load_tokenizer
@@ -141,19 +142,20 @@ def test_the_parts_without_data_are_those_with_them(run):
     assert type(told.task) is type(read.task)
 
 
-def test_weights_of_images_say_classes_scan_and_normalisation(run):
-    vision = [
-        "domain=vision",
-        "model.depth=1",
-        "model.embed_dim=16",
-        "data.loading.limit=5",
-        "scan=local",
-        "scan.window=2",
-    ]
-    config = compose([*vision, "trainer.steps=1", "trainer.progress=none", "model.backend=reference", "run_dir=seen"])
-    about = files.read_about(files.find(train(config, say=lambda text: None).folder)[0])
-    described = about["description"]["for_model"]
-    assert described["classes"] == [str(digit) for digit in range(10)]
-    assert about["scan"] == {"name": "local", "window": 2, "flip": False}
-    assert len(described["mean"]) == len(described["std"]) == described["channels"] == 1
-    assert about["model"]["depth"] == 1
+def test_a_text_that_is_one_line_end_is_shown_as_it_is(capsys):
+    assert main(["--cfg", "domain=nlp", "experiments=null"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["task"]["prompt"] == "\n"
+
+
+def test_help_says_what_the_size_decides(capsys):
+    assert main(["--help", "domain=nlp", "model=hybrid_lm"]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "model.n_layer=null" in line]
+    assert "a whole number (1 to 1,000) or null" in line
+    assert "the size's" in line
+
+
+def test_labelled_texts_bring_their_task_and_scan():
+    config = compose(["domain=nlp", "data=trec"])
+    assert (config.task["name"], config.scan["name"]) == ("text_classification", "bidirectional")
+    assert compose(["domain=nlp", "data=trec", "task=language_modelling"]).task["name"] == "language_modelling"
+    assert compose(["domain=nlp"]).scan is None
