@@ -112,7 +112,13 @@ def described(describe: Mapping, *also: str) -> dict:
     return {name: int(describe.get(name, 0)) for name in names}
 
 
-def sized(sizes: Mapping[str, Mapping], size: str, **others) -> dict:
-    """The settings of a size, those given otherwise (not None) in their place."""
+def sized(sizes: Mapping[str, Mapping], size: str | None, describe: Mapping, **others) -> dict:
+    """The settings of a size, those given otherwise (not None) in their place.
+
+    Without a size it is the data set's "model_size", where there is one of that name, else the first after the smallest.
+    """
+    if size is None:
+        asked = describe.get("model_size")
+        size = asked if asked in sizes else list(sizes)[1]
     check_choice("model.size", size, sizes, "model size")
     return {**sizes[size], **{name: value for name, value in others.items() if value is not None}}

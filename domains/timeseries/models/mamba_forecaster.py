@@ -141,8 +141,8 @@ class MambaForecaster(Forecaster):
 @checked(group="model")
 def build(
     describe: Mapping,
-    scan: str | Scan = "raster",
-    size: Literal["micro", "base", "large"] = "base",
+    scan: str | Scan | None = None,
+    size: Literal["micro", "base", "large"] | None = None,
     d_model: Size | None = None,
     n_layer: Depth | None = None,
     patch_len: Size = 16,
@@ -159,11 +159,11 @@ def build(
 
     Args:
         describe: lookback, horizon, variables, mark_features (left out: none).
-        size: a row of SIZES; d_model, n_layer: other than the size's.
+        size: a row of SIZES, None: what the data ask for; d_model, n_layer: other than the size's.
         scan, patch_len, stride, mixer, mixer_options, channel_mixer, joint, dropout, use_norm, backend: MambaForecaster's.
     """
     return MambaForecaster(
-        **described(describe, "variables", "mark_features"), **sized(SIZES, size, d_model=d_model, n_layer=n_layer),
+        **described(describe, "variables", "mark_features"), **sized(SIZES, size, describe, d_model=d_model, n_layer=n_layer),
         patch_len=patch_len, stride=stride, mixer=mixer, mixer_options=mixer_options, channel_mixer=channel_mixer,
-        joint=joint, scan=scan, dropout=dropout, use_norm=use_norm, backend=backend,
+        joint=joint, scan=scan or "raster", dropout=dropout, use_norm=use_norm, backend=backend,
     )  # fmt: skip

@@ -1,0 +1,5 @@
+"""Time series: chaotic systems (nothing to download)."""
+
+from .chaotic import Chaotic
+
+__all__ = ["Chaotic"]

@@ -1,0 +1,13 @@
+"""Where the time series come from."""
+
+from __future__ import annotations
+
+from ..sources import Source
+
+CHAOTIC = Source(
+    title="Mackey-Glass and Lorenz, integrated here",
+    homepage="computed here",
+    citation="M. Mackey, L. Glass, Science 197, 1977; E. Lorenz, Journal of the Atmospheric Sciences 20, 1963",
+    licence="none needed: computed",
+    protocol="in time: 70% training, 10% validation, 20% test",
+)
