@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 from ...core.errors import UserError
 
 SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800}
+MONTHS = {"month": 1, "quarter": 3, "year": 12}
 DAY = SECONDS["day"]
 LONGEST_SEASON = 1_500  # steps; finer stamps have the hour as their season
 
@@ -98,6 +100,35 @@ def infer(stamps: np.ndarray) -> Frequency:
     if usual == DAY and len(days) > 5 and np.is_busday(days).all() and (gaps == 3 * DAY).any():
         return Frequency(1, "business_day")
     return Frequency(usual)
+
+
+def parse(text: str, stamps: np.ndarray) -> Frequency:
+    """A frequency as it is written, like "15 minutes", "1 business day" or "3 months".
+
+    Args:
+        stamps: (stamps,) datetime64, which say of months whether they are taken at their ends.
+
+    Raises:
+        UserError: nothing of that form.
+    """
+    found = re.fullmatch(
+        r"(\d+)?\s*(second|minute|hour|day|week|business[ _]day|month|quarter|year)s?", text.strip().lower()
+    )
+    count = int(found[1] or 1) if found else 0
+    if not count:
+        raise UserError(
+            "this is no frequency",
+            given=f"data.frequency={text}",
+            allowed="like 1 hour, 15 minutes, 1 business day, 1 month",
+        )
+    unit = found[2].replace(" ", "_")
+    if unit == "business_day":
+        return Frequency(count, unit)
+    if unit in MONTHS:
+        days = stamps.astype("datetime64[D]")
+        ends = bool(((days + 1).astype("datetime64[M]") != days.astype("datetime64[M]")).all())
+        return Frequency(count * MONTHS[unit], "month", ends)
+    return Frequency(count * SECONDS[unit])
 
 
 def _monthly(days: np.ndarray, gaps: np.ndarray) -> Frequency | None:

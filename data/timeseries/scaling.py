@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class Scaler:
         mean, deviation: (series, variables) float64, of the training parts; a constant variable has deviation 1.
         seasonal_error: (series, variables) float64: the mean absolute error, in scaled units, of repeating the training part's
             last season, which MASE is measured by (Hyndman and Koehler 2006).
+        about: what else the data module wants back, as JSON values.
     """
 
     series: Sequence[str]
@@ -30,6 +32,7 @@ class Scaler:
     mean: np.ndarray
     deviation: np.ndarray
     seasonal_error: np.ndarray
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def scaled(self, values: np.ndarray, series: int) -> np.ndarray:
         """Values (steps, variables) of a series, in units of its deviation, float32."""
@@ -44,7 +47,7 @@ class Scaler:
         """Write it into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {name: getattr(self, name).tolist() for name in ("mean", "deviation", "seasonal_error")}
-        said = {"series": list(self.series), "variables": list(self.variables), **arrays}
+        said = {"series": list(self.series), "variables": list(self.variables), "about": dict(self.about), **arrays}
         (folder / FILE).write_text(json.dumps(said), encoding="utf-8")
 
     @classmethod
@@ -58,7 +61,7 @@ class Scaler:
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
             arrays = {name: np.array(said[name]) for name in ("mean", "deviation", "seasonal_error")}
-            return cls(said["series"], said["variables"], **arrays)
+            return cls(said["series"], said["variables"], **arrays, about=said["about"])
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{path} cannot be read: {error}", do="copy the run's folder data/ anew") from error
 

@@ -11,3 +11,11 @@ CHAOTIC = Source(
     licence="none needed: computed",
     protocol="in time: 70% training, 10% validation, 20% test",
 )
+
+CSV_FILE = Source(
+    title="A table of your own",
+    homepage="your own",
+    citation="your own",
+    licence="the user's own",
+    protocol="in time: the last shares of each series are for validation and for testing",
+)

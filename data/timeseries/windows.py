@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,29 +113,28 @@ class SeriesData(DataModule):
         if self.scaler is None:
             names = [each.name for each in self.series]
             parts = [each.values[: each.ends[0]] for each in self.series]
-            self.scaler = fitted(parts, names, list(self.variables), self.period, self.scale)
+            self.scaler = replace(
+                fitted(parts, names, list(self.variables), self.period, self.scale), about=self.about()
+            )
         self._check_scaler()
         scaled = [self.scaler.scaled(each.values, self._number(each.name)) for each in self.series]
         self._values = torch.from_numpy(np.concatenate(scaled))
-        self._marks = torch.from_numpy(np.concatenate([self.known(each.stamps, each.known) for each in self.series]))
+        known = [self.known(each.stamps, each.known, len(each.values)) for each in self.series]
+        self._marks = torch.from_numpy(np.concatenate(known))
         self._numbers = np.concatenate([np.full(len(each.values), self._number(each.name)) for each in self.series])
-        self.splits = {split: self._starts(split) for split in SPLITS}
+        self.splits = {split: self._chosen(split) for split in SPLITS}
 
-    def known(self, stamps: np.ndarray | None, known: np.ndarray | None) -> np.ndarray:
-        """What a model is told of steps, (steps, features) float32: the calendar and the columns that are known ahead.
+    def known(self, stamps: np.ndarray | None, known: np.ndarray | None, steps: int) -> np.ndarray:
+        """What a model is told of steps, (steps, features) float32: the columns that are known ahead, and the calendar.
 
-        Args: as of Series; either may be None, not both where nothing else says the number of steps.
+        Args: as of Series.
         """
-        parts = []
-        if self.marks and stamps is not None and self.frequency is not None:
-            parts.append(calendar(stamps, self.frequency))
+        parts = [np.zeros((steps, 0), np.float32)]
         if known is not None:
             parts.append(known.astype(np.float32))
-        if parts:
-            return np.concatenate(parts, 1)
-        return np.zeros(
-            (sum(len(each.values) for each in self.series) if stamps is None else len(stamps), 0), np.float32
-        )
+        if self.marks and stamps is not None and self.frequency is not None:
+            parts.append(calendar(stamps, self.frequency))
+        return np.concatenate(parts, 1)
 
     def samples(self, split: str) -> int:
         """Windows of a split."""
@@ -144,15 +143,24 @@ class SeriesData(DataModule):
     def load_batch(self, split: str, epoch: int, positions: np.ndarray) -> Window:
         """See `Window`."""
         positions = np.asarray(positions)
-        starts = self.splits[split][positions]
-        rows = torch.from_numpy(starts)[:, None] + torch.arange(self.lookback + self.horizon)
-        values = self._values[rows]
-        series = torch.from_numpy(self._numbers[starts]).long()
-        index = torch.from_numpy(positions.astype(np.int64))
-        return Window(values[:, : self.lookback], values[:, self.lookback :], self._marks[rows], series, index)
+        return self.window(self.splits[split][positions], positions)
 
-    def last(self, number: int) -> tuple[Tensor, Tensor]:
-        """The end of the series at this place: scaled values (look-back, variables), marks (look-back, features).
+    def window(self, starts: np.ndarray, index: np.ndarray | None = None, horizon: int | None = None) -> Window:
+        """The windows that start at these rows of all series one behind the other, (batch,).
+
+        Args:
+            index: what they call themselves; None: their rows.
+            horizon: steps of their future; None: as set.
+        """
+        steps = self.lookback + (self.horizon if horizon is None else horizon)
+        rows = torch.from_numpy(starts)[:, None] + torch.arange(steps)
+        values, series = self._values[rows], torch.from_numpy(self._numbers[starts]).long()
+        names = torch.from_numpy(np.asarray(starts if index is None else index, np.int64))
+        return Window(values[:, : self.lookback], values[:, self.lookback :], self._marks[rows], series, names)
+
+    def last(self, number: int) -> tuple[Tensor, Tensor, int]:
+        """The end of the series at this place: scaled values (look-back, variables), marks (look-back, features), and where the
+        series stands in the scaler.
 
         Raises:
             UserError: it is shorter than the look-back.
@@ -164,7 +172,51 @@ class SeriesData(DataModule):
                 f"series {self.series[number].name!r} is shorter than what the model looks back on",
                 given=f"{len(self.series[number].values)} steps", allowed=f"at least {self.lookback}",
             )  # fmt: skip
-        return self._values[end - self.lookback : end], self._marks[end - self.lookback : end]
+        rows = slice(end - self.lookback, end)
+        return self._values[rows], self._marks[rows], self._number(self.series[number].name)
+
+    def after_end(self, number: int, steps: int) -> np.ndarray:
+        """The time stamps of the steps that follow the series at this place, (steps,); their numbers where there are no times."""
+        each = self.series[number]
+        if each.stamps is None or self.frequency is None:
+            return np.arange(len(each.values), len(each.values) + steps)
+        return self.frequency.after(each.stamps[-1], steps)[1:]
+
+    def known_ahead(
+        self, chosen: Sequence[int], steps: int, needed: int, future: str | None = None
+    ) -> list[np.ndarray]:
+        """What is known of the steps behind the ends of series: for each of those chosen (steps, features).
+
+        Args:
+            chosen: places of series.
+            steps, needed: how many are wanted, and how many of them have to be right.
+            future: a file with coming values.
+
+        Raises:
+            UserError: coming values are lacking, or not asked for.
+        """
+        if future is not None:
+            raise UserError(f"nothing of {self.name} is known ahead", given=f"future={future}", do="leave future= out")
+        return [self._marks_ahead(number, steps, None) for number in chosen]
+
+    def _marks_ahead(self, number: int, steps: int, known: np.ndarray | None) -> np.ndarray:
+        stamps = None if self.series[number].stamps is None else self.after_end(number, steps)
+        return self.known(stamps, known, steps)
+
+    def local(self, stamps: np.ndarray) -> np.ndarray:
+        """Time stamps as a person wants to see them."""
+        return stamps
+
+    def about(self) -> dict[str, Any]:
+        """What a run keeps beside the scaler, as JSON values; given to `use` where its weights are used again."""
+        return {}
+
+    def use(self, about: Mapping[str, Any]) -> None:
+        """Take what `about` has said in a run."""
+
+    def again(self, files: str) -> SeriesData:
+        """The same kind of data from other files, read as these were."""
+        raise UserError(f"{self.name} has no other files", given=f"input={files}", do="leave input= out")
 
     def describe(self) -> Description:
         """See `DataModule.describe`."""
@@ -211,6 +263,7 @@ class SeriesData(DataModule):
     def restore(self, folder: Path) -> None:
         """See `DataModule.restore`."""
         self.scaler = Scaler.load(folder)
+        self.use(self.scaler.about)
 
     @classmethod
     def reading(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,14 +292,14 @@ class SeriesData(DataModule):
             key: np.concatenate([getattr(scaler, key), getattr(more, key)])
             for key in ("mean", "deviation", "seasonal_error")
         }
-        self.scaler = Scaler([*scaler.series, *more.series], scaler.variables, **fields)
+        self.scaler = Scaler([*scaler.series, *more.series], scaler.variables, **fields, about=scaler.about)
 
-    def _starts(self, split: str) -> np.ndarray:
-        """Where a split's windows start, in rows of all series one behind the other."""
+    def starts(self, split: str, horizon: int) -> np.ndarray:
+        """Where windows of a split start that are followed by so many steps, in rows of all series one behind the other."""
         place, found, before = SPLITS.index(split), [], 0
         for each in self.series:
             first = 0 if place == 0 else max(each.ends[place - 1] - self.lookback, 0)
-            last = each.ends[place] - self.lookback - self.horizon
+            last = each.ends[place] - self.lookback - horizon
             if split == "train":
                 starts = np.arange(first, last + 1)
             else:
@@ -255,15 +308,20 @@ class SeriesData(DataModule):
                     starts = starts[-self.windows :]
             found.append(before + starts)
             before += len(each.values)
-        starts = np.concatenate(found).astype(np.int64)
+        return np.concatenate(found).astype(np.int64)
+
+    def _chosen(self, split: str) -> np.ndarray:
+        """The starts of a split's windows, as many as `loading.limit` allows, evenly over it."""
+        starts = self.starts(split, self.horizon)
         if not len(starts):
-            self._too_short(split, place)
+            self._too_short(split)
         limit = self.loading.limit
         if limit is not None and limit < len(starts):
             starts = starts[np.linspace(0, len(starts) - 1, limit).round().astype(np.int64)]
         return starts
 
-    def _too_short(self, split: str, place: int) -> None:
+    def _too_short(self, split: str) -> None:
+        place = SPLITS.index(split)
         longest = max(each.ends[place] - (each.ends[place - 1] if place else 0) for each in self.series)
         needed = self.horizon + (self.lookback if place == 0 else 0)
         raise UserError(

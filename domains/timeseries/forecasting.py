@@ -98,7 +98,7 @@ class Forecasting(Task):
 
     def on_test_start(self) -> None:
         self._said = _Seen()
-        self.conformal = self._calibrated()
+        self.conformal = calibrate(self, self.trainer.datamodule)
 
     def pictures(self, stage: str, batch: Any = None) -> Mapping[str, Figure | str]:
         names = self.describe.get("variable_names")
@@ -170,37 +170,48 @@ class Forecasting(Task):
         self._said.add(index, error, said, inside)
         return metrics
 
-    @torch.no_grad()
-    def _calibrated(self) -> Conformal | None:
-        """The errors on the validation part, of at most CALIBRATION values evenly over it; None where there is no such part."""
-        data = getattr(self.trainer, "datamodule", None)
-        if data is None:
-            return None
-        return calibrate(self, data)
 
-    def transfer(self, batch: Any) -> Any:
-        """A batch on the model's device."""
-        return type(batch)(*(each.to(self.device) for each in batch))
+@torch.no_grad()
+def forecast(task: Forecasting, past: Tensor, marks: Tensor, horizon: int) -> Tensor:
+    """The coming steps, scaled; beyond the model's own horizon it goes on from what it has said.
+
+    Args:
+        past: (batch, look-back, variables).
+        marks: (batch, steps, features), of the look-back and of all steps of as many whole horizons as are needed.
+        horizon: steps wanted.
+
+    Returns:
+        (batch, horizon, variables) float32 on the CPU.
+    """
+    own, lookback, said = task.describe["horizon"], past.shape[1], []
+    past, marks = past.to(task.device), marks.to(task.device)
+    for start in range(0, horizon, own):
+        here = marks[:, start : start + lookback + own]
+        said.append(task.model(past, here if here.shape[-1] else None).float())
+        past = torch.cat([past, said[-1].to(past)], 1)[:, -lookback:]
+    return torch.cat(said, 1)[:, :horizon].cpu()
 
 
-def calibrate(task: Forecasting, data: Any) -> Conformal | None:
-    """The errors of a task's model on the validation part of its data, as a Conformal; None where there is no such part.
+def calibrate(task: Forecasting, data: Any, horizon: int | None = None) -> Conformal | None:
+    """The errors of a task's model on the validation part of its data; None where no window of it has so many steps.
 
-    At most CALIBRATION values are kept, of windows evenly over the part.
+    Args:
+        horizon: steps of a forecast; None: the model's.
     """
     data.setup()
-    windows = data.samples("val")
-    if not windows:
+    own = task.describe["horizon"]
+    horizon = own if horizon is None else horizon
+    starts = data.splits["val"] if horizon == own else data.starts("val", -(-horizon // own) * own)
+    if not len(starts):
         return None
-    most = max(CALIBRATION // (task.describe["horizon"] * task.targets), 2)
-    places = np.unique(np.linspace(0, windows - 1, min(windows, most)).round().astype(np.int64))
-    errors, size = [], data.loading.batch_size
-    training = task.model.training
+    most = max(CALIBRATION // (horizon * task.targets), 2)
+    places = np.unique(np.linspace(0, len(starts) - 1, min(len(starts), most)).round().astype(np.int64))
+    errors, size, training = [], data.loading.batch_size, task.model.training
     task.model.eval()
-    with torch.no_grad():
-        for start in range(0, len(places), size):
-            batch = task.transfer(data.load_batch("val", 0, places[start : start + size]))
-            errors.append((task._counted(batch.future) - task._counted(task.model(*task.inputs(batch)))).cpu())
+    for first in range(0, len(places), size):
+        batch = data.window(starts[places[first : first + size]], horizon=-(-horizon // own) * own)
+        said = forecast(task, batch.past, batch.marks, horizon)
+        errors.append((batch.future[:, :horizon] - said)[..., : task.targets])
     task.model.train(training)
     return Conformal.of(torch.cat(errors))
 

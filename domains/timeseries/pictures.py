@@ -107,3 +107,38 @@ def draw_order(order: Sequence[int], scan: VariableScan, names: Sequence[str] | 
     axis.set_xticks(range(len(order)), labels, rotation=90, fontsize=6)
     axis.set_yticks(range(len(order)), labels, fontsize=6)
     return figure
+
+
+def draw_coming(found: Sequence, level: float) -> Figure:
+    """Forecasts behind the ends of series, in their own units and times, a row each, their first variables a column each.
+
+    Args:
+        found: predict.Coming.
+        level: what the intervals are said to hold.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(max(len(each.variables) for each in found), DRAWN)
+    figure = Figure((4.6 * columns, 2.1 * len(found) + 0.5), dpi=110, layout="constrained")
+    figure.suptitle(f"Forecasts with {level:.0%} intervals", color=INK, fontsize=11)
+    axes = figure.subplots(len(found), columns, squeeze=False)
+    for row, each in enumerate(found):
+        shown = slice(-SEEN * len(each.times), None)
+        before, after = _as_times(each.past_times[shown]), _as_times(each.times)
+        for column, name in enumerate(each.variables[:columns]):
+            axis = axes[row, column]
+            axis.plot(before, each.past[shown, column], color=FAINT, linewidth=1)
+            axis.plot(after, each.forecast[:, column], color=RIGHT, linewidth=1.2)
+            if not np.isnan(each.low[:, column]).any():
+                axis.fill_between(
+                    after, each.low[:, column], each.high[:, column], color=RIGHT, alpha=0.18, linewidth=0
+                )
+            axis.set_title(f"{each.series}: {name}" if each.series != name else name, fontsize=8, color=INK)
+            axis.tick_params(labelsize=6, axis="y")
+            axis.tick_params(labelsize=6, axis="x", rotation=20)
+    return figure
+
+
+def _as_times(times: np.ndarray) -> np.ndarray:
+    """Times for an axis: the clock's, without the offsets that text may have."""
+    return np.array([each[:19] for each in times], "datetime64[s]") if times.dtype.kind == "U" else times
