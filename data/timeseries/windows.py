@@ -19,7 +19,7 @@ from ..module import SPLITS, DataModule, Description
 from .frequency import Frequency, calendar
 from .scaling import Scaler, fitted
 
-MICRO = 32  # up to so many variables the data set asks for the micro model
+MOST_CORRELATED = 64  # variables whose rank correlations are told to a model
 
 
 class Window(NamedTuple):
@@ -80,6 +80,7 @@ class SeriesData(DataModule):
     frequency: Frequency | None = None
     known_names: Sequence[str] = ()
     period = 1  # steps of a season
+    model_size: str | None = "micro"  # that suits the data; None: what the model's paper has
     tested = "the test part, every window of it"
 
     @checked(group="data")
@@ -156,7 +157,9 @@ class SeriesData(DataModule):
         rows = torch.from_numpy(starts)[:, None] + torch.arange(steps)
         values, series = self._values[rows], torch.from_numpy(self._numbers[starts]).long()
         names = torch.from_numpy(np.asarray(starts if index is None else index, np.int64))
-        return Window(values[:, : self.lookback], values[:, self.lookback :], self._marks[rows], series, names)
+        return Window(
+            values[:, : self.lookback].contiguous(), values[:, self.lookback :], self._marks[rows], series, names
+        )
 
     def last(self, number: int) -> tuple[Tensor, Tensor, int]:
         """The end of the series at this place: scaled values (look-back, variables), marks (look-back, features), and where the
@@ -239,7 +242,8 @@ class SeriesData(DataModule):
                 "mark_features": self._marks.shape[1],
                 "known_columns": list(self.known_names),
                 "period": self.period,
-                "model_size": "micro" if len(self.variables) <= MICRO else "base",
+                **self._correlation(),
+                "model_size": self.model_size,
             },
             values=self.lookback * len(self.variables),
             length=self.lookback,
@@ -247,6 +251,15 @@ class SeriesData(DataModule):
             tested=self.tested,
             **more,
         )
+
+    def _correlation(self) -> dict[str, Any]:
+        """The training part's rank correlations between variables, (variables, variables), where they are measured together."""
+        if len(self.series) != 1 or not 2 < len(self.variables) <= MOST_CORRELATED:
+            return {}
+        ranks = self.series[0].values[: self.series[0].ends[0]].argsort(0).argsort(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = np.corrcoef(ranks.T)
+        return {"rank_correlation": np.nan_to_num(found).round(6).tolist()}
 
     where = ""  # of the user's own files: which
 
