@@ -93,7 +93,7 @@ class Forecasting(Task):
             return by_window.mean(), {"mae": error.detach().abs().mean()}
         metrics = {"mse": error.square().mean(), "mae": error.abs().mean()}
         if stage == "test":
-            metrics |= self._tested(batch, said, error)
+            metrics |= self._tested(batch, said.detach(), error.detach())
         return by_window.mean(), metrics
 
     def on_test_start(self) -> None:
