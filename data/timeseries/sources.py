@@ -73,3 +73,11 @@ ILI = Source(
     folder="time_series/national_illness",
     content=(("national_illness.csv", "93601f64d2566dc796ca4305adad8b8560c2db1a1ff04543c3bd813a7263570a"),),
 )
+UCR = Source(
+    title="UCR and UEA archives of labelled time series",
+    homepage="https://www.timeseriesclassification.com",
+    citation="H. Dau et al.: The UCR Time Series Archive, arXiv:1810.07758; A. Bagnall et al.: arXiv:1811.00075, 2018",
+    licence="none stated",
+    protocol="each set's own training and test part; validation series are taken out of training",
+    folder="time_series/UCR_UEA",
+)

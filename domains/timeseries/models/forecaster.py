@@ -96,12 +96,19 @@ def is_published(compat: str) -> bool:
     return compat == "published"
 
 
-def described(describe: Mapping, *also: str) -> dict:
+def described(describe: Mapping, *also: str, classifies: bool = False) -> dict:
     """lookback and horizon of a data set's description, and whichever of variables and mark_features are asked for.
 
     Raises:
-        UserError: the description lacks one. mark_features may be left out: none.
+        UserError: the description lacks one (mark_features may be left out: none), or asks for classes of a model that does not
+            name any (`classifies`).
     """
+    if "num_classes" in describe and not classifies:
+        raise UserError(
+            "this model forecasts, and the data ask for classes",
+            given=describe.get("name"),
+            do="model=mamba_forecaster",
+        )
     names = ("lookback", "horizon", *also)
     lacking = [name for name in names if name not in describe and name != "mark_features"]
     if lacking:

@@ -6,7 +6,7 @@ SHORT = (
 DEFAULT = ("model.d_model=16", "model.n_layer=1")
 ODD = (
     ("data.lookback=25", "data.horizon=1"),
-    ("data.step=3", "model.joint=true", "model.mixer=mamba2"),
+    ("data.step=3", "model=mamba_forecaster", "model.joint=true", "model.mixer=mamba2"),
     ("task.loss=quantile", "task.quantile=0.9", "scan=bidirectional"),
 )
 PICTURES = ("first_batch.png", "forecasts.png", "errors.png")
