@@ -1,0 +1,5 @@
+"""Labelled images and volumes."""
+
+from .synthetic import SyntheticVolumes
+
+__all__ = ["SyntheticVolumes"]
