@@ -21,13 +21,14 @@ def parts(request, tmp_path_factory):
     """Data, model and task of a small run."""
     name, model = request.param
     crossing = packaged(name).crossing
+    further = getattr(crossing, "MODELS", {}).get(model, ())
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp(f"{name}-{model}")
         patch.chdir(folder)
         patch.setenv("POLYMAMBA_CACHE", str(folder / "cache"))
         getattr(crossing, "prepare", lambda folder: None)(Path(folder))
         try:
-            yield build_parts(compose([f"domain={name}", f"model={model}", *crossing.SHORT]))
+            yield build_parts(compose([f"domain={name}", f"model={model}", *crossing.SHORT, *further]))
         except UserError as error:
             if "not installed" not in str(error):
                 raise

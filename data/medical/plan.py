@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ...core.errors import UserError
 
 FILE = "plan.json"
+IGNORED = 255  # a label that is neither learnt nor counted
 SMALLEST = 4  # voxels along an axis of the coarsest map
 ANISOTROPIC = 2.0  # an axis whose voxels are longer by this factor is neither pooled nor convolved with the others
 NORMALISATIONS = ("zscore", "ct")
@@ -167,3 +168,14 @@ def resampled_labels(labels: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
         share = resampled((labels == value)[None], sizes)[0]
         found[share > best], best = value, np.maximum(best, share)
     return found
+
+
+def prepared_labels(labels: np.ndarray, plan: Plan, spacing: Sequence[float], ignored: int | None) -> np.ndarray:
+    """Labels of a file, (*sizes), as classes 0, 1, …: uint8 of the plan's spacing, IGNORED where the file says so."""
+    values = np.array(plan.values)
+    classes = np.searchsorted(values, labels).clip(0, len(values) - 1)
+    unknown = values[classes] != labels
+    classes = np.where(unknown, IGNORED, classes).astype(np.uint8)
+    if unknown.any() and ignored is None:
+        raise UserError("labels have values that the plan does not name", given=np.unique(labels[unknown])[:4].tolist())
+    return resampled_labels(classes, plan.sizes_for(labels.shape, spacing))

@@ -17,10 +17,8 @@ from ...core.ranges import Share, Size, checked
 from ..loading import EpochSampler, Loading
 from ..module import DataModule, Description
 from ..randomness import hashed
-from .plan import FILE, Plan
+from .plan import FILE, IGNORED, Plan
 from .volumes import Volumes
-
-IGNORED = 255  # a label that is neither learnt nor counted
 
 
 @dataclass(frozen=True)

@@ -11,3 +11,20 @@ SYNTHETIC = Source(
     licence="Apache 2.0 (the generator)",
     protocol="each part's volumes are made from data.data_seed; no volume is in two parts",
 )
+
+OWN_FOLDER = Source(
+    title="Images and labels in the user's own folders",
+    homepage="",
+    citation="",
+    licence="the user's own",
+    protocol="test: imagesTs and labelsTs where they are there, else a fold by a hash of the names; or the user's own division",
+)
+
+HIPPOCAMPUS = Source(
+    title="Medical Segmentation Decathlon, task 4: hippocampus (the 260 training volumes)",
+    homepage="http://medicaldecathlon.com",
+    citation="M. Antonelli et al.: The Medical Segmentation Decathlon, Nature Communications 13, 2022",
+    licence="CC BY-SA 4.0",
+    protocol="the official test labels are not public: 5 folds of the training volumes by a hash of their names",
+    folder="medical/msd_task04_hippocampus",
+)

@@ -192,7 +192,7 @@ class UMamba(nn.Module):
 @checked(group="model")
 def build(
     describe: Mapping,
-    scan: str | Scan = "raster",
+    scan: str | Scan | None = None,
     where: Literal["bottleneck", "encoder"] = "bottleneck",
     size: Literal["micro", "full"] | None = None,
     mamba: bool = True,
@@ -209,6 +209,7 @@ def build(
 
     Args:
         describe: channels, num_classes, patch_size, kernels and strides of the stages, model_size.
+        scan: of the Mamba layers; None: raster, the paper's.
         size: a row of SIZES; None: what the data set asks for.
         base_features, max_features: channels of the finest stage, doubled at each stage up to the largest.
         max_stages: stages at most; the patch size may allow fewer.
@@ -222,6 +223,6 @@ def build(
     count = min(len(known.strides), chosen["max_stages"])
     features = [min(chosen["base_features"] * 2**number, chosen["max_features"]) for number in range(count)]
     return UMamba(
-        known.channels, known.classes, known.patch_size, features, known.kernels[:count], known.strides[:count], where, scan,
+        known.channels, known.classes, known.patch_size, features, known.kernels[:count], known.strides[:count], where, scan or "raster",
         mamba, blocks, deep_supervision, compat, d_state=d_state, backend=backend,
     )  # fmt: skip

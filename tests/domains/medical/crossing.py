@@ -4,9 +4,11 @@ SHORT = (
     "data.side=16", "data.patch_size=16", "data.train=4", "data.val=1", "data.test=2", "data.patches=1", "data.balls=2",
     "data.batch_size=2",
 )  # fmt: skip
+IMAGES = ("data.axes=2", "data.side=32", "data.patch_size=32")
+MODELS = {"ultralight_vm_unet": IMAGES}
 DEFAULT = ("model.base_features=4", "model.max_stages=3")
-ODD = (("data.side=[17,20,13]", "data.patch_size=[12,16,9]"), ("data.axes=2", "scan=cross"))
-PICTURES = ("first_batch.png", "worst_predictions.png", "classes.png", "scan.png")
+ODD = (("data.side=[17,20,13]", "data.patch_size=[12,16,9]"), (*IMAGES, "scan=cross"))
+PICTURES = ("first_batch.png", "worst_predictions.png", "classes.png")
 EXPLAIN = None
 
 
