@@ -102,4 +102,6 @@ def unetr(
         known.channels, known.classes, sizes, base, hidden, 4 * hidden, heads, "perceptron", dropout_rate=dropout,
         spatial_dims=len(sizes),
     )  # fmt: skip
+    for block in network.vit.blocks:  # layers that MONAI makes for cross-attention and never calls here
+        block.cross_attn, block.norm_cross_attn = nn.Identity(), nn.Identity()
     return Baseline(network, sizes)

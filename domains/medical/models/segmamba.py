@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -95,7 +95,7 @@ class Encoder(nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.downsample_layers = nn.ModuleList([nn.Sequential(nn.Conv3d(channels, features[0], 7, 2, 3))])
-        for one, other in zip(features, features[1:], strict=False):
+        for one, other in pairwise(features):
             self.downsample_layers.append(nn.Sequential(nn.InstanceNorm3d(one), nn.Conv3d(one, other, 2, 2)))
         number = count()
         self.stages = nn.ModuleList(

@@ -1,4 +1,4 @@
-"""UltraLight VM-UNet (Wu et al. 2024, arXiv 2403.20035): a U-Net of 49,457 parameters whose Mambas mix a quarter of the channels each.
+"""UltraLight VM-UNet (Wu et al. 2024, arXiv 2403.20035): 49,457 parameters; Mambas mix a quarter of the channels each.
 
 Parameter names are those of the published code. Images of two axes.
 """

@@ -223,6 +223,6 @@ def build(
     count = min(len(known.strides), chosen["max_stages"])
     features = [min(chosen["base_features"] * 2**number, chosen["max_features"]) for number in range(count)]
     return UMamba(
-        known.channels, known.classes, known.patch_size, features, known.kernels[:count], known.strides[:count], where, scan or "raster",
-        mamba, blocks, deep_supervision, compat, d_state=d_state, backend=backend,
+        known.channels, known.classes, known.patch_size, features, known.kernels[:count], known.strides[:count], where,
+        scan or "raster", mamba, blocks, deep_supervision, compat, d_state=d_state, backend=backend,
     )  # fmt: skip
