@@ -15,7 +15,7 @@ from ..randomness import hashed
 from .checks import Pair, found_pairs, read_pairs
 from .plan import Plan, planned_patch, prepared_labels
 from .segmentation import Case, SegmentationData
-from .sources import OWN_FOLDER
+from .sources import NIFTI_FOLDER
 from .volumes import prepared
 
 LAYOUTS = (("imagesTr", "labelsTr"), ("images", "labels"))
@@ -42,7 +42,7 @@ class NiftiFolder(SegmentationData):
         name: the data set's name in results.
     """
 
-    source = OWN_FOLDER
+    source = NIFTI_FOLDER
 
     @checked(group="data")
     def __init__(

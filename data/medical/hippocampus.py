@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from ...core.ranges import Count, Fraction, Seed, Share, Size, checked
 from ..files import data_root, not_there
+from ..loading import Loading
 from .folder import NiftiFolder
 from .sources import HIPPOCAMPUS
 
@@ -16,6 +19,35 @@ class Hippocampus(NiftiFolder):
     """
 
     source = HIPPOCAMPUS
+
+    @checked(group="data")
+    def __init__(
+        self,
+        root: str | None = None,
+        loading: Loading = Loading(batch_size=2),
+        patch_size: Size | Sequence[Size] | None = None,
+        foreground: Share = 0.33,
+        augment: bool = True,
+        patches: Size = 1,
+        fold: Count = 0,
+        folds: Size = 5,
+        val_fraction: Fraction = 0.1,
+        split_seed: Seed = 0,
+        name: str = "hippocampus",
+    ):
+        super().__init__(
+            root,
+            loading,
+            patch_size,
+            foreground,
+            augment,
+            patches,
+            fold,
+            folds,
+            val_fraction,
+            split_seed=split_seed,
+            name=name,
+        )
 
     @property
     def folder(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..sources import Source
 
-SYNTHETIC = Source(
+SYNTHETIC_VOLUMES = Source(
     title="Balls in noise, of MONAI's generator",
     homepage="https://docs.monai.io/en/stable/data.html",
     citation="M. J. Cardoso et al.: MONAI, arXiv:2211.02701, 2022",
@@ -12,7 +12,7 @@ SYNTHETIC = Source(
     protocol="each part's volumes are made from data.data_seed; no volume is in two parts",
 )
 
-OWN_FOLDER = Source(
+NIFTI_FOLDER = Source(
     title="Images and labels in the user's own folders",
     homepage="",
     citation="",

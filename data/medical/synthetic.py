@@ -12,7 +12,7 @@ from ..loading import Loading
 from ..randomness import hashed
 from .plan import Plan
 from .segmentation import Case, SegmentationData
-from .sources import SYNTHETIC
+from .sources import SYNTHETIC_VOLUMES
 
 
 class SyntheticVolumes(SegmentationData):
@@ -29,7 +29,7 @@ class SyntheticVolumes(SegmentationData):
         name: the data set's name in results.
     """
 
-    source = SYNTHETIC
+    source = SYNTHETIC_VOLUMES
 
     @checked(group="data")
     def __init__(
@@ -38,7 +38,7 @@ class SyntheticVolumes(SegmentationData):
         patch_size: Size | Sequence[Size] | None = None,
         foreground: Share = 0.33,
         augment: bool = True,
-        patches: Size = 1,
+        patches: Size = 2,
         axes: int = 3,
         side: Size | Sequence[Size] = 48,
         balls: Count = 8,
