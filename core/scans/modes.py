@@ -24,6 +24,7 @@ class Mode:
         disjoint: whether each grid token is on exactly one path.
         steps: sizes, which may be symbolic, and the mode's parameters to the grid tokens on the longest path, where that is
             not all of them.
+        divides: the parameter that says the sides of the pieces into which it divides the grid, where it does.
     """
 
     function: Callable[..., list[Path]]
@@ -32,6 +33,7 @@ class Mode:
     per_layer: bool = False
     disjoint: bool = False
     steps: Callable[..., int] | None = None
+    divides: str | None = None
 
     @functools.cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -81,9 +83,9 @@ MODES: dict[str, Mode] = {
     "continuous": Mode(continuous.continuous, PLAIN_MAMBA, ndims=(2, 3)),
     "zigzag": Mode(continuous.zigzag, ZIGMA, ndims=(2, 3), per_layer=True),
     "hilbert": Mode(hilbert.hilbert, HILBERT, ndims=(2, 3)),
-    "skip": Mode(skip.skip, EFFICIENT_VMAMBA, disjoint=True, steps=skip.steps),
-    "local": Mode(local.local, LOCAL_MAMBA, ndims=(2, 3)),
-    "local_flip": Mode(local.local_flip, LOCAL_MAMBA, ndims=(2, 3)),
+    "skip": Mode(skip.skip, EFFICIENT_VMAMBA, disjoint=True, steps=skip.steps, divides="step"),
+    "local": Mode(local.local, LOCAL_MAMBA, ndims=(2, 3), divides="window"),
+    "local_flip": Mode(local.local_flip, LOCAL_MAMBA, ndims=(2, 3), divides="window"),
     "local_vim": Mode(local.local_vim, LOCAL_MAMBA, ndims=(2, 3)),
     "diagonal": Mode(diagonal.diagonal, RS_MAMBA, ndims=(2,)),
     "mamba_nd": Mode(raster.mamba_nd, MAMBA_ND, per_layer=True),
