@@ -61,14 +61,16 @@ def predict_example(domain: str, options: Options) -> list[str]:
 def another_scan(config: Config, model: Any, arguments: Sequence[str], options: Options) -> str | None:
     """A scan that the same command can be typed with: the model's mixers can walk it on their grid; None where there is none."""
     walked = next((module.scan for module in model.modules() if isinstance(getattr(module, "scan", None), Scan)), None)
-    if config.scan is None or walked is None:
+    tokens = getattr(model, "tokens", None)
+    grids = getattr(model, "grids", None) or ([Grid((tokens,))] if isinstance(tokens, int) else [])
+    if config.scan is None or walked is None or not grids:
         return None
-    grid = getattr(model, "grid", None) or Grid((model.tokens,))
     for name in OTHERS:
         try:
             if name != config.scan["name"]:
                 compose([*arguments, f"scan={name}"], options.groups(), options.allow)
-                get_scan(name).layer(0).order(grid)
+                for grid in grids:
+                    get_scan(name).layer(0).order(grid)
                 return name
         except UserError:
             continue
