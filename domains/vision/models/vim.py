@@ -22,6 +22,7 @@ from ....core.ranges import Count, Depth, Positive, Rate, Side, Size, checked
 from ....core.scans import Grid, Scan
 from ....core.scans import get as get_scan
 from ....core.stack import ResidualBlock, final_norm, make_norm, normalised, run_stack
+from .backbone import Backbone
 from .patches import PatchEmbed, suitable_patch_size
 from .position import fit_position_embedding, strip_wrapping
 
@@ -38,7 +39,7 @@ SIZES = {
 POOLS = ("token", "avg", "")
 
 
-class Vim(nn.Module):
+class Vim(Backbone):
     """Vision Mamba.
 
     Args:
@@ -117,7 +118,6 @@ class Vim(nn.Module):
 
         self.img_size = image_size
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
-        self.grad_checkpointing = False
         self.feature_info = [
             {"module": f"layers.{index}", "num_chs": embed_dim, "reduction": self.patch_embed.stride}
             for index in range(depth)
@@ -149,10 +149,6 @@ class Vim(nn.Module):
         patches = 2 * self.patch_embed.num_patches * projection.weight.numel()
         head = 2 * self.num_features * self.num_classes
         return batch * (patches + sum(layer.mixer.flops(self.grid) for layer in self.layers) + head)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, height, width) to class scores (batch, num_classes)."""
-        return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(batch, channels, height, width) to normalised tokens (batch, tokens, embed_dim), class tokens among them."""
@@ -234,18 +230,6 @@ class Vim(nn.Module):
             self.head = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
             trunc_normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute the layers again in the backward pass instead of keeping what it needs."""
-        self.grad_checkpointing = enable
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay would harm: positions, class tokens, decays and skips."""
-        names = {name for name, _ in self.named_parameters()}
-        last = {name: name.rpartition(".")[2] for name in names}
-        return {
-            name for name in names if last[name].startswith(("pos_embed", "cls_token", "A_", "D_")) or last[name] == "D"
-        }
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """Which layer a parameter belongs to, for learning rates by depth."""
