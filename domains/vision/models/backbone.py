@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from timm.layers import DropPath, trunc_normal_
+from timm.layers import DropPath, resample_abs_pos_embed, trunc_normal_
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ....core.errors import UserError
 from ....core.grid_blocks import count_flops
+from ....core.linear import normalised
 from ....core.scans import Grid
 
 UNDECAYED = ("pos_embed", "temporal_pos", "cls_token", "A_", "D_", "direction_Bs", "dt_projs_bias")
@@ -50,16 +53,23 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.downsample = nn.Identity() if downsample is None else downsample
 
+    def forward(self, x: Tensor, checkpointing: bool = False) -> Tensor:
+        """The map, (batch, height, width, channels), through the blocks."""
+        for block in self.blocks:
+            again = checkpointing and torch.is_grad_enabled()
+            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
+        return x
+
 
 class Hierarchical(Backbone):
     """A backbone of stages, for images of any size. Maps of tokens are (batch, height, width, channels).
 
-    A subclass makes `patch_embed` and the stages, under the names of its checkpoints, says `stages`, `final_norm`, `get_classifier`
-    and `_put_classifier`, and calls `_finish`.
+    A subclass makes `patch_embed`, the stages, the last norm, `head_drop` and, where it learns positions, `pos_embed`, (1,
+    tokens of the first map, channels); it then calls `_finish`, which makes the head.
     """
 
-    # The name under which checkpoints have the stages.
-    stages_name = "layers"
+    # The names under which checkpoints have the stages, the norm of the last map and the head.
+    stages_name, norm_name, head_name = "layers", "norm", "head"
     img_size: tuple[int, int]
     reductions: tuple[int, ...]
     widths: tuple[int, ...]
@@ -86,14 +96,11 @@ class Hierarchical(Backbone):
 
     def final_norm(self, x: Tensor) -> Tensor:
         """The last stage's map, normalised."""
-        raise NotImplementedError
+        return normalised(self.get_submodule(self.norm_name), x)
 
     def get_classifier(self) -> nn.Module:
         """The head."""
-        raise NotImplementedError
-
-    def _put_classifier(self, head: nn.Module) -> None:
-        raise NotImplementedError
+        return self.get_submodule(self.head_name)
 
     def _finish(
         self, img_size: tuple[int, int], widths: Sequence[int], stride: int, num_classes: int, global_pool: str
@@ -106,6 +113,8 @@ class Hierarchical(Backbone):
             for stage, (width, reduction) in enumerate(zip(self.widths, self.reductions, strict=True))
         ]
         self.reset_classifier(num_classes, global_pool)
+        if hasattr(self, "pos_embed"):
+            trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear) and not getattr(module.bias, "_no_reinit", False):
                 trunc_normal_(module.weight, std=0.02)
@@ -159,13 +168,10 @@ class Hierarchical(Backbone):
         take, last = feature_take_indices(len(self.stages), indices)
         setattr(self, self.stages_name, self.stages[: last + 1])
         if prune_norm or last + 1 < len(self.widths):
-            self._drop_norm()
+            self.set_submodule(self.norm_name, nn.Identity())
         if prune_head:
             self.reset_classifier(0, "")
         return take
-
-    def _drop_norm(self) -> None:
-        raise NotImplementedError
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a new head (0 classes: none) and, where given, another pooling in place."""
@@ -178,7 +184,7 @@ class Hierarchical(Backbone):
             head = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
             trunc_normal_(head.weight, std=0.02)
             nn.init.zeros_(head.bias)
-        self._put_classifier(head)
+        self.set_submodule(self.head_name, head)
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """Which layer a parameter belongs to, for learning rates by depth."""
@@ -186,9 +192,9 @@ class Hierarchical(Backbone):
         parts = [
             (rf"^{name}\.(\d+)\.blocks\.(\d+)", None),
             (rf"^{name}\.(\d+)\.downsample", (0,)),
-            (r"^norm|^classifier", (99999,)),
+            (r"^norm|^ln|^classifier", (99999,)),
         ]
-        return {"stem": r"^patch_embed", "blocks": rf"^{name}\.(\d+)" if coarse else parts}
+        return {"stem": r"^patch_embed|pos_embed", "blocks": rf"^{name}\.(\d+)" if coarse else parts}
 
     def flops(self, batch: int = 1) -> int:
         """Floating point operations of a forward pass (a multiply-add is two; a scan counts 9 a step, channel and state)."""
@@ -199,14 +205,17 @@ class Hierarchical(Backbone):
 
     def _through(self, x: Tensor, stages: int) -> tuple[Tensor, list[Tensor]]:
         """The map behind so many stages, not made coarser behind the last of them, and those behind the blocks of each."""
-        x, maps = self.patch_embed(x), []
+        x, maps = self._embed(x), []
         for number, stage in enumerate(self.stages[:stages]):
             x = self.stages[number - 1].downsample(x) if number else x
-            for block in stage.blocks:
-                again = self.grad_checkpointing and torch.is_grad_enabled()
-                x = checkpoint(block, x, use_reentrant=False) if again else block(x)
+            x = stage(x, self.grad_checkpointing)
             maps.append(x)
         return x, maps
+
+    def _embed(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width) to the first map."""
+        x = self.patch_embed(x)
+        return x + fitting_positions(self.pos_embed, self.grid.sizes, x.shape[1:3]) if hasattr(self, "pos_embed") else x
 
 
 def grids_of(img_size: tuple[int, int], reductions: Sequence[int]) -> list[Grid]:
@@ -238,9 +247,23 @@ def size_for(describe: Mapping[str, Any], size: str | None, sizes: Mapping[str, 
     return dict(sizes[size])
 
 
-def renamed(state: Mapping[str, Tensor], rules: Sequence[tuple[Callable[[str], str]]]) -> dict[str, Tensor]:
-    """A state dict under other names: each rule is applied to every name in turn."""
-    names = {name: name for name in state}
-    for rule in rules:
-        names = {name: rule(new) for name, new in names.items()}
-    return {names[name]: value for name, value in state.items()}
+def fitting_positions(embedding: Tensor, made_for: Sequence[int], sizes: Sequence[int]) -> Tensor:
+    """Position embeddings (1, rows * columns, channels), resampled where the map has other sizes: (1, *sizes, channels)."""
+    if tuple(made_for) != tuple(sizes):
+        embedding = resample_abs_pos_embed(embedding, list(sizes), list(made_for), num_prefix_tokens=0)
+    return embedding.unflatten(1, tuple(sizes))
+
+
+def with_names(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """A state dict under other names: each rule, a pattern and what stands in its place, is applied to every name in turn."""
+    for old, new in rules:
+        state = {re.sub(old, new, name): value for name, value in state.items()}
+    return dict(state)
+
+
+def fit_saved_positions(state: dict[str, Tensor], sizes: Sequence[int]) -> None:
+    """Resample saved position embeddings, of a square grid, to a grid of these sizes."""
+    saved = state.get("pos_embed")
+    if saved is not None and saved.shape[1] != math.prod(sizes):
+        side = math.isqrt(saved.shape[1])
+        state["pos_embed"] = fitting_positions(saved, (side, side), sizes).flatten(1, 2)

@@ -6,8 +6,7 @@ an MLP a block). Parameter names are those of its checkpoints.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -15,12 +14,11 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from ....core.grid_blocks import GridBlock, PatchMerging
-from ....core.linear import normalised
 from ....core.mixers.ss2d import SS2D
 from ....core.ranges import Count, Depth, Positive, Rate, Side, Size, Weight, checked
 from ....core.scans import Scan
 from ....core.scans import get as get_scan
-from .backbone import Hierarchical, Stage, both_sides, drop_paths, grids_of, size_for, suitable_stride
+from .backbone import Hierarchical, Stage, both_sides, drop_paths, grids_of, size_for, suitable_stride, with_names
 from .position import strip_wrapping
 from .registration import Variant, register
 from .stems import convolved_downsample, overlapping_stem, patch_stem
@@ -52,9 +50,12 @@ class VMamba(Hierarchical):
         d_state, d_conv, expand, backend: the mixers' (core.mixers.ss2d.SS2D).
         mlp_ratio: inner channels of the blocks' MLPs per channel; 0: none.
         version: "v05_noz" (no gate; convolutions overlap between stages) or "v0" (gate; patches are merged).
-        scan: a scan mode or Scan; block i walks scan.layer(i). scan_parameters: the mode's parameters.
+        scan: a scan mode or Scan; block i walks scan.layer(i); or a Scan for each block. scan_parameters: the mode's parameters.
+        mixer: called as mixer(channels, scan=..., **options), other than SS2D.
         drop_rate: dropout before the head. drop_path_rate: stochastic depth, rising linearly over the blocks.
     """
+
+    norm_name, head_name = "classifier.norm", "classifier.head"
 
     @checked
     def __init__(
@@ -71,8 +72,9 @@ class VMamba(Hierarchical):
         expand: Positive = 1,
         mlp_ratio: Weight = 4,
         version: Literal["v05_noz", "v0"] = "v05_noz",
-        scan: str | Scan = "cross",
+        scan: str | Scan | Sequence[Scan] = "cross",
         scan_parameters: dict | None = None,
+        mixer: Callable[..., nn.Module] = SS2D,
         drop_rate: Rate = 0.0,
         drop_path_rate: Rate = 0.0,
         backend: str = "auto",
@@ -84,7 +86,9 @@ class VMamba(Hierarchical):
         img_size = both_sides(img_size)
         stride = suitable_stride(img_size) if stride is None else stride
         widths = [dims * 2**stage for stage in range(len(depths))] if isinstance(dims, int) else list(dims)
-        self.scan = get_scan(scan, **(scan_parameters or {})) if isinstance(scan, str) else scan
+        scan = get_scan(scan, **(scan_parameters or {})) if isinstance(scan, str) else scan
+        scans = [scan.layer(number) for number in range(sum(depths))] if isinstance(scan, Scan) else scan
+        self.scan = scan if isinstance(scan, Scan) else scan[0]
         self.patch_embed = (patch_stem if first else overlapping_stem)(in_chans, widths[0], stride, **factory)
         mixing = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "gate": first, "conv_bias": first}
         mixing |= {"backend": backend, **factory}
@@ -94,9 +98,8 @@ class VMamba(Hierarchical):
             blocks = []
             for _ in range(depth):
                 number = sum(depths[:stage]) + len(blocks)
-                walked = self.scan.layer(number)
-                walked.order(grid)  # a scan that cannot walk this grid says so now, not in training
-                norm, op = nn.LayerNorm(width, **factory), SS2D(width, scan=walked, **mixing)
+                scans[number].order(grid)  # a scan that cannot walk this grid says so now, not in training
+                norm, op = nn.LayerNorm(width, **factory), mixer(width, scan=scans[number], **mixing)
                 more = (
                     (nn.LayerNorm(width, **factory), Mlp(width, int(mlp_ratio * width), **factory)) if mlp_ratio else ()
                 )
@@ -107,18 +110,6 @@ class VMamba(Hierarchical):
         self.classifier = nn.ModuleDict({"norm": nn.LayerNorm(widths[-1], **factory), "head": nn.Identity()})
         self.head_drop = nn.Dropout(drop_rate)
         self._finish(img_size, widths, stride, num_classes, global_pool)
-
-    def final_norm(self, x: Tensor) -> Tensor:
-        return normalised(self.classifier["norm"], x)
-
-    def _drop_norm(self) -> None:
-        self.classifier["norm"] = nn.Identity()
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier["head"]
-
-    def _put_classifier(self, head: nn.Module) -> None:
-        self.classifier["head"] = head
 
 
 RENAMED = (
@@ -137,9 +128,7 @@ def checkpoint_filter_fn(state_dict: Mapping, model: VMamba) -> dict[str, Tensor
     state, rules = strip_wrapping(state_dict), RENAMED
     if any(isinstance(module, PatchMerging) for module in model.modules()):
         rules = (*rules, *MERGING)
-    for old, new in rules:
-        state = {re.sub(old, new, name): value for name, value in state.items()}
-    return state
+    return with_names(state, rules)
 
 
 @checked(group="model")

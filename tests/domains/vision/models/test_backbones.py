@@ -18,12 +18,14 @@ from polymamba.core.stages import grids_of
 from polymamba.domains.vision.models.backbone import Hierarchical
 from polymamba.domains.vision.models.registration import default_cfgs
 
-MICRO = [name for name in sorted(default_cfgs) if name.endswith("_micro")]
+MICRO = [name for name in sorted(default_cfgs) if name.endswith("_micro") and not name.startswith("vim_")]
+OF_PATCHES = ("plainmamba_micro", "localvim_micro")
 
 
 def made(name: str, seed: int = 0, **options):
     torch.manual_seed(seed)
-    return timm.create_model(name, **{"img_size": (20, 27), "num_classes": 5, "in_chans": 2, **options})
+    usual = {"img_size": (20, 27), "num_classes": 5, "in_chans": 2} | ({"patch_size": 4} if name in OF_PATCHES else {})
+    return timm.create_model(name, **{**usual, **options})
 
 
 MADE = {name: made(name) for name in MICRO}
@@ -83,13 +85,14 @@ def test_features_of_stages(name, model):
     torch.testing.assert_close(last, y)
     first, found = model.forward_intermediates(x, [0], stop_early=True)
     torch.testing.assert_close(found[0], maps[0])
-    torch.testing.assert_close(first.permute(0, 3, 1, 2), maps[0])
-    getter = made(name, features_only=True, out_indices=(0, 1)).eval()
+    torch.testing.assert_close(first, y if len(widths) == 1 else maps[0].permute(0, 2, 3, 1))
+    getter = made(name, features_only=True, out_indices=tuple(range(len(widths)))[:2]).eval()
     for one, other in zip(getter(x), maps, strict=False):
         torch.testing.assert_close(one, other)
     assert getter.feature_info.channels() == widths[:2]
     assert model.prune_intermediate_layers([0]) == [0]
-    torch.testing.assert_close(model(x).permute(0, 3, 1, 2), maps[0])
+    if len(widths) > 1:  # and there is no norm for so few channels
+        torch.testing.assert_close(model(x).permute(0, 3, 1, 2), maps[0])
     with pytest.raises(UserError, match="output_fmt"):
         model.forward_intermediates(x, output_fmt="NLC")
 
