@@ -149,14 +149,15 @@ class Hierarchical(Backbone):
         if output_fmt not in ("NCHW", "NHWC"):
             raise UserError("unknown output_fmt", given=output_fmt, allowed=("NCHW", "NHWC"))
         take, last = feature_take_indices(len(self.stages), indices)
-        x, maps = self._through(x, last + 1 if stop_early else len(self.stages))
+        stages = last + 1 if stop_early else len(self.stages)
+        x, maps = self._through(x, stages)
         found = []
         for index in take:
             each = self.final_norm(maps[index]) if norm and index == len(self.widths) - 1 else maps[index]
             found.append(each.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else each)
         if intermediates_only:
             return found
-        return (self.final_norm(x) if x.shape[-1] == self.num_features else x), found
+        return (self.final_norm(x) if stages == len(self.widths) else x), found
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True

@@ -6,7 +6,6 @@ Parameter names are those of its checkpoints.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
 from typing import Literal
 
 import torch
@@ -22,7 +21,7 @@ from ....core.mixers.mixer import Call
 from ....core.ranges import Count, Depth, Rate, Side, Size, Weight, checked
 from ....core.scans import Grid, Scan
 from ....core.scans import get as get_scan
-from .backbone import Hierarchical, Stage, both_sides, drop_paths, size_for, suitable_stride, with_names
+from .backbone import Hierarchical, Stage, both_sides, drop_paths, grids_of, size_for, suitable_stride, with_names
 from .position import strip_wrapping
 from .registration import Variant, register
 from .stems import ChannelsLast
@@ -32,6 +31,7 @@ def _size(dim: int, in_dim: int, depths: tuple[int, ...], heads: tuple[int, ...]
     return {"dim": dim, "in_dim": in_dim, "depths": depths, "num_heads": heads, **more}
 
 
+WINDOWS = (8, 8, 14, 7)
 SCALED = {"layer_scale": 1e-5}
 SIZES = {
     "micro": _size(32, 16, (1, 2), (2, 4), window_size=(8, 8)),
@@ -226,7 +226,7 @@ class MambaVision(Hierarchical):
         in_dim: Size = 32,
         depths: tuple[Depth, ...] = (1, 3, 8, 4),
         num_heads: tuple[Size, ...] = (2, 4, 8, 16),
-        window_size: tuple[Size, ...] = (8, 8, 14, 7),
+        window_size: tuple[Size, ...] = WINDOWS,
         mlp_ratio: Weight = 4,
         layer_scale: Weight | None = None,
         d_state: Size = 8,
@@ -299,11 +299,12 @@ def build(
     compat: Literal["published"] | None = None,
     backend: Literal["auto", "cpu", "gpu", "reference"] = "auto",
 ) -> MambaVision:
-    """A MambaVision for a data set; arguments as of VMamba's `build` and of MambaVision.
-
-    The windows of the micro size are the maps themselves.
-    """
+    """A MambaVision for a data set, with windows no larger than a stage's map; arguments as of VMamba's `build` and MambaVision."""
     chosen, image_size = size_for(describe, size, SIZES), tuple(describe["image_size"])
+    first = suitable_stride(image_size) if stride is None else stride
+    grids = grids_of(image_size, [first * 2**stage for stage in range(len(chosen["depths"]))])
+    windows = chosen.get("window_size", WINDOWS)
+    chosen["window_size"] = tuple(min(window, max(grid.sizes)) for window, grid in zip(windows, grids, strict=True))
     return MambaVision(
         image_size, describe["channels"], describe["num_classes"], stride=stride, scan=scan, d_state=d_state,
         drop_path_rate=drop_path_rate, compat=compat, backend=backend, **chosen,
@@ -325,5 +326,5 @@ register(
         },
     },
     checkpoint_filter_fn, (0, 1, 2, 3), first_conv="patch_embed.conv_down.0", classifier="head",
-    origin_url="https://github.com/NVlabs/MambaVision", paper_ids="arXiv:2407.08083", 
+    origin_url="https://github.com/NVlabs/MambaVision", paper_ids="arXiv:2407.08083",
 )  # fmt: skip

@@ -7,6 +7,7 @@ import copy
 import pytest
 import timm
 import torch
+from timm.layers import Attention
 from timm.optim import param_groups_layer_decay
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,7 +19,9 @@ from polymamba.core.stages import grids_of
 from polymamba.domains.vision.models.backbone import Hierarchical
 from polymamba.domains.vision.models.registration import default_cfgs
 
-MICRO = [name for name in sorted(default_cfgs) if name.endswith("_micro") and not name.startswith("vim_")]
+MICRO = [
+    name for name in sorted(default_cfgs) if name.endswith("_micro") and not name.startswith(("vim_", "videomamba_"))
+]
 OF_PATCHES = ("plainmamba_micro", "localvim_micro")
 
 
@@ -50,8 +53,9 @@ def test_heads(name, model):
     assert features.shape == (2, *model.grids[-1].sizes, width)
     assert model(x).shape == (2, 5)
     torch.testing.assert_close(model(x), model.forward_head(features))
-    torch.testing.assert_close(model.forward_head(features, pre_logits=True), features.mean((1, 2)))
-    torch.testing.assert_close(model.get_classifier()(features.mean((1, 2))), model(x))
+    pooled = getattr(model, "ln2", nn.Identity())(features.mean((1, 2)))
+    torch.testing.assert_close(model.forward_head(features, pre_logits=True), pooled)
+    torch.testing.assert_close(model.get_classifier()(pooled), model(x))
     model.reset_classifier(3)
     assert model(x).shape == (2, 3)
     model.reset_classifier(0, "")
@@ -141,9 +145,15 @@ def test_costs_are_those_that_pytorch_counts_and_the_scans(name, model):
         paths = 9 * mixer._visits(arguments[1])[1] * mixer.d_inner * mixer.d_state
         scans.append(paths * arguments[0].shape[0])
 
-    for mixer in model.modules():
-        if isinstance(mixer, Mamba):
-            mixer.register_forward_hook(note)
+    def note_attention(layer, arguments, result):  # which PyTorch does not count on a CPU
+        windows, tokens, channels = arguments[0].shape
+        scans.append(4 * windows * tokens * tokens * channels)
+
+    for module in model.modules():
+        if isinstance(module, Mamba):
+            module.register_forward_hook(note)
+        elif isinstance(module, Attention):
+            module.register_forward_hook(note_attention)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(image(1, (32, 32)))
     assert model.flops(1) == pytest.approx(counter.get_total_flops() + sum(scans), rel=1e-3)
