@@ -10,6 +10,7 @@ from .continuous import directions
 from .draw import draw, draw_stages
 from .grid import CLASS_TOKENS, Grid
 from .lookup import get, names
+from .moves import moves
 from .scan import Scan
 
-__all__ = ["CLASS_TOKENS", "Grid", "Scan", "directions", "draw", "draw_stages", "get", "names"]
+__all__ = ["CLASS_TOKENS", "Grid", "Scan", "directions", "draw", "draw_stages", "get", "moves", "names"]

@@ -76,6 +76,7 @@ MODES: dict[str, Mode] = {
     "reverse": Mode(raster.reverse, VIM),
     "bidirectional": Mode(raster.bidirectional, VIM),
     "column": Mode(raster.column, VMAMBA, ndims=(2, 3)),
+    "column_reverse": Mode(raster.column_reverse, VMAMBA, ndims=(2, 3)),
     "cross": Mode(raster.cross, VMAMBA, ndims=(2, 3)),
     "cross_uni": Mode(raster.cross_uni, VMAMBA),
     "cross_bidi": Mode(raster.cross_bidi, VMAMBA),
