@@ -12,8 +12,8 @@ from ...core.scans import get as get_scan
 from ..checkpoints import folder as files
 from ..command_line.compose import compose
 from ..command_line.config import Config
-from ..command_line.groups import CONFIGS, read_yaml
 from ..command_line.options import Options
+from ..conventions import predict_files
 from ..evaluate import table
 from .run import Result
 from .run_folder import CHECKPOINTS, read_arguments
@@ -52,10 +52,8 @@ def after_training(result: Result, config: Config, options: Options) -> str:
 
 def predict_example(domain: str, options: Options) -> list[str]:
     """What the domain's predict.yaml gives as an example of what to type; empty where it gives none."""
-    for path in (folder / domain / "predict.yaml" for folder in (CONFIGS, *options.config_dirs)):
-        if path.is_file():
-            return shlex.split((read_yaml(path).get("card") or {}).get("example") or "")
-    return []
+    files = [file for file in predict_files(options.groups()) if file.domain == domain]
+    return shlex.split(files[0].card.get("example") or "") if files else []
 
 
 def another_scan(config: Config, model: Any, arguments: Sequence[str], options: Options) -> str | None:
