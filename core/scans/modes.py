@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import continuous, diagonal, hilbert, local, raster, skip
+from . import continuous, diagonal, hilbert, local, raster, skip, stereo
 from .path import Path
 
 
@@ -70,6 +70,11 @@ RS_MAMBA = "Zhao et al. 2024, RS-Mamba (arXiv:2404.02668)"
 MAMBA_ND = "Li et al. 2024, Mamba-ND (arXiv:2402.05892)"
 VIDEO_MAMBA = "Li et al. 2024, VideoMamba (arXiv:2403.06977)"
 SEG_MAMBA = "Xing et al. 2024, SegMamba (arXiv:2401.13560); Yang et al. 2024, Vivim (arXiv:2401.14168)"
+MOTION_MAMBA = (
+    "windows as in LocalMamba (arXiv:2403.09338), from fine to whole as in Motion Mamba's hierarchy (arXiv:2403.07487)"
+)
+MULTI_SCALE = "several scales in one layer as in MSVMamba (arXiv:2405.14174), here by steps between tokens"
+HYBRID = "hybrid scanning (survey arXiv:2408.01129, section 4.2): two inputs in one sequence"
 
 MODES: dict[str, Mode] = {
     "raster": Mode(raster.raster, MAMBA),
@@ -94,4 +99,7 @@ MODES: dict[str, Mode] = {
     "temporal_first": Mode(raster.temporal_first, VIDEO_MAMBA, ndims=(3,)),
     "spatiotemporal": Mode(raster.spatiotemporal, VIDEO_MAMBA, ndims=(3,)),
     "slices": Mode(raster.slices, SEG_MAMBA, ndims=(3,)),
+    "hierarchical": Mode(stereo.hierarchical, MOTION_MAMBA, ndims=(2, 3)),
+    "dilated": Mode(stereo.dilated, MULTI_SCALE),
+    "interleaved": Mode(stereo.interleaved, HYBRID, ndims=(2, 3)),
 }

@@ -11,6 +11,8 @@ from torch import nn
 
 # What timm looks up when an entry point of this module is registered.
 default_cfgs: dict[str, Any] = {}
+# What makes a published state dict one of a model's: (state_dict, model) -> state_dict, by the model's class.
+FILTERS: dict[type[nn.Module], Callable] = {}
 IMAGENET = {
     "num_classes": 1000,
     "input_size": (3, 224, 224),
@@ -60,6 +62,7 @@ def register(
         cfgs |= {f"{name}.{tag}": {**common, **where} for tag, where in variant.weights.items()} or {name: common}
     made = generate_default_cfgs(cfgs)
     default_cfgs.update(made)
+    FILTERS[model] = filter_fn
     for name, variant in variants.items():
         register_model(_entry(model, name, variant, filter_fn, out_indices))
     return made

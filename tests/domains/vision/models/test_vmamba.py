@@ -5,7 +5,9 @@ import timm
 import torch
 
 from polymamba.core.errors import UserError
+from polymamba.domains.vision.models.plainmamba import PlainMamba
 from polymamba.domains.vision.models.vmamba import SIZES, VMamba, build, checkpoint_filter_fn
+from polymamba.domains.vision.published import read_weights
 
 
 def stage_inputs(model, x):
@@ -91,3 +93,18 @@ def test_build_from_what_the_data_say():
         build(describe, size="huge")
     with pytest.raises(UserError, match="another scan"):
         build(describe, scan="raster").load_state_dict(model.state_dict())
+
+
+def test_published_weights_begin_a_model_of_other_images(tmp_path):
+    """init=: one channel of three, other classes, another size."""
+    torch.manual_seed(0)
+    first = VMamba(16, 3, 4, dims=(8, 16), depths=(1, 1))
+    torch.save({"model": first.state_dict()}, tmp_path / "vmamba.pth")
+    model = VMamba(24, 1, 4, dims=(8, 16), depths=(1, 1))
+    model.load_state_dict(read_weights(tmp_path / "vmamba.pth", model))
+    grey = torch.randn(2, 1, 24, 24)
+    torch.testing.assert_close(model(grey), first(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="another model's"):
+        read_weights(tmp_path / "vmamba.pth", PlainMamba(16, patch_size=4, depth=1))
+    with pytest.raises(UserError, match="no published weights"):
+        read_weights(tmp_path / "vmamba.pth", torch.nn.Linear(2, 2))
