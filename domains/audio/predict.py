@@ -13,7 +13,8 @@ import torch
 
 from ...core.errors import UserError
 from ...core.pictures import save_figure
-from ...core.ranges import Fraction, Positive, checked
+from ...core.ranges import Fraction, Positive, Size, checked
+from ..classification import Classified, likeliest, write_table
 from ..trained import Answer, Trained
 from .player import write_page
 from .separating import separate, streamed
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 20  # recordings in what is printed
+TABLE = "predictions.csv"
 SCALE = 32768  # of 16-bit samples
 
 
@@ -39,11 +41,14 @@ def predict(
     page: bool = True,
     stream: bool = False,
     block: Positive = 10.0,
+    top: Size = 3,
 ) -> Answer:
     """Takes recordings apart: `<name>_s1.wav`, … of the rate, length and channels of what was given, a picture, a page.
 
+    A model that names sounds says the likeliest classes of each, and writes them into predictions.csv.
+
     Args:
-        run: a trained separator.
+        run: a trained separator, or a model that names sounds.
         input: a file, a folder, a pattern, or a list of files.
         output: folder of what is written; None: `separated` in the run's.
         channels, seconds, overlap: see separating.separate.
@@ -51,6 +56,7 @@ def predict(
         pictures: draw spectrograms. page: write a page that plays everything.
         stream: read 16-bit mono samples at the model's rate from standard input, and write one channel a source to standard output.
         block: milliseconds of a stream that are read at once.
+        top: classes named of each sound.
 
     Raises:
         UserError: no recording is found or none can be read; a stream, and the model is not causal.
@@ -64,6 +70,8 @@ def predict(
     if format is not None and f".{format}" not in sounds.SUFFIXES:
         raise UserError("unknown format", given=f"format={format}", allowed=[each[1:] for each in sounds.SUFFIXES])
     paths = sounds.find_sounds(input)
+    if "sources" not in run.describe:
+        return _named(run, paths, top, run.folder if output is None else Path(output).expanduser())
     folder = run.folder / "separated" if output is None else Path(output).expanduser()
     lines, files, problems, played = [], [], [], []
     for path, name in zip(paths, _names(paths), strict=True):
@@ -95,6 +103,36 @@ def predict(
     if len(lines) > SHOWN:
         lines[SHOWN:] = [f"  … and {len(lines) - SHOWN:,} more"]
     return Answer([*lines, f"  {len(files)} files in {folder}"], files if len(files) <= SHOWN else files[-1:], problems)
+
+
+def classify(run: Trained, sounds: Sequence[np.ndarray], rate: int, top: int = 3) -> list[Classified]:
+    """The likeliest classes of sounds (channels, time) or (time), of any rate; of a longer one than the model hears the middle."""
+    own, length, found = run.describe["rate"], run.describe["samples"], []
+    for sound in sounds:
+        heard = run.data.sounds.resampled(np.atleast_2d(np.asarray(sound, np.float32)).mean(0), rate, own)
+        start = max(0, (len(heard) - length) // 2)
+        with torch.inference_mode():
+            logits = run.model(torch.from_numpy(heard[None, start : start + length]).to(run.device))
+        found += likeliest(logits, run.describe.get("classes"), top)
+    return found
+
+
+def _named(run: Trained, paths: Sequence[Path], top: int, folder: Path) -> Answer:
+    """See `predict`."""
+    rows, problems = [], []
+    for path in paths:
+        try:
+            sound = run.data.sounds.read_sound(path)
+        except UserError as error:
+            problems.append(str(error).replace("\n", "  "))
+            continue
+        rows.append((path, classify(run, [sound.samples], sound.rate, top)[0]))
+    if not rows:
+        raise UserError(f"none of the recordings can be read: {problems[0]}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(folder / TABLE, "file", rows)
+    lines = [f"  {path.name}  {found.line}" for path, found in rows[:SHOWN]]
+    return Answer(lines, [folder / TABLE], problems)
 
 
 def _names(paths: Sequence[Path]) -> Iterator[str]:

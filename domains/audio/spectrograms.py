@@ -23,7 +23,7 @@ def decibels(signal: Tensor, rate: int) -> Tensor:
     """The spectrogram of a signal (time) in dB, (bins, frames): windows of about 32 ms."""
     n_fft = max(32, 2 ** round(torch.tensor(0.032 * rate).log2().item()))
     hop = max(n_fft // 4, len(signal) // LONGEST)
-    return 20 * spectrum(signal[None].float().cpu(), n_fft, hop)[0].abs().clamp(min=1e-7).log10()
+    return 20 * spectrum(signal[None].detach().float().cpu(), n_fft, hop)[0].abs().clamp(min=1e-7).log10()
 
 
 def draw_rows(rows: Sequence[Sequence[tuple[str, Tensor]]], rate: int, heading: str) -> Figure:

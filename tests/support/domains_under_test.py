@@ -3,6 +3,7 @@
 A domain joins by existing. What is its own to say stands in `tests/domains/<d>/crossing.py`:
 
     SHORT: arguments that make a run of any model take seconds; DEFAULT: further ones for the default model
+    MODELS: further arguments for models that do not take the usual data, by name; may be left out
     prepare(folder): makes the files that SHORT names; may be left out
     ODD: lists of arguments, each a form of the data that is not the usual one (odd sizes, one sample, ...)
     PICTURES: files that a run leaves beside those of every run
