@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,6 @@ FSDD = Source(
     protocol="6 speakers, 10 digits, 50 takes each at 8 kHz; the set's own split: takes 0 to 4 are for testing",
     folder=FOLDER,
 )
-SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 
 
 class Takes:
@@ -117,8 +117,13 @@ class DigitMixtures(Mixtures):
         super().__init__(name, loading, *options)
         self.root, self.held, self.digits = root, {"val": tuple(val), "test": tuple(test)}, digits
 
+    @cached_property
+    def recordings(self) -> Takes:
+        """All of the set, read once."""
+        return Takes(data_root(self.root))
+
     def bank(self, split: str) -> Bank:
-        takes = Takes(data_root(self.root))
+        takes = self.recordings
         names = held_out(takes.speakers, split, **self.held)
         own_takes = np.ones(len(takes.takes), bool)
         if not self.held["val"] and split != "test":
