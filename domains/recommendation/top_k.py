@@ -91,6 +91,6 @@ def _first_best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     last = values[:, -1:]
     if bool(((scores == last).sum(1) > (values == last).sum(1)).any()) or bool((values.diff(dim=1) == 0).any()):
         # topk takes any of those that are equal
-        values, place = scores.sort(1, descending=True, stable=True)
+        values, place = scores.sort(dim=1, descending=True, stable=True)
         return values[:, :k], place[:, :k]
     return values, place
