@@ -58,6 +58,8 @@ class Log:
 
     def renumbered(self, catalogue: Catalogue) -> Log:
         """The same events under the numbers of another catalogue; events of items that it does not have are left out."""
+        if not catalogue.behaviours:
+            self = replace(self, behaviours=None)
         if list(catalogue.ids) == list(self.catalogue.ids):
             return replace(self, catalogue=catalogue)
         new = np.array([0, *(catalogue.numbers.get(each, 0) for each in self.catalogue.ids)])[self.items]
@@ -152,7 +154,8 @@ class Histories(DataModule):
         """
         from .tables import Columns, read_table, to_log
 
-        log = to_log(read_table(path, Columns()), path, self.kept()["catalogue"].behaviours)
+        columns = getattr(self, "columns", Columns())
+        log = to_log(read_table(path, columns), path, self.kept()["catalogue"].behaviours)
         return log.renumbered(self.kept()["catalogue"])
 
     def _groups(self, end: np.ndarray) -> np.ndarray:

@@ -84,7 +84,8 @@ class Interactions(Histories):
         if self.duplicates == "drop":
             names = [name for name in ("user", "item", "time", "behaviour") if name in frame.columns]
             frame = frame.unique(names, keep="first", maintain_order=True) if "time" in names else frame
-        log = core(to_log(frame, self.file), self.least_of_user, self.least_of_item)
+        known = () if self.catalogue is None else self.catalogue.behaviours
+        log = core(to_log(frame, self.file, known), self.least_of_user, self.least_of_item)
         if self.items is not None:
             log = replace(log, catalogue=with_items(log.catalogue, Path(self.items).expanduser(), self.features))
         log = divided(log, self.split, self.val_fraction, self.test_fraction)

@@ -71,7 +71,7 @@ def to_log(frame: pl.DataFrame, path: Path, behaviours: Sequence[str] = ()) -> L
     """A table's events as a log whose parts are all 0, each user's in order of time (without times: in the table's).
 
     Args:
-        behaviours: names of kinds of events that are known already; others get the numbers behind them.
+        behaviours: the kinds of events that are known, where that is fixed already: others get number 0.
 
     Raises:
         UserError: the same event twice: a user's item at the same time.
@@ -97,9 +97,9 @@ def to_log(frame: pl.DataFrame, path: Path, behaviours: Sequence[str] = ()) -> L
     items = frame.join(numbers, on="item", maintain_order="left")["item_number"].to_numpy().astype(np.int64)
     kinds, kind_numbers = [], None
     if "behaviour" in frame.columns:
-        kinds = [*behaviours, *sorted(set(frame["behaviour"].unique()) - set(behaviours))]
+        kinds = list(behaviours) or sorted(frame["behaviour"].unique())
         known = {kind: number for number, kind in enumerate(kinds, 1)}
-        kind_numbers = np.array([known[each] for each in frame["behaviour"]], np.int64)
+        kind_numbers = np.array([known.get(each, 0) for each in frame["behaviour"]], np.int64)
     return Log(
         offsets=np.concatenate([[0], np.cumsum(np.bincount(frame["number"].to_numpy(), minlength=len(users)))]),
         items=items,
