@@ -57,7 +57,7 @@ def best_items(
         scores = model.scores(hidden) if end - begin == model.items else model.scores(hidden, numbers)
         scores = (scores[:, 1:] if scores.shape[1] > len(numbers) else scores).float()
         if hide is not None:
-            _forget(scores, numbers, hide)
+            scores = _without(scores, numbers, hide)
         if targets is not None:
             behind = (scores < own) | (numbers == targets[:, None])
             ranks += (~behind).sum(1)
@@ -66,12 +66,12 @@ def best_items(
     return Best(items.masked_fill(scores == -torch.inf, 0), scores, ranks)
 
 
-def _forget(scores: Tensor, numbers: Tensor, hide: Tensor) -> None:
-    """Puts hidden items at minus infinity; numbers: (columns,), ascending."""
+def _without(scores: Tensor, numbers: Tensor, hide: Tensor) -> Tensor:
+    """The scores with hidden items at minus infinity; numbers: (columns,), ascending."""
     place = torch.searchsorted(numbers, hide).clamp_max(len(numbers) - 1)
     inside = numbers[place] == hide
     row, event = inside.nonzero(as_tuple=True)
-    scores[row, place[row, event]] = -torch.inf
+    return scores.index_put((row, place[row, event]), scores.new_tensor(-torch.inf))
 
 
 def _merged(found: tuple[Tensor, Tensor] | None, scores: Tensor, numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
