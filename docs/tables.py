@@ -81,10 +81,9 @@ def _of(kind: str, domain: str) -> list[Entry]:
 
 
 def _model(model: Entry) -> str:
-    """Name, sizes and paper, those of them that its card has: a baseline that counts has neither."""
-    sizes, paper = model.cell("parameters").split(", "), model.card.get("paper")
-    shown = f" {sizes[0].split()[-1]} to {sizes[-1].split()[-1]}" if sizes[0] else ""
-    return f"`{model.name}`{shown}" + (f" ({linked(str(paper))})" if paper else "")
+    sizes = model.cell("parameters").split(", ")
+    shown = f"{sizes[0].split()[-1]} to {sizes[-1].split()[-1]}"
+    return f"`{model.name}` {shown} ({linked(str(model.card['paper']))})"
 
 
 def written_results() -> dict[Path, dict]:
