@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ....core.ops.arguments import check_shape
 from ....core.ranges import Size, Weight, checked
 from .rows import Rows
-from .sequential import Events, Recommender, from_describe
+from .sequential import Events, Recommender, fitted, from_describe
 
 CELLS = 2**25  # of the dense part of users by items that is counted at once: 128 MiB
 
@@ -25,8 +25,9 @@ class ItemKNN(Recommender):
         items, length, behaviours, features: see Recommender; only the items count. The latest `length` are asked.
         neighbours: of each item that are kept. shrink: makes little evidence count less.
 
-    There is nothing to train but `fit`. neighbours, similarities: (items + 1, neighbours), int64 and float32. The hidden state at
-    an event is the latest items themselves, (batch, length, `length`) int64, 0 where there are fewer.
+    `fit` is what there is to learn; besides, a factor above 0 of the scores, the sharpness, begins at 1, changes no ranking, and
+    makes their softmax fit. neighbours, similarities: (items + 1, neighbours), int64 and float32. The hidden state at an event
+    is the scores themselves, (batch, length, items + 1).
     """
 
     def __init__(self, items: Size, length: Size, neighbours: Size = 100, shrink: Weight = 0.0, **inputs: Any):
@@ -34,6 +35,7 @@ class ItemKNN(Recommender):
         self.shrink, kept = shrink, min(neighbours, items)
         self.register_buffer("neighbours", torch.zeros(items + 1, kept, dtype=torch.int64))
         self.register_buffer("similarities", torch.zeros(items + 1, kept))
+        self.log_sharpness = nn.Parameter(torch.zeros(()))
 
     @torch.no_grad()
     def fit(self, users: Tensor, items: Tensor) -> ItemKNN:
@@ -52,6 +54,7 @@ class ItemKNN(Recommender):
         with torch.sparse.check_sparse_tensor_invariants(True):  # PyTorch warns where nobody has said
             had = torch.sparse_coo_tensor(pairs, ones, (size, many)).coalesce()
         norm = torch.bincount(pairs[0], minlength=size).sqrt().float()
+        self.similarities[0], self.neighbours[0] = 0, 0
         wide = max(1, CELLS // many)
         for begin in range(1, size, wide):
             end = min(begin + wide, size)
@@ -71,22 +74,36 @@ class ItemKNN(Recommender):
         before = events.items.new_zeros(batch, self.length) if states is None else states[0]
         rows = Rows(events.number)
         if not len(rows.lengths):
-            return events.items.new_zeros(*events.items.shape, self.length), (before,)
+            return self._scored(events.items.new_zeros(*events.items.shape, self.length)), (before,)
         some = ~rows.empty
         begin = before.new_zeros(len(rows.lengths), self.length)
         begin[rows.first[some]] = before[some]
         windows = torch.cat([begin, rows.apart(events.items)], 1).unfold(1, self.length, 1)[:, 1:]
         after = before.clone()
         after[some] = windows[rows.last[some], rows.lengths[rows.last[some]] - 1]
-        return rows.together(windows), (after,)
+        return self._scored(rows.together(windows)), (after,)
+
+    def encode(self, items: Tensor, seq_idx: Tensor | None = None, *args: Any, **options: Any) -> Tensor:
+        """As of Recommender: (batch, items + 1)."""
+        rows = Rows(self.events(items, seq_idx, *args, **options).number)
+        latest, some = items.new_zeros(len(items), self.length), ~rows.empty
+        if some.any():
+            last = rows.last[some]
+            place = rows.lengths[last][:, None] - self.length + torch.arange(self.length, device=items.device)
+            latest[some] = rows.apart(items)[last].gather(1, place.clamp_min(0)) * (place >= 0)
+        return self._scored(latest)
+
+    def _scored(self, latest: Tensor) -> Tensor:
+        """The latest items (..., `length`), 0 where there are fewer, to scores (..., items + 1)."""
+        near, similar = self.neighbours[latest].flatten(-2), self.similarities[latest].flatten(-2)
+        scores = similar.new_zeros(*latest.shape[:-1], self.items + 1).scatter_add(-1, near, similar)
+        return scores * self.log_sharpness.exp()
 
     def scores(self, hidden: Tensor, items: Tensor | None = None) -> Tensor:
-        near, similar = self.neighbours[hidden].flatten(-2), self.similarities[hidden].flatten(-2)
-        scores = similar.new_zeros(*hidden.shape[:-1], self.items + 1).scatter_add(-1, near, similar)
-        return scores if items is None else scores[..., items]
+        return hidden if items is None else hidden[..., items]
 
 
 @checked(group="model")
 def build(describe: Mapping[str, Any], neighbours: Size = 100, shrink: Weight = 0.0) -> ItemKNN:
-    """An ItemKNN for a data set; describe as of mamba4rec.build, the rest as of the class."""
-    return ItemKNN(**from_describe(describe), neighbours=neighbours, shrink=shrink)
+    """An ItemKNN for a data set; describe as of popularity.build, the rest as of the class."""
+    return fitted(ItemKNN(**from_describe(describe), neighbours=neighbours, shrink=shrink), describe)

@@ -79,6 +79,11 @@ class Recommender(nn.Module):
         self.features = dict(features or {}) | ({BEHAVIOUR: behaviours} if behaviours else {})
 
     @property
+    def tokens(self) -> int:
+        """Events of the longest history, which costs are counted with."""
+        return self.length
+
+    @property
     def carries_state(self) -> bool:
         """Whether a history can be fed in pieces."""
         return self.causal
@@ -256,6 +261,12 @@ def from_describe(describe: Mapping[str, Any]) -> dict[str, Any]:
         "behaviours": behaviours if isinstance(behaviours, int) else len(behaviours),
         "features": dict(describe.get("features") or {}),
     }
+
+
+def fitted(model: Any, describe: Mapping[str, Any]) -> Any:
+    """A model that learns by counting, with what the description has to count: "events", (events,) users and items each."""
+    known = describe.get("events")
+    return model if known is None or next(model.buffers()).is_meta else model.fit(*known)
 
 
 def last_of_each(hidden: Tensor, real: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class TiM4Rec(SequentialModel):
     """TiM4Rec. It reads a history, and the times in it, as a whole: norms and layers run over all time differences of a row.
 
     What the last layer would hand on is read by nobody, in the authors' code too: its `time_gate_residual` and `time_layer_norm`
-    are among the keys and get no gradient.
+    are among the keys and do not learn.
 
     Args:
         items, length, behaviours, features: see SequentialModel; padded on the right in the authors' code. Longer histories
@@ -114,6 +114,10 @@ class TiM4Rec(SequentialModel):
         init_normal(self, compat=compat)
         if self.published:
             init_convolutions(self)
+        if timed:
+            last = self.ssd_layers[-1].ssd
+            for unread in (last.time_gate_residual, last.time_layer_norm):
+                unread.requires_grad_(False)
 
     def run(self, events: Events, states: tuple | None) -> tuple[Tensor, tuple]:
         x = self.in_layer_norm(self.dropout(self.embed(events)))

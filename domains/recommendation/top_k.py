@@ -1,0 +1,96 @@
+"""The best items of all, and the place of one among them, however many items there are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .models.sequential import Recommender
+
+CELLS = 2**25  # scores that are held at once
+
+
+class Best(NamedTuple):
+    """items, scores: (batch, k), the best first; fewer where there are fewer items, item 0 where even those are hidden.
+    ranks: (batch,) int64, the places of the targets, from 1; None where none were given."""
+
+    items: Tensor
+    scores: Tensor
+    ranks: Tensor | None
+
+
+@torch.no_grad()
+def best_items(
+    model: Recommender,
+    hidden: Tensor,
+    k: int,
+    targets: Tensor | None = None,
+    hide: Tensor | None = None,
+    candidates: Tensor | None = None,
+) -> Best:
+    """Ranks items for each row.
+
+    Among equal scores the smaller number comes first in the list, but a target comes behind all that are as good as it: a model
+    that says the same of all items has no hits.
+
+    Args:
+        hidden: (batch, channels), what the model makes of the histories.
+        targets: (batch,) int64, items to find the ranks of.
+        hide: (batch, events) int64, items of each row that are left out, 0: none; a target is never.
+        candidates: (candidates,) int64, ascending, the only items that are ranked; None: all.
+    """
+    batch, every = len(hidden), model.items if candidates is None else len(candidates)
+    wide = max(1, CELLS // max(batch, 1))
+    found, ranks, own = None, None, None
+    if targets is not None:
+        unique, place = targets.unique(return_inverse=True)
+        own = model.scores(hidden, unique).gather(1, place[:, None])
+        ranks = torch.ones_like(targets)
+    for begin in range(0, every, wide):
+        end = min(begin + wide, every)
+        if candidates is None:
+            numbers = torch.arange(begin + 1, end + 1, device=hidden.device)
+        else:
+            numbers = candidates[begin:end]
+        scores = model.scores(hidden) if end - begin == model.items else model.scores(hidden, numbers)
+        scores = (scores[:, 1:] if scores.shape[1] > len(numbers) else scores).float()
+        if hide is not None:
+            scores = _without(scores, numbers, hide)
+        if targets is not None:
+            behind = (scores < own) | (numbers == targets[:, None])
+            ranks += (~behind).sum(1)
+        found = _merged(found, scores, numbers, k)
+    items, scores = found
+    return Best(items.masked_fill(scores == -torch.inf, 0), scores, ranks)
+
+
+def _without(scores: Tensor, numbers: Tensor, hide: Tensor) -> Tensor:
+    """The scores with hidden items at minus infinity; numbers: (columns,), ascending."""
+    place = torch.searchsorted(numbers, hide).clamp_max(len(numbers) - 1)
+    inside = numbers[place] == hide
+    row, event = inside.nonzero(as_tuple=True)
+    return scores.index_put((row, place[row, event]), scores.new_tensor(-torch.inf))
+
+
+def _merged(found: tuple[Tensor, Tensor] | None, scores: Tensor, numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best so far, items and scores, with those of further columns, whose numbers are larger."""
+    scores, place = _first_best(scores, k)
+    items = numbers[place]
+    if found is None:
+        return items, scores
+    scores, place = _first_best(torch.cat([found[1], scores], 1), k)
+    return torch.cat([found[0], items], 1).gather(1, place), scores
+
+
+def _first_best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row with their columns; of equal ones the first column first."""
+    k = min(k, scores.shape[1])
+    values, place = scores.topk(k, 1)
+    last = values[:, -1:]
+    if bool(((scores == last).sum(1) > (values == last).sum(1)).any()) or bool((values.diff(dim=1) == 0).any()):
+        # topk takes any of those that are equal
+        values, place = scores.sort(dim=1, descending=True, stable=True)
+        return values[:, :k], place[:, :k]
+    return values, place
