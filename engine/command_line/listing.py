@@ -53,7 +53,9 @@ class Entry:
         if column == "parameters" and "sizes" in self.card:
             return ", ".join(f"{size} {rounded(count)}" for size, count in self.card["sizes"].items())
         if column == "parameters":
-            if "axes" not in self.card:  # a scan's are its own; a model's are what it learns, where its card counts them
+            if (
+                "axes" not in self.card
+            ):  # a scan's are its own; a model's are what it learns, where its card counts them
                 return ""
             return ", ".join(f"{key}={_typed(value)}" for key, value in self.values.items() if key not in NO_PARAMETERS)
         said = self.card.get(column, "")
