@@ -97,8 +97,8 @@ class MixtureOfExperts(nn.Module):
         if self.normalise:
             weight = weight / weight.sum(-1, keepdim=True)
         real = None if seq_idx is None else (seq_idx >= 0).t().reshape(-1)
-        if self.training:
-            self.balance_loss = self._balance(scores, expert, real)
+        # Not longer than the step that it is of: it holds the step's graph.
+        self.balance_loss = self._balance(scores, expert, real) if self.training else None
         if real is not None:
             expert = expert.masked_fill(~real[:, None], self.num_experts)
         factor = self.capacity_factor if self.training else self.eval_capacity_factor

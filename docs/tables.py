@@ -81,9 +81,11 @@ def _of(kind: str, domain: str) -> list[Entry]:
 
 
 def _model(model: Entry) -> str:
-    sizes = model.cell("parameters").split(", ")
-    shown = f"{sizes[0].split()[-1]} to {sizes[-1].split()[-1]}"
-    return f"`{model.name}` {shown} ({linked(str(model.card['paper']))})"
+    """A model's name, with its paper behind it, and its parameters from the first size to the last."""
+    counts = [each.split()[-1] for each in model.cell("parameters").split(", ") if each]
+    paper = ARXIV.fullmatch(str(model.card.get("paper", "")))
+    name = f"[`{model.name}`](https://arxiv.org/abs/{paper.group(1)})" if paper else f"`{model.name}`"
+    return " ".join([name, *counts[:1], *([f"to {counts[-1]}"] if len(counts) > 1 else [])])
 
 
 def written_results() -> dict[Path, dict]:

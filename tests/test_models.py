@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,14 @@ def parts(request, tmp_path_factory):
     """Data, model and task of a small run."""
     name, model = request.param
     crossing = packaged(name).crossing
+    further = getattr(crossing, "MODELS", {}).get(model, ())
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp(f"{name}-{model}")
         patch.chdir(folder)
         patch.setenv("POLYMAMBA_CACHE", str(folder / "cache"))
         getattr(crossing, "prepare", lambda folder: None)(Path(folder))
         try:
-            yield build_parts(compose([f"domain={name}", f"model={model}", *crossing.SHORT]))
+            yield build_parts(compose([f"domain={name}", f"model={model}", *crossing.SHORT, *further]))
         except UserError as error:
             if "not installed" not in str(error):
                 raise
@@ -63,11 +65,16 @@ def test_the_same_batch_gives_the_same_answer(parts, batch):
 
 
 def test_samples_do_not_see_one_another(parts, batch):
-    together = answers(parts.model, parts.task.inputs(batch))[0]
-    for number in range(len(together)):
-        one = tree_map(lambda each, n=number: each[n : n + 1] if torch.is_tensor(each) else each, batch)
-        alone = answers(parts.model, parts.task.inputs(one))[0]
-        torch.testing.assert_close(alone[0], together[number], rtol=1e-4, atol=1e-5)
+    # in float64: norms over a few tokens make much of how a convolution rounds in batches of another size
+    batch = tree_map(lambda each: each.double() if torch.is_tensor(each) and each.is_floating_point() else each, batch)
+    try:
+        together = answers(parts.model.double(), parts.task.inputs(batch))[0]
+        for number in range(len(together)):
+            one = tree_map(lambda each, n=number: each[n : n + 1] if torch.is_tensor(each) else each, batch)
+            alone = answers(parts.model, parts.task.inputs(one))[0]
+            torch.testing.assert_close(alone[0], together[number], rtol=1e-6, atol=1e-8)
+    finally:
+        parts.model.float()
 
 
 def test_float64_says_the_same_and_bfloat16_something(parts, batch):
@@ -91,9 +98,8 @@ def test_float64_says_the_same_and_bfloat16_something(parts, batch):
 
 
 def test_weights_go_into_a_new_model_and_come_out_the_same(parts, batch):
-    from copy import deepcopy
-
     inputs = parts.task.inputs(batch)
+    answers(parts.model, inputs)  # what a training step has left in the model has a graph, which cannot be copied
     other = deepcopy(parts.model)
     with torch.no_grad():
         for each in other.parameters():

@@ -8,10 +8,11 @@ from .mamba import Mamba, MambaState
 from .mamba2 import Mamba2, Mamba2State
 from .mamba3 import Mamba3, Mamba3State
 from .s4d import S4D, S4DState
+from .ss2d import SS2D
 
 __all__ = [
-    "S4D", "Attention", "AttentionState", "Mamba", "Mamba2", "Mamba2State", "Mamba3", "Mamba3State", "MambaState", "S4DState",
-    "get",
+    "S4D", "SS2D", "Attention", "AttentionState", "Mamba", "Mamba2", "Mamba2State", "Mamba3", "Mamba3State", "MambaState",
+    "S4DState", "get",
 ]  # fmt: skip
 
 MIXERS = {"mamba": Mamba, "mamba2": Mamba2, "mamba3": Mamba3, "s4d": S4D, "attention": Attention}

@@ -7,9 +7,10 @@ A mode is a function from a grid's sizes to paths; modes.py lists them with thei
 """
 
 from .continuous import directions
-from .draw import draw
+from .draw import draw, draw_stages
 from .grid import CLASS_TOKENS, Grid
 from .lookup import get, names
+from .moves import moves
 from .scan import Scan
 
-__all__ = ["CLASS_TOKENS", "Grid", "Scan", "directions", "draw", "get", "names"]
+__all__ = ["CLASS_TOKENS", "Grid", "Scan", "directions", "draw", "draw_stages", "get", "moves", "names"]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import continuous, diagonal, hilbert, local, raster, skip
+from . import continuous, diagonal, hilbert, local, raster, skip, stereo
 from .path import Path
 
 
@@ -24,6 +24,7 @@ class Mode:
         disjoint: whether each grid token is on exactly one path.
         steps: sizes, which may be symbolic, and the mode's parameters to the grid tokens on the longest path, where that is
             not all of them.
+        divides: the parameter that says the sides of the pieces into which it divides the grid, where it does.
     """
 
     function: Callable[..., list[Path]]
@@ -32,6 +33,7 @@ class Mode:
     per_layer: bool = False
     disjoint: bool = False
     steps: Callable[..., int] | None = None
+    divides: str | None = None
 
     @functools.cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -68,12 +70,18 @@ RS_MAMBA = "Zhao et al. 2024, RS-Mamba (arXiv:2404.02668)"
 MAMBA_ND = "Li et al. 2024, Mamba-ND (arXiv:2402.05892)"
 VIDEO_MAMBA = "Li et al. 2024, VideoMamba (arXiv:2403.06977)"
 SEG_MAMBA = "Xing et al. 2024, SegMamba (arXiv:2401.13560); Yang et al. 2024, Vivim (arXiv:2401.14168)"
+MOTION_MAMBA = (
+    "windows as in LocalMamba (arXiv:2403.09338), from fine to whole as in Motion Mamba's hierarchy (arXiv:2403.07487)"
+)
+MULTI_SCALE = "several scales in one layer as in MSVMamba (arXiv:2405.14174), here by steps between tokens"
+HYBRID = "hybrid scanning (survey arXiv:2408.01129, section 4.2): two inputs in one sequence"
 
 MODES: dict[str, Mode] = {
     "raster": Mode(raster.raster, MAMBA),
     "reverse": Mode(raster.reverse, VIM),
     "bidirectional": Mode(raster.bidirectional, VIM),
     "column": Mode(raster.column, VMAMBA, ndims=(2, 3)),
+    "column_reverse": Mode(raster.column_reverse, VMAMBA, ndims=(2, 3)),
     "cross": Mode(raster.cross, VMAMBA, ndims=(2, 3)),
     "cross_uni": Mode(raster.cross_uni, VMAMBA),
     "cross_bidi": Mode(raster.cross_bidi, VMAMBA),
@@ -81,9 +89,9 @@ MODES: dict[str, Mode] = {
     "continuous": Mode(continuous.continuous, PLAIN_MAMBA, ndims=(2, 3)),
     "zigzag": Mode(continuous.zigzag, ZIGMA, ndims=(2, 3), per_layer=True),
     "hilbert": Mode(hilbert.hilbert, HILBERT, ndims=(2, 3)),
-    "skip": Mode(skip.skip, EFFICIENT_VMAMBA, disjoint=True, steps=skip.steps),
-    "local": Mode(local.local, LOCAL_MAMBA, ndims=(2, 3)),
-    "local_flip": Mode(local.local_flip, LOCAL_MAMBA, ndims=(2, 3)),
+    "skip": Mode(skip.skip, EFFICIENT_VMAMBA, disjoint=True, steps=skip.steps, divides="step"),
+    "local": Mode(local.local, LOCAL_MAMBA, ndims=(2, 3), divides="window"),
+    "local_flip": Mode(local.local_flip, LOCAL_MAMBA, ndims=(2, 3), divides="window"),
     "local_vim": Mode(local.local_vim, LOCAL_MAMBA, ndims=(2, 3)),
     "diagonal": Mode(diagonal.diagonal, RS_MAMBA, ndims=(2,)),
     "mamba_nd": Mode(raster.mamba_nd, MAMBA_ND, per_layer=True),
@@ -91,4 +99,7 @@ MODES: dict[str, Mode] = {
     "temporal_first": Mode(raster.temporal_first, VIDEO_MAMBA, ndims=(3,)),
     "spatiotemporal": Mode(raster.spatiotemporal, VIDEO_MAMBA, ndims=(3,)),
     "slices": Mode(raster.slices, SEG_MAMBA, ndims=(3,)),
+    "hierarchical": Mode(stereo.hierarchical, MOTION_MAMBA, ndims=(2, 3)),
+    "dilated": Mode(stereo.dilated, MULTI_SCALE),
+    "interleaved": Mode(stereo.interleaved, HYBRID, ndims=(2, 3)),
 }

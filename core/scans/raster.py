@@ -29,6 +29,11 @@ def column(sizes: Sequence[int]) -> list[Path]:
     return [nested(sizes, axis_orders(len(sizes))[1])]
 
 
+def column_reverse(sizes: Sequence[int]) -> list[Path]:
+    """The column order backwards."""
+    return [path.reversed() for path in column(sizes)]
+
+
 def cross(sizes: Sequence[int]) -> list[Path]:
     """Raster, column-major, then the reverse of each; in 3-D one path with each axis fastest, then their reverses."""
     forward = [nested(sizes, axes) for axes in axis_orders(len(sizes))]

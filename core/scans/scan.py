@@ -33,6 +33,11 @@ class Part(NamedTuple):
         """What the table knows about this mode."""
         return MODES[self.mode_name]
 
+    def cell(self, ndim: int) -> tuple[int, ...]:
+        """Sides of the pieces into which the mode divides a grid of `ndim` axes; 1 where it does not."""
+        sides = dict(self.values).get(self.mode.divides, 1)
+        return (sides,) * ndim if isinstance(sides, int) else sides
+
     def paths(self, sizes: Sequence[int]) -> list[Path]:
         """The paths over a grid of these sizes."""
         paths = self.mode.function(tuple(sizes), **dict(self.values))

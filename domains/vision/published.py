@@ -1,4 +1,4 @@
-"""Published weights of image models: Vim's, as hustvl published them, into the Vim here.
+"""Published weights of image models: into those here that training begins with; Vim's, as hustvl published them, whole.
 
 run = load("vim_t_midclstok_76p1acc.pth")     or load("hustvl/Vim-tiny-midclstok"), from the hub
 weights = read_weights("vim_t.pth", model)    for a model of other images or classes: positions resampled
@@ -23,7 +23,8 @@ from ...core.errors import UserError
 from ...data.vision.photos import Photos
 from ..trained import Trained
 from .models.position import strip_wrapping
-from .models.vim import Vim, checkpoint_filter_fn
+from .models.registration import FILTERS
+from .models.vim import Vim
 from .models.vim_timm import default_cfgs
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
@@ -76,14 +77,21 @@ def read_weights(where: str | Path, model: nn.Module) -> dict[str, Tensor]:
     Raises:
         UserError: there are no such weights, or they are for another kind of model.
     """
-    if not isinstance(model, Vim):
-        raise UserError("these weights are Vim's", given=f"{where} for {type(model).__name__}", do="model=vim")
-    weights = checkpoint_filter_fn(_read(where), model)
-    patches, own = weights["patch_embed.proj.weight"], model.patch_embed.proj.weight
-    if patches.shape[1] != own.shape[1]:
+    if type(model) not in FILTERS:
+        known = sorted(each.__name__ for each in FILTERS)
+        raise UserError(
+            "this model has no published weights", given=f"{where} for {type(model).__name__}", allowed=known
+        )
+    weights, own = FILTERS[type(model)](_read(where), model), model.state_dict()
+    # The first convolution, whose channels are the images'.
+    name = next(name for name, each in own.items() if each.dim() == 4)
+    if name not in weights:
+        given = f"{where} for {type(model).__name__}: no {name}"
+        raise UserError("these are another model's weights", given=given, do="choose their model: model=<name>")
+    if weights[name].shape[1] != own[name].shape[1]:
         from timm.models import adapt_input_conv
 
-        weights["patch_embed.proj.weight"] = adapt_input_conv(own.shape[1], patches)
+        weights[name] = adapt_input_conv(own[name].shape[1], weights[name])
     return weights
 
 

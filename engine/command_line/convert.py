@@ -6,6 +6,7 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ...core.errors import UserError, closest, closest_key
@@ -14,6 +15,9 @@ from .signature import Signature
 
 T = TypeVar("T")
 _ANY_WHOLE, _ANY = Range(-(2**64) + 1, 2**64 - 1), Range(-math.inf)
+_WORDS = {
+    int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null", object: "a value",
+}  # fmt: skip
 _EXAMPLES = {int: "1", float: "0.1", bool: "true"}
 
 
@@ -29,7 +33,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
     for key in values:
         if key not in known:
             raise unknown_key(f"{path}{key}", [f"{path}{name}" for name in known], values[key])
-    hints, filled = get_type_hints(cls, include_extras=True), {}
+    hints, filled = _hints(cls), {}
     for name, each in known.items():
         if name not in values:
             if each.default is MISSING:
@@ -37,6 +41,11 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
             continue
         filled[name] = convert(values[name], hints[name], f"{path}{name}")
     return cls(**filled)
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
 
 
 def unknown_key(key: str, known: list[str], value: object = "...") -> UserError:
@@ -154,12 +163,10 @@ def _convert_items(value: Any, wanted: Any, origin: type, arguments: tuple[Any, 
 
 def describe(wanted: Any) -> str:
     """A type in words: "a whole number", "a number or null", "auto or cpu"."""
-    words = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null"}
-    words[object] = "a value"
     if isinstance(wanted, Signature):
         return f"keys {', '.join(wanted.parameters)}" + (" or null" if wanted.nullable else "")
-    if wanted in words:
-        return words[wanted]
+    if wanted in _WORDS:
+        return _WORDS[wanted]
     origin, arguments = get_origin(wanted), get_args(wanted)
     if origin is Annotated:
         return f"{describe(arguments[0])} ({', '.join(each.describe() for each in arguments[1:])})"
@@ -175,8 +182,7 @@ def describe(wanted: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    words = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null"}
-    return words.get(type(value), "a list" if isinstance(value, (list, tuple)) else "a group of keys")
+    return _WORDS.get(type(value), "a list" if isinstance(value, (list, tuple)) else "a group of keys")
 
 
 def _example(path: str, wanted: Any) -> str | None:

@@ -53,6 +53,8 @@ class Entry:
         if column == "parameters" and "sizes" in self.card:
             return ", ".join(f"{size} {rounded(count)}" for size, count in self.card["sizes"].items())
         if column == "parameters":
+            if "axes" not in self.card:  # a scan's are its own; a model's are what it learns, where its card counts them
+                return ""
             return ", ".join(f"{key}={_typed(value)}" for key, value in self.values.items() if key not in NO_PARAMETERS)
         said = self.card.get(column, "")
         return "; ".join(map(_in_words, said)) if isinstance(said, list) else str(said)

@@ -90,11 +90,11 @@ def _option_named(word: str) -> str | None:
     from .groups import Groups
 
     groups = Groups()
-    found = (
-        (domain, group) for domain in groups.domains for group, files in groups.files(domain).items() if word in files
-    )
+    usual = groups.domain_of(None)
+    domains = sorted(groups.domains, key=lambda domain: domain != usual)  # what every domain has needs none
+    found = ((domain, group) for domain in domains for group, files in groups.files(domain).items() if word in files)
     domain, group = next(found, ("", ""))
-    own = domain == groups.domain_of(None) or group in ("domain", "experiments")
+    own = domain == usual or group in ("domain", "experiments")
     return (f"{group}={word}" if own else f"domain={domain} {group}={word}") if group else None
 
 
@@ -251,18 +251,17 @@ def _checkpoint(key: str, where: str, prefer: tuple[str, ...]) -> tuple[Path, st
     if not _exists(where):
         parent = next((each for each in Path(where).parents if _exists(each) and each.is_dir()), Path())
         # A folder that merely looks alike and holds no run would be the wrong thing to type.
-        beside = sorted(each.parent for each in parent.glob("*/checkpoints"))
-        runs = beside or sorted(
-            (each.parent for each in Path("runs").glob("*/*/*/checkpoints")), key=lambda run: run.name
-        )
+        beside = sorted(_runs_in(parent, "*"))
+        runs = beside or sorted(_runs_in(Path("runs"), "*/*/*"), key=lambda run: run.name)
         near = closest(Path(where).name, [run.name for run in beside])
         raise UserError(
             "there is no such run or checkpoint", given=f"{key}={where}",
             allowed=[str(run) for run in runs[-MOST_RUNS:]] or "a run's folder; there is none here yet",
             do=f"{key}={parent / near}" if near else None,
         )  # fmt: skip
-    within = [] if (Path(where) / "checkpoints").exists() else _runs_in(Path(where))
+    within = [] if (Path(where) / "checkpoints").exists() else _runs_in(Path(where), "*", "*/*", "*/*/*")
     if within:
+        within.sort(key=lambda run: run.stat().st_mtime, reverse=True)
         raise UserError(
             "this folder holds several runs" if len(within) > 1 else "the run is a folder further down",
             given=f"{key}={where}", allowed=[str(run) for run in within[:MOST_RUNS]], do=f"{key}={within[0]}",
@@ -272,10 +271,10 @@ def _checkpoint(key: str, where: str, prefer: tuple[str, ...]) -> tuple[Path, st
     return find(where, prefer)
 
 
-def _runs_in(folder: Path) -> list[Path]:
-    """The runs up to three folders below one, newest first."""
-    found = {each.parent for depth in ("*", "*/*", "*/*/*") for each in folder.glob(f"{depth}/checkpoints")}
-    return sorted(found, key=lambda run: run.stat().st_mtime, reverse=True)
+def _runs_in(folder: Path, *patterns: str) -> list[Path]:
+    """The runs at some depth below a folder: what has checkpoints and the configuration that they were trained with."""
+    found = {each.parent for pattern in patterns for each in folder.glob(f"{pattern}/checkpoints")}
+    return [each for each in found if (each / "config.yaml").is_file()]
 
 
 def _take(arguments: Sequence[str], key: str) -> tuple[str | None, list[str]]:

@@ -61,8 +61,12 @@ def write_plan(
     parameters = sum(each.numel() for each in model.parameters())
     size = config.model.get("size") or parts.describe.get("model_size")
     tokens, flops = getattr(model, "tokens", None), count_flops(parts.task, parts.data)
-    chosen = "scan" in config.data.get("choose", {})
-    starts = f"what data={config.data['name']} asks for" if chosen else f"what domain={config.domain} starts with"
+    asking = (
+        f"{part}={values['name']}"
+        for part, values in (("model", config.model), ("data", config.data))
+        if "scan" in values.get("choose", {})
+    )
+    starts = next((f"what {each} asks for" for each in asking), f"what domain={config.domain} starts with")
     why = "asked for" if scan_asked_for else starts
     settings, memory = config.trainer, describe_memory(config, model, parts.description, length.batch_size)
     limit = f", at most {settings.time_limit}" if settings.time_limit else ""

@@ -122,8 +122,8 @@ def _fit_and_test(
         for callback in usual:
             if isinstance(callback, WeightAverage):
                 callback.release()
-        grid = getattr(parts.model, "grid", None)
-        if config.trainer.pictures and parts.scan is not None and grid is not None:
-            scans.draw(parts.scan, grid, file=folder / SCAN)
+        grids = getattr(parts.model, "grids", None)
+        if config.trainer.pictures and parts.scan is not None and grids is not None:
+            scans.draw_stages(parts.scan, grids, file=folder / SCAN)
         [metrics] = trainer.test(parts.task, datamodule=parts.data, verbose=False)
     return {name: float(value) for name, value in metrics.items()}, ended

@@ -12,8 +12,8 @@ from ...core.scans import get as get_scan
 from ..checkpoints import folder as files
 from ..command_line.compose import compose
 from ..command_line.config import Config
-from ..command_line.groups import CONFIGS, read_yaml
 from ..command_line.options import Options
+from ..conventions import predict_files
 from ..evaluate import table
 from .run import Result
 from .run_folder import CHECKPOINTS, read_arguments
@@ -52,23 +52,23 @@ def after_training(result: Result, config: Config, options: Options) -> str:
 
 def predict_example(domain: str, options: Options) -> list[str]:
     """What the domain's predict.yaml gives as an example of what to type; empty where it gives none."""
-    for path in (folder / domain / "predict.yaml" for folder in (CONFIGS, *options.config_dirs)):
-        if path.is_file():
-            return shlex.split((read_yaml(path).get("card") or {}).get("example") or "")
-    return []
+    files = [file for file in predict_files(options.groups()) if file.domain == domain]
+    return shlex.split(files[0].card.get("example") or "") if files else []
 
 
 def another_scan(config: Config, model: Any, arguments: Sequence[str], options: Options) -> str | None:
     """A scan that the same command can be typed with: the model's mixers can walk it on their grid; None where there is none."""
     walked = next((module.scan for module in model.modules() if isinstance(getattr(module, "scan", None), Scan)), None)
-    if config.scan is None or walked is None:
+    tokens = getattr(model, "tokens", None)
+    grids = getattr(model, "grids", None) or ([Grid((tokens,))] if isinstance(tokens, int) else [])
+    if config.scan is None or walked is None or not grids:
         return None
-    grid = getattr(model, "grid", None) or Grid((model.tokens,))
     for name in OTHERS:
         try:
             if name != config.scan["name"]:
                 compose([*arguments, f"scan={name}"], options.groups(), options.allow)
-                get_scan(name).layer(0).order(grid)
+                for grid in grids:
+                    get_scan(name).layer(0).order(grid)
                 return name
         except UserError:
             continue

@@ -1,10 +1,9 @@
-from pathlib import Path
-
 import pytest
 import torch
+from domains_under_test import TOY
+from domains_under_test import toy as toy_domain
 
-HERE = Path(__file__).resolve().parent / "stand_ins"
-OPTIONS = (f"--config-dir={HERE / 'configs'}", "--allow=toy")
+OPTIONS = toy_domain().options
 
 
 @pytest.fixture(autouse=True)
@@ -17,11 +16,11 @@ def _one_thread():
 
 @pytest.fixture
 def groups(monkeypatch):
-    """The config groups with those of the stand-ins; their module can be imported."""
+    """The config groups with those of the toy domain, whose package can be imported."""
     from polymamba.engine.command_line.groups import Groups
 
-    monkeypatch.syspath_prepend(str(HERE))
-    return Groups([HERE / "configs"])
+    monkeypatch.syspath_prepend(str(TOY))
+    return Groups([TOY / "configs"])
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def command(monkeypatch, tmp_path, capsys):
     """Runs a command line in this process: command("domain=toy", job="train") -> (exit code, stdout, stderr)."""
     from polymamba.engine.command_line.main import main
 
-    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.syspath_prepend(str(TOY))
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments, job="train"):

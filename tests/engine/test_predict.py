@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from domains_under_test import TOY
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
 from polymamba.engine.command_line.compose_part import compose_part
 
-HERE = Path(__file__).resolve().parent
+from .conftest import OPTIONS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -22,15 +26,11 @@ def trained(toy):
 
 
 def labels(trained):
+    from toy.data import Points
+
     with torch.no_grad():
-        inputs = next(iter(toy_data(trained).test_dataloader()))[0]
+        inputs = Points(Loading(batch_size=4), samples=20).example(4)[0]
         return trained.task.model.eval().cpu()(inputs).argmax(1).tolist()
-
-
-def toy_data(trained):
-    import toy
-
-    return toy.Points(samples=20)
 
 
 def test_the_domains_function_answers(trained, command, tmp_path):
@@ -81,7 +81,7 @@ def test_what_may_be_typed(groups):
     def read(*typed):
         return compose_part("predict", "toy", typed, groups, ["toy"])
 
-    usual = {"_target_": "toy.predict", "first": 0, "count": 3, "say": None}
+    usual = {"_target_": "toy.predict.predict", "input": None, "first": 0, "count": 3, "say": None, "explain": None}
     assert read() == usual
     assert read("first=7", "say=a=b, [c\n") == {**usual, "first": 7, "say": "a=b, [c\n"}
     assert read("say=null", "first=0", "1")["say"] == "1"
@@ -96,10 +96,9 @@ def test_a_run_of_another_machine_reads_its_data_elsewhere(trained, command):
 
 @pytest.mark.slow
 def test_the_command_itself(trained, tmp_path):
-    options = [f"--config-dir={HERE / 'stand_ins' / 'configs'}", "--allow=toy"]
     done = subprocess.run(
-        [sys.executable, str(HERE.parents[1] / "predict.py"), *options, "ckpt=run", "é"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HERE / "stand_ins")}, capture_output=True, timeout=120,
+        [sys.executable, str(ROOT / "predict.py"), *OPTIONS, "ckpt=run", "é"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TOY)}, capture_output=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "labels.txt").read_text().startswith("é: ")

@@ -140,9 +140,9 @@ def test_before_the_first_step_there_is_nothing_to_save(command, monkeypatch):
 def test_the_printed_command_goes_on_with_the_settings_that_the_run_was_resumed_with(command, monkeypatch):
     arguments = ("domain=toy", "trainer.progress=none", "data.samples=20", "trainer.epochs=3", "run_dir=run")
     assert command(*arguments)[0] == 0
-    import toy
+    from toy.task import Classify
 
-    step, calls = toy.Classify.step, []
+    step, calls = Classify.step, []
 
     def signals(task, batch, stage):
         calls.append(stage)
@@ -150,7 +150,7 @@ def test_the_printed_command_goes_on_with_the_settings_that_the_run_was_resumed_
             signal.raise_signal(signal.SIGTERM)
         return step(task, batch, stage)
 
-    monkeypatch.setattr(toy.Classify, "step", signals)
+    monkeypatch.setattr(Classify, "step", signals)
     code, _, message = command("resume=run", "trainer.epochs=6")
     assert code == 143
     assert message.rstrip().endswith("resume=run")
@@ -161,9 +161,9 @@ def test_the_printed_command_goes_on_with_the_settings_that_the_run_was_resumed_
 
 
 def test_a_sweep_that_is_stopped_says_what_is_left(command, monkeypatch):
-    import toy
+    from toy.task import Classify
 
-    step, calls = toy.Classify.step, []
+    step, calls = Classify.step, []
 
     def signals(task, batch, stage):
         calls.append(stage)
@@ -171,7 +171,7 @@ def test_a_sweep_that_is_stopped_says_what_is_left(command, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return step(task, batch, stage)
 
-    monkeypatch.setattr(toy.Classify, "step", signals)
+    monkeypatch.setattr(Classify, "step", signals)
     arguments = ("domain=toy", "trainer.progress=none", "data.samples=20", "trainer.epochs=1", "run_dir=runs")
     code, printed, message = command("-m", *arguments, "optimizer.lr=0.1,0.2,0.3")
     assert code == 130
@@ -181,7 +181,7 @@ def test_a_sweep_that_is_stopped_says_what_is_left(command, monkeypatch):
     assert left[0].endswith("resume=runs/2")
     assert left[1].endswith("run_dir=runs/3 optimizer.lr=0.3")
     assert len(left) == 2
-    monkeypatch.setattr(toy.Classify, "step", step)
+    monkeypatch.setattr(Classify, "step", step)
     assert command(*left[0].split()[-1:])[0] == 0
     assert command(*left[1].split()[-6:])[0] == 0
 
@@ -190,7 +190,7 @@ def test_a_sweep_that_is_stopped_says_what_is_left(command, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_at_random_moments(number, accumulate, groups, tmp_path, monkeypatch):
-    import toy  # noqa: F401  what the forked processes need not import each
+    import toy.task  # noqa: F401  what the forked processes need not import each
     from forked import Forked
 
     from .conftest import OPTIONS

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from domains_under_test import packaged
 from torch import nn
 
 from polymamba.core.errors import UserError
@@ -15,7 +16,7 @@ from polymamba.data.module import Description
 from polymamba.engine.command_line.compose import check, compose
 from polymamba.engine.command_line.groups import Groups
 from polymamba.engine.command_line.help import keys
-from polymamba.engine.training.assembly import build_scan
+from polymamba.engine.training.assembly import build_parts, build_scan
 from polymamba.engine.training.hardware import choose_hardware
 from polymamba.engine.training.memory import check_memory
 from polymamba.engine.training.optimizer import build_optimizer
@@ -82,29 +83,29 @@ def changed(values, key, value):
     return values
 
 
-class Tokenizer:
-    name, vocab_size, end = "bytes", 257, 256
-
-    def byte_counts(self):
-        import numpy as np
-
-        return np.ones(self.vocab_size, np.int64)
-
-
 DATA = SimpleNamespace(loading=Loading(), train_dataloader=lambda: range(3))
 
 
-def told(config):
-    """What the data would say of itself."""
-    if config.domain == "vision":
-        return {"channels": 1, "image_size": (8, 8), "num_classes": 10, "classes": list("0123456789"), "model_size": "micro",
-                "mean": (0.5,), "std": (0.5,)}  # fmt: skip
-    kinds = {"language_modelling": "language_modelling", "recall": "recall", "text_classification": "classification"}
-    return {"vocab_size": 257, "length": 16, "task": kinds[config.task["name"]], "num_classes": 2, "classes": ["a", "b"],
-            "tokenizer": Tokenizer(), "test_lengths": [16], "model_size": "micro"}  # fmt: skip
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What the data of a domain say of themselves to a task, by the task's name."""
+
+    @cache
+    def ask(domain, task):
+        found = packaged(domain)
+        described = getattr(found.crossing, "described", None)
+        if described is not None:
+            return described(task)
+        with pytest.MonkeyPatch.context() as patch:
+            folder = tmp_path_factory.mktemp(domain)
+            patch.chdir(folder)
+            getattr(found.crossing, "prepare", lambda folder: None)(folder)
+            return build_parts(compose([*found.chosen, *found.crossing.SHORT])).describe
+
+    return lambda config: ask(config.domain, config.task.get("name"))
 
 
-def prepare(config, group, tmp_path):
+def prepare(config, group, tmp_path, told):
     """As far as a run goes before its first step, without reading data."""
     if group == "data":
         build(config.data)
@@ -125,14 +126,14 @@ def prepare(config, group, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
 @pytest.mark.parametrize("group", ["data", "model", "task", "scan", "optimizer", "trainer"])
-def test_a_run_can_be_prepared_or_one_message_says_why_not(group, tmp_path):
+def test_a_run_can_be_prepared_or_one_message_says_why_not(group, tmp_path, told):
     messages = []
     for option, key in cases():
         if option.partition("=")[0] != group:
             continue
         for value in VALUES:
             try:
-                prepare(check(changed(bases()[option], key, value)), group, tmp_path)
+                prepare(check(changed(bases()[option], key, value)), group, tmp_path, told)
             except UserError as error:
                 messages.append(str(error))
             except Exception as error:

@@ -43,12 +43,12 @@ class Forked:
         for number in (1, 2):
             os.dup2(os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-        import toy
+        from toy.task import Classify
 
         from polymamba.engine.checkpoints import folder as checkpoint
         from polymamba.engine.command_line.main import main
 
-        step, sum_of = toy.Classify.step, checkpoint.sha256
+        step, sum_of = Classify.step, checkpoint.sha256
 
         def slow_step(task, batch, stage):
             waits = stage == "train" and task.trainer.accumulate_grad_batches > 1
@@ -61,7 +61,7 @@ class Forked:
                 time.sleep(2 * seconds)
                 return sum_of(path)
 
-        toy.Classify.step, checkpoint.sha256 = slow_step, slow_sum
+        Classify.step, checkpoint.sha256 = slow_step, slow_sum
         code = main(arguments)
         self._phase[0] = PHASES.index("end")
         return code

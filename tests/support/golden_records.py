@@ -73,6 +73,11 @@ def meta_of(name: str) -> dict:
     return json.loads(str(np.load(FOLDER / f"{name}.npz")["meta"]))
 
 
+def weights(name: str) -> dict[str, Tensor]:
+    """The original's state dict as it was filled for a record, under its own names: for what loads published files."""
+    return {key: value(key, torch.empty(shape)) for key, shape in meta_of(name)["state"].items()}
+
+
 def compare(
     name: str, outputs: Tensor | Sequence, model: nn.Module | None = None, rename: Callable[[str], str] = str
 ) -> dict:

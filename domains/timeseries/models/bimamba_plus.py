@@ -239,8 +239,8 @@ def mixes_channels(correlation: np.ndarray, threshold: float = 0.6) -> bool:
 @checked(group="model")
 def build(
     describe: Mapping,
-    scan: str | Scan = "bidirectional",
-    size: Literal["micro", "ett", "etth2", "weather"] = "ett",
+    scan: str | Scan | None = None,
+    size: Literal["micro", "ett", "etth2", "weather"] | None = None,
     d_model: Size | None = None,
     d_ff: Size | None = None,
     n_layer: Depth | None = None,
@@ -260,17 +260,19 @@ def build(
 
     Args:
         describe: lookback, horizon, variables, mark_features (left out: none), rank_correlation where it is known.
-        size: a row of SIZES; d_model, d_ff, n_layer, d_state, patch_len, stride: other than the size's.
+        size: a row of SIZES, None: what the data ask for; d_model, d_ff, n_layer, d_state, patch_len, stride: not
+            the size's.
         channel_mixing: BiMambaPlus's; None: by the paper's decider at this threshold where the data set says its
             rank_correlation, else not.
         scan, mark_tokens, dropout, use_norm, gate, compat, backend: BiMambaPlus's.
     """
     chosen = {"d_model": d_model, "d_ff": d_ff, "n_layer": n_layer, "d_state": d_state}
-    options = sized(SIZES, size, **chosen, patch_len=patch_len, stride=stride)
+    options = sized(SIZES, size, describe, **chosen, patch_len=patch_len, stride=stride)
     if channel_mixing is None:
         known = describe.get("rank_correlation")
         channel_mixing = known is not None and mixes_channels(np.asarray(known), threshold)
     return BiMambaPlus(
         **described(describe, "variables", "mark_features"), **options, channel_mixing=channel_mixing,
-        mark_tokens=mark_tokens, scan=scan, dropout=dropout, use_norm=use_norm, gate=gate, compat=compat, backend=backend,
+        mark_tokens=mark_tokens, scan=scan or "bidirectional", dropout=dropout, use_norm=use_norm, gate=gate, compat=compat,
+        backend=backend,
     )  # fmt: skip

@@ -187,8 +187,8 @@ def channel_mixup(
 @checked(group="model")
 def build(
     describe: Mapping,
-    scan: str | Scan = "raster",
-    size: Literal["micro", "base"] = "base",
+    scan: str | Scan | None = None,
+    size: Literal["micro", "base"] | None = None,
     d_model: Size | None = None,
     d_ff: Size | None = None,
     n_layer: Depth | None = None,
@@ -208,11 +208,13 @@ def build(
 
     Args:
         describe: lookback, horizon, variables.
-        size: a row of SIZES; d_model, d_ff, n_layer, d_state, dt_rank: other than the size's.
+        size: a row of SIZES, None: what the data ask for; d_model, d_ff, n_layer, d_state, dt_rank: other than the size's.
         scan, patch_len, stride, gdd_mlp, average, maximum, reduction, dropout, head_dropout, backend: CMamba's.
     """
-    options = sized(SIZES, size, d_model=d_model, d_ff=d_ff, n_layer=n_layer, d_state=d_state, dt_rank=dt_rank)
+    options = sized(
+        SIZES, size, describe, d_model=d_model, d_ff=d_ff, n_layer=n_layer, d_state=d_state, dt_rank=dt_rank
+    )
     return CMamba(
         **described(describe, "variables"), **options, patch_len=patch_len, stride=stride, gdd_mlp=gdd_mlp, average=average,
-        maximum=maximum, reduction=reduction, scan=scan, dropout=dropout, head_dropout=head_dropout, backend=backend,
+        maximum=maximum, reduction=reduction, scan=scan or "raster", dropout=dropout, head_dropout=head_dropout, backend=backend,
     )  # fmt: skip

@@ -96,12 +96,19 @@ def is_published(compat: str) -> bool:
     return compat == "published"
 
 
-def described(describe: Mapping, *also: str) -> dict:
+def described(describe: Mapping, *also: str, classifies: bool = False) -> dict:
     """lookback and horizon of a data set's description, and whichever of variables and mark_features are asked for.
 
     Raises:
-        UserError: the description lacks one. mark_features may be left out: none.
+        UserError: the description lacks one (mark_features may be left out: none), or asks for classes of a model that does not
+            name any (`classifies`).
     """
+    if "num_classes" in describe and not classifies:
+        raise UserError(
+            "this model forecasts, and the data ask for classes",
+            given=describe.get("name"),
+            do="model=mamba_forecaster",
+        )
     names = ("lookback", "horizon", *also)
     lacking = [name for name in names if name not in describe and name != "mark_features"]
     if lacking:
@@ -112,7 +119,13 @@ def described(describe: Mapping, *also: str) -> dict:
     return {name: int(describe.get(name, 0)) for name in names}
 
 
-def sized(sizes: Mapping[str, Mapping], size: str, **others) -> dict:
-    """The settings of a size, those given otherwise (not None) in their place."""
+def sized(sizes: Mapping[str, Mapping], size: str | None, describe: Mapping, **others) -> dict:
+    """The settings of a size, those given otherwise (not None) in their place.
+
+    Without a size it is the data set's "model_size", where there is one of that name, else the first after the smallest.
+    """
+    if size is None:
+        asked = describe.get("model_size")
+        size = asked if asked in sizes else list(sizes)[1]
     check_choice("model.size", size, sizes, "model size")
     return {**sizes[size], **{name: value for name, value in others.items() if value is not None}}

@@ -69,7 +69,7 @@ class ITransformer(InvertedForecaster):
 @checked(group="model")
 def build(
     describe: Mapping,
-    size: Literal["micro", "etth", "ettm", "exchange", "weather"] = "etth",
+    size: Literal["micro", "etth", "ettm", "exchange", "weather"] | None = None,
     d_model: Size | None = None,
     d_ff: Size | None = None,
     n_layer: Depth | None = None,
@@ -81,8 +81,8 @@ def build(
 
     Args:
         describe: lookback, horizon, mark_features (left out: none).
-        size: a row of SIZES; d_model, d_ff, n_layer, n_heads: other than the size's.
+        size: a row of SIZES, None: what the data ask for; d_model, d_ff, n_layer, n_heads: other than the size's.
         dropout, use_norm: ITransformer's.
     """
-    options = sized(SIZES, size, d_model=d_model, d_ff=d_ff, n_layer=n_layer, n_heads=n_heads)
+    options = sized(SIZES, size, describe, d_model=d_model, d_ff=d_ff, n_layer=n_layer, n_heads=n_heads)
     return ITransformer(**described(describe, "mark_features"), **options, dropout=dropout, use_norm=use_norm)

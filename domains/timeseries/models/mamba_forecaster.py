@@ -15,6 +15,7 @@ from ....core.initialisation import scale_output_projections
 from ....core.mlp import GatedMLP
 from ....core.ranges import Count, Depth, Rate, Size, checked
 from ....core.scans import Scan
+from .classifier import SeriesClassifier
 from .einfft import EinFFT
 from .forecaster import Backend, Forecaster, described, sized
 from .instance_norm import InstanceNorm, NoNorm
@@ -141,8 +142,8 @@ class MambaForecaster(Forecaster):
 @checked(group="model")
 def build(
     describe: Mapping,
-    scan: str | Scan = "raster",
-    size: Literal["micro", "base", "large"] = "base",
+    scan: str | Scan | None = None,
+    size: Literal["micro", "base", "large"] | None = None,
     d_model: Size | None = None,
     n_layer: Depth | None = None,
     patch_len: Size = 16,
@@ -154,16 +155,21 @@ def build(
     dropout: Rate = 0.1,
     use_norm: bool = True,
     backend: Backend = "auto",
-) -> MambaForecaster:
+) -> MambaForecaster | SeriesClassifier:
     """A plain Mamba forecaster, or with channel_mixer="einfft" SiMBA, for a data set.
 
     Args:
-        describe: lookback, horizon, variables, mark_features (left out: none).
-        size: a row of SIZES; d_model, n_layer: other than the size's.
+        describe: lookback, horizon, variables, mark_features (left out: none); with num_classes it becomes a classifier.
+        size: a row of SIZES, None: what the data ask for; d_model, n_layer: other than the size's.
         scan, patch_len, stride, mixer, mixer_options, channel_mixer, joint, dropout, use_norm, backend: MambaForecaster's.
     """
-    return MambaForecaster(
-        **described(describe, "variables", "mark_features"), **sized(SIZES, size, d_model=d_model, n_layer=n_layer),
-        patch_len=patch_len, stride=stride, mixer=mixer, mixer_options=mixer_options, channel_mixer=channel_mixer,
-        joint=joint, scan=scan, dropout=dropout, use_norm=use_norm, backend=backend,
+    given = described(describe, "variables", "mark_features", classifies=True)
+    model = MambaForecaster(
+        **given, **sized(SIZES, size, describe, d_model=d_model, n_layer=n_layer), patch_len=patch_len, stride=stride,
+        mixer=mixer, mixer_options=mixer_options, channel_mixer=channel_mixer, joint=joint, scan=scan or "raster",
+        dropout=dropout, use_norm=use_norm, backend=backend,
     )  # fmt: skip
+    if "num_classes" not in describe:
+        return model
+    channels = model.norm_f.weight.shape[0] * (1 if joint else model.variables)
+    return SeriesClassifier(model, channels, describe["num_classes"], dropout)

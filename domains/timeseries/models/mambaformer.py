@@ -165,8 +165,8 @@ class Mambaformer(Forecaster):
 @checked(group="model")
 def build(
     describe: Mapping,
-    scan: str | Scan = "raster",
-    size: Literal["micro", "base"] = "base",
+    scan: str | Scan | None = None,
+    size: Literal["micro", "base"] | None = None,
     form: Form = "mambaformer",
     d_model: Size | None = None,
     d_ff: Size | None = None,
@@ -183,11 +183,11 @@ def build(
 
     Args:
         describe: lookback, horizon, variables, mark_features (left out: none).
-        size: a row of SIZES; d_model, d_ff, n_layer, n_heads: other than the size's.
+        size: a row of SIZES, None: what the data ask for; d_model, d_ff, n_layer, n_heads: other than the size's.
         scan, form, d_state, d_conv, positions, dropout, use_norm, backend: Mambaformer's.
     """
-    options = sized(SIZES, size, d_model=d_model, d_ff=d_ff, n_layer=n_layer, n_heads=n_heads)
+    options = sized(SIZES, size, describe, d_model=d_model, d_ff=d_ff, n_layer=n_layer, n_heads=n_heads)
     return Mambaformer(
         **described(describe, "variables", "mark_features"), **options, form=form, d_state=d_state, d_conv=d_conv,
-        positions=positions, scan=scan, dropout=dropout, use_norm=use_norm, backend=backend,
+        positions=positions, scan=scan or "raster", dropout=dropout, use_norm=use_norm, backend=backend,
     )  # fmt: skip

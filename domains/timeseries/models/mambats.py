@@ -242,8 +242,8 @@ class MambaTS(Forecaster):
 @checked(group="model")
 def build(
     describe: Mapping,
-    scan: str | Scan = "raster",
-    size: Literal["micro", "base", "large"] = "base",
+    scan: str | Scan | None = None,
+    size: Literal["micro", "base", "large"] | None = None,
     d_model: Size | None = None,
     n_layer: Depth | None = None,
     patch_len: Size | None = None,
@@ -260,11 +260,11 @@ def build(
 
     Args:
         describe: lookback, horizon, variables.
-        size: a row of SIZES; d_model, n_layer, patch_len, stride: other than the size's.
+        size: a row of SIZES, None: what the data ask for; d_model, n_layer, patch_len, stride: other than the size's.
         scan, d_state, d_conv, shuffle, solver, dropout, compat, backend: MambaTS's.
     """
-    options = sized(SIZES, size, d_model=d_model, n_layer=n_layer, patch_len=patch_len, stride=stride)
+    options = sized(SIZES, size, describe, d_model=d_model, n_layer=n_layer, patch_len=patch_len, stride=stride)
     return MambaTS(
         **described(describe, "variables"), **options, d_state=d_state, d_conv=d_conv, shuffle=shuffle, solver=solver,
-        scan=scan, dropout=dropout, compat=compat, backend=backend,
+        scan=scan or "raster", dropout=dropout, compat=compat, backend=backend,
     )  # fmt: skip

@@ -187,7 +187,7 @@ class _Part(Forecaster):
 @checked(group="model")
 def build(
     describe: Mapping,
-    size: Literal["micro", "etth", "base"] = "etth",
+    size: Literal["micro", "etth", "base"] | None = None,
     d_model: Size | None = None,
     d_ff: Size | None = None,
     n_layer: Depth | None = None,
@@ -206,10 +206,12 @@ def build(
 
     Args:
         describe: lookback, horizon, variables.
-        size: a row of SIZES; d_model, d_ff, n_layer, n_heads, dropout: other than the size's.
+        size: a row of SIZES, None: what the data ask for; d_model, d_ff, n_layer, n_heads, dropout: other than the size's.
         patch_len, stride, padding, individual, revin, affine, subtract_last, decomposition: PatchTST's.
     """
-    options = sized(SIZES, size, d_model=d_model, d_ff=d_ff, n_layer=n_layer, n_heads=n_heads, dropout=dropout)
+    options = sized(
+        SIZES, size, describe, d_model=d_model, d_ff=d_ff, n_layer=n_layer, n_heads=n_heads, dropout=dropout
+    )
     return PatchTST(
         **described(describe, "variables"), **options, patch_len=patch_len, stride=stride, padding=padding,
         individual=individual, revin=revin, affine=affine, subtract_last=subtract_last, decomposition=decomposition,

@@ -96,8 +96,8 @@ class SMamba(InvertedForecaster):
 @checked(group="model")
 def build(
     describe: Mapping,
-    scan: str | Scan = "bidirectional",
-    size: Literal["micro", "etth", "ettm", "exchange", "weather"] = "etth",
+    scan: str | Scan | None = None,
+    size: Literal["micro", "etth", "ettm", "exchange", "weather"] | None = None,
     d_model: Size | None = None,
     d_ff: Size | None = None,
     n_layer: Depth | None = None,
@@ -111,11 +111,11 @@ def build(
 
     Args:
         describe: lookback, horizon, mark_features (left out: none).
-        size: a row of SIZES; d_model, d_ff, n_layer, d_state: other than the size's.
+        size: a row of SIZES, None: what the data ask for; d_model, d_ff, n_layer, d_state: other than the size's.
         scan, dropout, use_norm, compat, backend: SMamba's.
     """
-    options = sized(SIZES, size, d_model=d_model, d_ff=d_ff, n_layer=n_layer, d_state=d_state)
+    options = sized(SIZES, size, describe, d_model=d_model, d_ff=d_ff, n_layer=n_layer, d_state=d_state)
     return SMamba(
-        **described(describe, "mark_features"), **options, scan=scan, dropout=dropout, use_norm=use_norm, compat=compat,
-        backend=backend,
+        **described(describe, "mark_features"), **options, scan=scan or "bidirectional", dropout=dropout,
+        use_norm=use_norm, compat=compat, backend=backend,
     )  # fmt: skip

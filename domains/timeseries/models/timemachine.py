@@ -102,8 +102,8 @@ class TimeMachine(Forecaster):
 @checked(group="model")
 def build(
     describe: Mapping,
-    scan: str | Scan = "raster",
-    size: Literal["micro", "etth1_96", "etth1_192", "etth1_336", "etth1_720"] = "etth1_96",
+    scan: str | Scan | None = None,
+    size: Literal["micro", "etth1_96", "etth1_192", "etth1_336", "etth1_720"] | None = None,
     n1: Size | None = None,
     n2: Size | None = None,
     d_state: Size | None = None,
@@ -117,11 +117,12 @@ def build(
 
     Args:
         describe: lookback, horizon, variables.
-        size: a row of SIZES, the published ones by set and horizon; n1, n2, d_state: other than the size's.
+        size: a row of SIZES, None: what the data ask for; the published ones are named by set and horizon; n1, n2, d_state:
+            other than the size's.
         scan, channel_independent, residual, revin, dropout, backend: TimeMachine's.
     """
-    options = sized(SIZES, size, n1=n1, n2=n2, d_state=d_state)
+    options = sized(SIZES, size, describe, n1=n1, n2=n2, d_state=d_state)
     return TimeMachine(
         **described(describe, "variables"), **options, channel_independent=channel_independent, residual=residual,
-        revin=revin, dropout=dropout, scan=scan, backend=backend,
+        revin=revin, dropout=dropout, scan=scan or "raster", backend=backend,
     )  # fmt: skip

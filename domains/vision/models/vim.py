@@ -5,6 +5,7 @@ Structure and parameter names are those of the published checkpoints; `scan` cha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -22,6 +23,7 @@ from ....core.ranges import Count, Depth, Positive, Rate, Side, Size, checked
 from ....core.scans import Grid, Scan
 from ....core.scans import get as get_scan
 from ....core.stack import ResidualBlock, final_norm, make_norm, normalised, run_stack
+from .backbone import Backbone
 from .patches import PatchEmbed, suitable_patch_size
 from .position import fit_position_embedding, strip_wrapping
 
@@ -38,7 +40,7 @@ SIZES = {
 POOLS = ("token", "avg", "")
 
 
-class Vim(nn.Module):
+class Vim(Backbone):
     """Vision Mamba.
 
     Args:
@@ -91,17 +93,18 @@ class Vim(nn.Module):
         factory = {"device": device, "dtype": dtype}
         image_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         patch_size = suitable_patch_size(image_size) if patch_size is None else patch_size
-        self.patch_embed = PatchEmbed(image_size, patch_size, stride, in_chans, embed_dim, **factory)
+        self.patch_embed = self._patch_embed(image_size, patch_size, stride, in_chans, embed_dim, **factory)
         self.grid = Grid.with_class_token(self.patch_embed.grid_size, class_token)
         self.class_token = class_token
         for name in self._class_token_names():
             setattr(self, name, nn.Parameter(torch.zeros(1, 1, embed_dim, **factory)))
-        self.pos_embed = nn.Parameter(torch.zeros(1, self.grid.length, embed_dim, **factory))
+        positions = math.prod(self.grid.sizes[-2:]) + len(self.grid.extra)
+        self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim, **factory))
         self.pos_drop = nn.Dropout(pos_drop_rate)
 
         self.scan = get_scan(scan, **(scan_parameters or {})) if isinstance(scan, str) else scan
         mixing = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "conv": conv, "parameters": parameters}
-        mixing |= {"merge": self._merge(parameters, divide), "axes": 2, "backend": backend, **factory}
+        mixing |= {"merge": self._merge(parameters, divide), "axes": self.grid.ndim, "backend": backend, **factory}
         # A layer's rate applies to what the layer before it said, so the first has none and the last goes to norm_f.
         rates = [0.0, *torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()]
         self.layers = nn.ModuleList()
@@ -117,7 +120,6 @@ class Vim(nn.Module):
 
         self.img_size = image_size
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
-        self.grad_checkpointing = False
         self.feature_info = [
             {"module": f"layers.{index}", "num_chs": embed_dim, "reduction": self.patch_embed.stride}
             for index in range(depth)
@@ -149,10 +151,6 @@ class Vim(nn.Module):
         patches = 2 * self.patch_embed.num_patches * projection.weight.numel()
         head = 2 * self.num_features * self.num_classes
         return batch * (patches + sum(layer.mixer.flops(self.grid) for layer in self.layers) + head)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, height, width) to class scores (batch, num_classes)."""
-        return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(batch, channels, height, width) to normalised tokens (batch, tokens, embed_dim), class tokens among them."""
@@ -199,7 +197,7 @@ class Vim(nn.Module):
             stream = normalised(self.norm_f, result.taken[index]) if norm else result.taken[index]
             patches = without_extra(stream, self.grid.extra)
             if output_fmt == "NCHW":
-                patches = patches.unflatten(1, self.grid.sizes).permute(0, 3, 1, 2).contiguous()
+                patches = patches.unflatten(1, self.grid.sizes).movedim(-1, 1).contiguous()
             found.append((patches, stream[:, list(self.grid.extra)]) if return_prefix_tokens else patches)
         return found if intermediates_only else (final_norm(result, self.norm_f, self.drop_path), found)
 
@@ -235,18 +233,6 @@ class Vim(nn.Module):
             trunc_normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute the layers again in the backward pass instead of keeping what it needs."""
-        self.grad_checkpointing = enable
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay would harm: positions, class tokens, decays and skips."""
-        names = {name for name, _ in self.named_parameters()}
-        last = {name: name.rpartition(".")[2] for name in names}
-        return {
-            name for name in names if last[name].startswith(("pos_embed", "cls_token", "A_", "D_")) or last[name] == "D"
-        }
-
     def group_matcher(self, coarse: bool = False) -> dict:
         """Which layer a parameter belongs to, for learning rates by depth."""
         return {
@@ -260,8 +246,11 @@ class Vim(nn.Module):
             check_path_parameters(self, state_dict)
         return super().load_state_dict(state_dict, strict, assign)
 
+    # What cuts the images into patches, called as PatchEmbed.
+    _patch_embed = PatchEmbed
+
     def _merge(self, parameters: str, divide: bool) -> str:
-        return "mean" if divide and parameters != "decay" and not self.scan.disjoint(2) else "sum"
+        return "mean" if divide and parameters != "decay" and not self.scan.disjoint(self.grid.ndim) else "sum"
 
     def _class_token_names(self) -> tuple[str, ...]:
         return {0: (), 1: ("cls_token",), 2: ("cls_token_head", "cls_token_tail")}[len(self.grid.extra)]

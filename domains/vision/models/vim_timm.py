@@ -2,85 +2,41 @@
 
 from __future__ import annotations
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-
+from .registration import Variant, register
 from .vim import SIZES, Vim, checkpoint_filter_fn
 
 
-def _cfg(repository: str | None = None, file: str | None = None, **kwargs) -> dict:
-    return {
-        "hf_hub_id": repository and f"hustvl/{repository}",
-        "hf_hub_filename": file,
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": None,
-        "crop_pct": 0.9,
-        "interpolation": "bicubic",
-        "fixed_input_size": True,
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-        "license": "apache-2.0",
-        "origin_url": "https://github.com/hustvl/Vim",
-        "paper_ids": "arXiv:2401.09417",
-        **kwargs,
-    }
+def _weights(size: str, **files: str) -> dict[str, dict[str, str]]:
+    return {tag: {"hf_hub_id": f"hustvl/Vim-{size}-midclstok", "hf_hub_filename": file} for tag, file in files.items()}
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "vim_micro": _cfg(input_size=(3, 32, 32)),
-        "vim_tiny_patch16_224.midclstok_in1k": _cfg("Vim-tiny-midclstok", "vim_t_midclstok_76p1acc.pth"),
-        "vim_small_patch16_224.midclstok_in1k": _cfg("Vim-small-midclstok", "vim_s_midclstok_80p5acc.pth"),
-        "vim_base_patch16_224.midclstok_in1k": _cfg("Vim-base-midclstok", "vim_b_midclstok_81p9acc.pth"),
-        "vim_tiny_patch16_stride8_224.midclstok_ft_in1k": _cfg("Vim-tiny-midclstok", "vim_t_midclstok_ft_78p3acc.pth"),
-        "vim_small_patch16_stride8_224.midclstok_ft_in1k": _cfg(
-            "Vim-small-midclstok", "vim_s_midclstok_ft_81p6acc.pth"
-        ),
-    }
-)
-
-
-def _create(variant: str, pretrained: bool, size: str, kwargs: dict, **preset) -> Vim:
-    features = {"out_indices": kwargs.pop("out_indices", 3), "feature_cls": "getter"}
-    return build_model_with_cfg(
-        Vim, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, feature_cfg=features,
-        **{**SIZES[size], **preset, **kwargs},
-    )  # fmt: skip
-
-
-@register_model
-def vim_micro(pretrained: bool = False, **kwargs) -> Vim:
-    """A small Vim for images of 8 to 64 pixels; the patch size follows the image size."""
-    return _create("vim_micro", pretrained, "micro", kwargs, patch_size=None)
-
-
-@register_model
-def vim_tiny_patch16_224(pretrained: bool = False, **kwargs) -> Vim:
-    """Vim-Ti: 7.1 million parameters, ImageNet-1k 76.1% (paper)."""
-    return _create("vim_tiny_patch16_224", pretrained, "tiny", kwargs)
-
-
-@register_model
-def vim_small_patch16_224(pretrained: bool = False, **kwargs) -> Vim:
-    """Vim-S: 25.8 million parameters, ImageNet-1k 80.5% (published checkpoint)."""
-    return _create("vim_small_patch16_224", pretrained, "small", kwargs)
-
-
-@register_model
-def vim_base_patch16_224(pretrained: bool = False, **kwargs) -> Vim:
-    """Vim-B: 97.6 million parameters, ImageNet-1k 81.9% (published checkpoint)."""
-    return _create("vim_base_patch16_224", pretrained, "base", kwargs)
-
-
-@register_model
-def vim_tiny_patch16_stride8_224(pretrained: bool = False, **kwargs) -> Vim:
-    """Vim-Ti+: patches overlap by half, finetuned; ImageNet-1k 78.3% (published checkpoint)."""
-    return _create("vim_tiny_patch16_stride8_224", pretrained, "tiny", kwargs, stride=8)
-
-
-@register_model
-def vim_small_patch16_stride8_224(pretrained: bool = False, **kwargs) -> Vim:
-    """Vim-S+: patches overlap by half, finetuned; ImageNet-1k 81.6% (published checkpoint)."""
-    return _create("vim_small_patch16_stride8_224", pretrained, "small", kwargs, stride=8)
+VARIANTS = {
+    "vim_micro": Variant(
+        "A small Vim for images of 8 to 64 pixels; the patch size follows the image size.",
+        {**SIZES["micro"], "patch_size": None}, more={"input_size": (3, 32, 32)},
+    ),
+    "vim_tiny_patch16_224": Variant(
+        "Vim-Ti: 7.1 million parameters, ImageNet-1k 76.1% (paper).",
+        SIZES["tiny"], _weights("tiny", midclstok_in1k="vim_t_midclstok_76p1acc.pth"),
+    ),
+    "vim_small_patch16_224": Variant(
+        "Vim-S: 25.8 million parameters, ImageNet-1k 80.5% (published checkpoint).",
+        SIZES["small"], _weights("small", midclstok_in1k="vim_s_midclstok_80p5acc.pth"),
+    ),
+    "vim_base_patch16_224": Variant(
+        "Vim-B: 97.6 million parameters, ImageNet-1k 81.9% (published checkpoint).",
+        SIZES["base"], _weights("base", midclstok_in1k="vim_b_midclstok_81p9acc.pth"),
+    ),
+    "vim_tiny_patch16_stride8_224": Variant(
+        "Vim-Ti+: patches overlap by half, finetuned; ImageNet-1k 78.3% (published checkpoint).",
+        {**SIZES["tiny"], "stride": 8}, _weights("tiny", midclstok_ft_in1k="vim_t_midclstok_ft_78p3acc.pth"),
+    ),
+    "vim_small_patch16_stride8_224": Variant(
+        "Vim-S+: patches overlap by half, finetuned; ImageNet-1k 81.6% (published checkpoint).",
+        {**SIZES["small"], "stride": 8}, _weights("small", midclstok_ft_in1k="vim_s_midclstok_ft_81p6acc.pth"),
+    ),
+}  # fmt: skip
+default_cfgs = register(
+    Vim, VARIANTS, checkpoint_filter_fn, 3, fixed_input_size=True, first_conv="patch_embed.proj", classifier="head",
+    license="apache-2.0", origin_url="https://github.com/hustvl/Vim", paper_ids="arXiv:2401.09417",
+)  # fmt: skip

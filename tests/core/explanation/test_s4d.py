@@ -27,7 +27,7 @@ def mixer(**options):
 
 def rebuilt(made, x, grid, seq_idx):
     """The mixer's answer by its matrices."""
-    order, _ = made.order(x, grid, None, seq_idx)
+    order = made.select(x, grid, None, seq_idx).order
     inner, z = made.in_proj(x).chunk(2, -1)
     u, _ = causal_conv1d(
         inner, made.conv1d.weight.squeeze(1), made.conv1d.bias, "silu", order, seq_idx, None, True, made.backend

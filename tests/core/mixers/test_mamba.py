@@ -1,6 +1,7 @@
 import copy
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from polymamba.core import scans
 from polymamba.core.errors import UserError
 from polymamba.core.mixers.mamba import Mamba
+from polymamba.core.mixers.path_parameters import PathParameters
 from polymamba.core.scans import Grid
 
 DOUBLE = {"dtype": torch.float64}
@@ -287,10 +289,11 @@ def test_zigzag_layer_walks_one_path():
 
 
 def test_parameter_names_with_other_suffixes():
-    names = set(mixer(scan="slices", axes=3, suffixes=["", "b", "s"]).state_dict())
+    suffixed = partial(PathParameters, suffixes=["", "b", "s"])
+    names = set(mixer(scan="slices", axes=3, parameters=suffixed).state_dict())
     assert {"A_log", "A_b_log", "A_s_log", "D_s", "conv1d_s.weight", "x_proj_s.weight", "dt_proj_s.bias"} <= names
     with pytest.raises(UserError, match="suffix"):
-        Mamba(16, scan="bidirectional", suffixes=[""])
+        Mamba(16, scan="bidirectional", parameters=partial(PathParameters, suffixes=[""]))
 
 
 def test_initial_values():

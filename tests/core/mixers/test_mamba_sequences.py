@@ -135,7 +135,7 @@ def test_padded_pieces_go_on_from_the_state(options):
 def test_norms_on_step_B_and_C(scan, norms):
     made, x = mixer(scan=scan, norms=norms, norm_eps=1e-3), tokens(2, 9, 32)
     inner = torch.stack([x, 2 * x], 1) if scan == "bidirectional" else x
-    delta, B, C = made._project(inner)
+    delta, B, C = made.path_parameters.read(made, inner)
     for path, end in enumerate(["", "_b"][: made.paths]):
         rows = inner[:, path] if scan == "bidirectional" else inner
         parts = getattr(made, f"x_proj{end}")(rows).split([made.dt_rank, made.d_state, made.d_state], -1)

@@ -25,7 +25,8 @@ def test_a_config_holds_the_parameters_and_their_defaults(name):
     assert config.pop("name") == name
     card = config.pop("card")
     assert (card["paper"], card["axes"]) == (MODES[name].paper, list(MODES[name].ndims))
-    assert config == {key: parameter.default for key, parameter in MODES[name].parameters.items()}
+    defaults = {key: parameter.default for key, parameter in MODES[name].parameters.items()}
+    assert config == {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
     assert scans.get(name, **config) == scans.get(name)
 
 

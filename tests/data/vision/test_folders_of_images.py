@@ -33,8 +33,8 @@ def test_other_names_of_the_splits(tmp_path, train, val, test):
     for name, count in ((train, 5), (val, 3), (test, 2)):
         fill(tmp_path / name, count)
     found = told(tmp_path)
-    assert found["classes"] == ["blue", "red"]
-    assert [found[split] for split in ("train", "val", "test")] == [10, 6, 4]
+    assert found.for_model["classes"] == ["blue", "red"]
+    assert found.counts == {"train": 10, "val": 6, "test": 4}
 
 
 @pytest.mark.parametrize("names", [("test_tube", "train_station"), ("trainers", "boots"), ("evaluator", "tested")])

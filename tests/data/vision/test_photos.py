@@ -6,13 +6,14 @@ import torch
 from PIL import Image
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
 from polymamba.data.vision import Digits, ImageFolder
 from polymamba.data.vision.photos import Photos, find_images
 
 
 @pytest.mark.parametrize("options", [{}, {"image_size": [6, 11]}, {"channels": 3, "image_size": 16}])
 def test_a_data_sets_own_images_in_files_are_its_test_batch(tmp_path, options):
-    data = Digits(batch_size=5, limit=5, **options)
+    data = Digits(Loading(batch_size=5, limit=5), **options)
     images, _ = next(iter(data.test_dataloader()))
     photos = data.photos()
     for number, pixels in enumerate(data.splits["test"].images):
@@ -29,7 +30,7 @@ def test_files_are_prepared_as_an_image_folders_are(tmp_path, channels):
         path = tmp_path / "train" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(generator.integers(0, 255, (40 + number, 61, 3), np.uint8)).save(path)
-    data = ImageFolder(str(tmp_path), image_size=(24, 32), channels=channels, batch_size=3)
+    data = ImageFolder(str(tmp_path), image_size=(24, 32), channels=channels, loading=Loading(batch_size=3))
     photos = data.photos()
     images, _ = next(iter(data.test_dataloader()))
     paths = data.splits["test"].images[:3]

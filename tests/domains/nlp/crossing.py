@@ -17,3 +17,14 @@ def prepare(folder):
 def predict(folder):
     (folder / "prompts.txt").write_text("1 and\n2 and\n")
     return [("prompt=1 and", "max_new_tokens=4"), ("input=prompts.txt", "max_new_tokens=4")]
+
+
+def described(task):
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    tokenizer = SimpleNamespace(name="bytes", vocab_size=257, end=256, byte_counts=lambda: np.ones(257, np.int64))
+    kind = {"text_classification": "classification"}.get(task, task)
+    return {"vocab_size": 257, "length": 16, "task": kind, "num_classes": 2, "classes": ["a", "b"], "tokenizer": tokenizer,
+            "test_lengths": [16], "model_size": "micro"}  # fmt: skip

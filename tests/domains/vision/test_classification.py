@@ -154,3 +154,9 @@ def test_worst_picture(logits):
     ]
     task.on_test_start()
     assert task.pictures("test") == {}
+
+
+def test_no_worst_picture_where_none_is_wanted(logits):
+    task = Classification(Fixed(logits), describe(), worst=0)
+    task.step(batch(3), "test")
+    assert task.pictures("test") == {}

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
 from polymamba.data.vision import Digits
 from polymamba.domains.trained import Trained
 from polymamba.domains.vision.models.vim import Vim
@@ -93,7 +94,7 @@ def test_a_folder_of_photos_of_every_kind(run, command, tmp_path, monkeypatch):
 
 def test_answers_are_the_models_own_on_test_images(run, command, tmp_path):
     """What stands in the table are the softmax of the run's model on the prepared test images, whatever the batch."""
-    data = Digits(limit=40)
+    data = Digits(Loading(batch_size=64, limit=40))
     data.setup()
     (tmp_path / "own").mkdir()
     for number, pixels in enumerate(data.splits["test"].images[:7]):

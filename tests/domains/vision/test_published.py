@@ -209,5 +209,5 @@ def offline(monkeypatch, tmp_path):
 
 
 def test_other_models_are_refused(tmp_path):
-    with pytest.raises(UserError, match="Vim's"):
+    with pytest.raises(UserError, match="no published weights"):
         read_weights(saved(vim(), tmp_path / "vim.pth"), torch.nn.Linear(2, 2))

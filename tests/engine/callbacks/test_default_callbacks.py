@@ -21,7 +21,7 @@ def test_a_run_folder(make_task, make_loader, make_trainer, tmp_path, precision,
         gradient_clip_val=1.0,
         num_sanity_val_steps=1,
     )
-    task = make_task(label_smoothing=0.1, mixup=0.5, cutmix=1.0)
+    task = make_task(noise=0.1)
     trainer.fit(task, make_loader(44), make_loader(16, shuffle=False))
     trainer.test(task, make_loader(16, shuffle=False), verbose=False)
     names = {path.name for path in tmp_path.iterdir()}

@@ -2,7 +2,7 @@
 
 import pytest
 from lightning.pytorch import Callback
-from matplotlib.image import imread
+from matplotlib.pyplot import imread
 
 from polymamba.engine.callbacks import Meter, MetricsCSV, ProgressPicture
 from polymamba.engine.callbacks.progress_picture import draw_progress

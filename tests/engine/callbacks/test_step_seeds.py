@@ -63,7 +63,7 @@ def run(make_task, make_loader, make_trainer, folder, resume=None, seed=0, val_e
         gradient_clip_val=1.0,
         **settings,
     )
-    task = make_task(seed=0 if resume is None else 9, mixup=0.4, cutmix=0.5)
+    task = make_task(seed=0 if resume is None else 9, noise=0.4)
     random.seed(resume and 1)
     torch.manual_seed(77)
     trainer.fit(task, GreedyLoader(), make_loader(16, shuffle=False), ckpt_path=resume, weights_only=True)

@@ -194,7 +194,7 @@ def test_files_are_as_readable_as_the_umask_lets_them_be(tmp_path, mask):
 
 
 def test_the_weights_say_what_they_are(tmp_path):
-    about = {"classes": ["Käse", "b"], "mean": [0.5], "scan": {"name": "cross"}, "limit": None, "image_size": [8, 8]}
+    about = {"classes": ["Käse", "b"], "mean": [0.5], "scan": {"name": "cross"}, "limit": None, "sizes": [8, 8]}
     path = files.write(tmp_path, 1, nn.Linear(2, 2).state_dict(), {}, {}, about)
     assert files.read_about(path) == about
     assert files.read_about(save(tmp_path, 2)) == {}

@@ -43,7 +43,12 @@ def contents(folder):
 CHANGED = {
     "another scan": ("scan: null", "scan:\n  name: raster", "given:   scan.name=raster", "allowed: no scan.name"),
     "another size": ("hidden: 8", "hidden: 16", "given:   model.hidden=16", "allowed: model.hidden=8"),
-    "other data": ("batch_size: 4", "batch_size: 8", "given:   data.batch_size=8", "allowed: data.batch_size=4"),
+    "other data": (
+        "batch_size: 4",
+        "batch_size: 8",
+        "given:   data.loading.batch_size=8",
+        "allowed: data.loading.batch_size=4",
+    ),
     "another optimizer": ("name: adamw", "name: sgd", "given:   optimizer.name=sgd", "allowed: optimizer.name=adamw"),
     "another task": (
         "smoothing: 0.0",

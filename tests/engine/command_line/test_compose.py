@@ -10,6 +10,7 @@ from polymamba.engine.command_line.groups import Groups
 from polymamba.engine.command_line.part_keys import lifted
 
 SHIPPED = Groups()
+USUAL = SHIPPED.domain_of(None)
 
 
 @pytest.mark.parametrize("domain", SHIPPED.domains)
@@ -27,52 +28,7 @@ def test_a_domain_says_what_it_trains_where_nothing_else_is_typed(domain):
     config = compose([f"domain={domain}"])
     assert config.domain == domain
     assert all("_target_" in part for part in (config.data, config.model, config.task))
-    assert compose([]).domain == SHIPPED.domain_of(None)
-
-
-def test_arguments_in_any_order():
-    typed = ["domain=vision", "model=vim", "data=cifar10", "scan=local", "scan.window=4"]
-    config = compose(typed)
-    assert config == compose(typed[::-1])
-    assert (config.data["name"], config.scan["name"], config.scan["window"]) == ("cifar10", "local", 4)
-
-
-def test_recipe_follows_the_data_and_the_command_line_beats_it():
-    digits, cifar = compose([]), compose(["data=cifar10"])
-    assert digits.trainer.epochs != cifar.trainer.epochs
-    assert compose(["data=cifar10", "trainer.epochs=7"]).trainer.epochs == 7
-
-
-def test_a_data_set_brings_what_goes_with_it_unless_something_else_is_typed(tmp_path):
-    config = compose(["domain=nlp", "data=trec"])
-    assert (config.task["name"], config.scan["name"]) == ("text_classification", "bidirectional")
-    assert compose(["domain=nlp", "data=trec", "scan=raster"]).scan["name"] == "raster"
-    assert compose(["domain=nlp", "data=trec", "task=language_modelling"]).task["name"] == "language_modelling"
-    assert compose(["domain=nlp"]).scan is None
-    (tmp_path / "nlp").mkdir()
-    (tmp_path / "nlp" / "mine.yaml").write_text(
-        "defaults:\n  - override /data: trec\n  - override /scan: cross\n  - override /task: text_classification\n"
-    )
-    assert compose(["experiments=mine"], Groups(experiments=tmp_path)).scan["name"] == "cross"
-
-
-def test_an_experiment_beats_the_domain_and_debug_beats_it(tmp_path):
-    (tmp_path / "vision").mkdir()
-    (tmp_path / "vision" / "reproduced.yaml").write_text(
-        "defaults:\n  - override /scan: cross\ntrainer:\n  epochs: 123\n  steps: 9\n", encoding="utf-8"
-    )
-    groups = Groups(experiments=tmp_path)
-    config = compose(["experiments=reproduced"], groups)
-    assert (config.scan["name"], config.trainer.epochs, config.trainer.steps) == ("cross", 123, 9)
-    assert compose(["debug=fast", "experiments=reproduced"], groups).trainer.steps == 1
-
-
-def test_two_files_of_one_name_are_refused(tmp_path):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "vim.yaml").write_text("name: vim\n")
-    with pytest.raises(UserError, match="two files define model=vim"):
-        compose([], Groups([tmp_path]))
-    assert compose(["domain=nlp"], Groups([tmp_path])).model["name"] == "mamba_lm"
+    assert compose([]).domain == USUAL
 
 
 def written(folder, files):
@@ -82,52 +38,119 @@ def written(folder, files):
     return folder
 
 
-MODEL = "_target_: polymamba.domains.vision.models.vim.build\nname: {}\ncard:\n  title: A net\n"
+NET = "_target_: own_parts.Net\nname: {}\ncard:\n  title: A net\n"
+DATA = "_target_: own_parts.Data\nname: {}\n"
+HEAD = "# @package _global_\n"
+OWN = {
+    "own/domain.yaml": HEAD
+    + "defaults:\n  - override /model: net\n  - override /data: dots\n  - override /task: guess\n"
+    "  - override /scan: cross\n",
+    "own/model/net.yaml": NET.format("net") + "depth: 3\n",
+    "own/data/dots.yaml": DATA.format("dots"),
+    "own/data/lines.yaml": DATA.format("lines") + "choose: {task: count, scan: bidirectional}\n",
+    "own/task/guess.yaml": "_target_: own_parts.Guess\nname: guess\n",
+    "own/task/count.yaml": "_target_: own_parts.Guess\nname: count\n",
+    "own/recipe/dots.yaml": HEAD + "trainer:\n  epochs: 3\n",
+    "own/recipe/lines.yaml": HEAD + "trainer:\n  epochs: 5\n",
+    "other/domain.yaml": HEAD
+    + "defaults:\n  - override /model: plain\n  - override /data: dots\n  - override /task: guess\n",
+    "other/model/plain.yaml": "_target_: own_parts.Plain\nname: plain\n",
+    "other/data/dots.yaml": DATA.format("other_dots"),
+    "other/task/guess.yaml": "_target_: own_parts.Guess\nname: other_guess\n",
+}
+PARTS = """
+class Net:
+    def __init__(self, describe, scan, depth: int = 2): ...
+
+class Plain:
+    def __init__(self, describe): ...
+
+class Data: ...
+
+class Guess:
+    def __init__(self, model, describe): ...
+"""
 
 
-def test_a_folder_adds_to_the_domain_that_runs_to_one_domain_and_a_whole_domain(tmp_path):
-    groups = Groups(
-        [
-            written(
-                tmp_path,
-                {
-                    "model/everywhere.yaml": MODEL.format("everywhere"),
-                    "vision/model/seen.yaml": MODEL.format("seen"),
-                    "own/domain.yaml": "# @package _global_\ndefaults:\n  - override /model: vim\n  - override /data: dots\n"
-                    "  - override /task: guess\n  - override /scan: cross\n",
-                    "own/model/vim.yaml": MODEL.format("vim") + "depth: 3\n",
-                    "own/data/dots.yaml": "_target_: polymamba.data.vision.Digits\nname: dots\n",
-                    "own/task/guess.yaml": "_target_: polymamba.domains.vision.classification.Classification\n",
-                    "own/recipe/dots.yaml": "# @package _global_\ntrainer:\n  epochs: 3\n",
-                },
-            )
-        ]
-    )
-    config = compose(["domain=own"], groups)
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Composes from two domains of a folder, which may have more configs and experiments: own("domain=own", configs={...})."""
+    (tmp_path / "own_parts.py").write_text(PARTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def run(*typed, configs=(), experiments=()):
+        folder = written(tmp_path / "configs", {**OWN, **dict(configs)})
+        return compose(typed, Groups([folder], written(tmp_path / "experiments", dict(experiments))), ["own_parts"])
+
+    return run
+
+
+def test_arguments_in_any_order(own):
+    typed = ["domain=own", "model=net", "data=lines", "scan=local", "scan.window=4"]
+    config = own(*typed)
+    assert config == own(*typed[::-1])
+    assert (config.data["name"], config.scan["name"], config.scan["window"]) == ("lines", "local", 4)
+
+
+def test_recipe_follows_the_data_and_the_command_line_beats_it(own):
+    assert own("domain=own").trainer.epochs == 3
+    assert own("domain=own", "data=lines").trainer.epochs == 5
+    assert own("domain=own", "data=lines", "trainer.epochs=7").trainer.epochs == 7
+
+
+def test_a_data_set_brings_what_goes_with_it_unless_something_else_is_typed(own):
+    config = own("domain=own", "data=lines")
+    assert (config.task["name"], config.scan["name"]) == ("count", "bidirectional")
+    assert own("domain=own", "data=lines", "scan=raster").scan["name"] == "raster"
+    assert own("domain=own", "data=lines", "task=guess").task["name"] == "guess"
+    assert own("domain=other").scan is None
+    mine = "defaults:\n  - override /data: lines\n  - override /scan: cross\n  - override /task: count\n"
+    assert own("experiments=mine", experiments={"own/mine.yaml": mine}).scan["name"] == "cross"
+
+
+def test_an_experiment_beats_the_domain_and_debug_beats_it(own):
+    again = "defaults:\n  - override /scan: hilbert\ntrainer:\n  epochs: 123\n  steps: 9\n"
+    config = own("experiments=again", experiments={"own/again.yaml": again})
+    assert (config.scan["name"], config.trainer.epochs, config.trainer.steps) == ("hilbert", 123, 9)
+    assert own("debug=fast", "experiments=again").trainer.steps == 1
+
+
+def test_two_files_of_one_name_are_refused(own):
+    twice = {"model/net.yaml": "name: net\n"}
+    with pytest.raises(UserError, match="two files define model=net"):
+        own("domain=own", configs=twice)
+    assert own("domain=other", configs=twice).model["name"] == "plain"
+
+
+def test_a_folder_adds_to_the_domain_that_runs_to_one_domain_and_a_whole_domain(own):
+    more = {"model/everywhere.yaml": NET.format("everywhere"), "other/model/seen.yaml": NET.format("seen")}
+    config = own("domain=own", configs=more)
     assert (config.domain, config.model["depth"], config.trainer.epochs) == ("own", 3, 3)
     assert "card" not in config.plain()["model"]
-    assert compose(["model=everywhere"], groups).model["name"] == "everywhere"
-    assert compose(["model=everywhere", "domain=own"], groups).domain == "own"
-    assert compose(["model=seen"], groups).model["name"] == "seen"
-    with pytest.raises(UserError, match="belongs to vision, not to own") as error:
-        compose(["domain=own", "model=seen"], groups)
-    assert error.value.do == "domain=vision model=seen"
+    assert own("model=everywhere", "scan=raster").domain == USUAL
+    assert own("model=everywhere", "domain=own").model["name"] == "everywhere"
+    assert own("model=seen", "domain=other", "scan=raster").model["name"] == "seen"
+    with pytest.raises(UserError, match="belongs to other, not to own") as error:
+        own("domain=own", "model=seen")
+    assert error.value.do == "domain=other model=seen"
 
 
-def test_an_experiment_brings_its_domain_unless_several_have_it(tmp_path):
-    body = "defaults:\n  - override /scan: cross\n"
-    files = {"vision/mine.yaml": body, "nlp/mine.yaml": body, "nlp/other.yaml": "seed: 7\n", "third/both.yaml": body}
-    groups = Groups(experiments=written(tmp_path, files))
-    assert compose(["experiments=mine"], groups).domain == "vision"
-    assert compose(["experiments=other"], groups).domain == "nlp"
-    with pytest.raises(UserError, match="belongs to nlp, not to vision"):
-        compose(["domain=vision", "experiments=other"], groups)
+def test_an_experiment_brings_its_domain_unless_several_have_it(own):
+    body = "seed: 7\n"
+    names = (f"{USUAL}/mine", "own/mine", "own/one", "other/both", "own/both")
+    experiments = {f"{name}.yaml": body for name in names}
+    assert own("experiments=mine", experiments=experiments).domain == USUAL
+    assert own("experiments=one").domain == "own"
+    with pytest.raises(UserError, match="several domains have an experiment 'both'"):
+        own("experiments=both")
+    with pytest.raises(UserError, match="belongs to own, not to other"):
+        own("domain=other", "experiments=one")
 
 
 def test_what_runs_from_before_named_and_no_longer_name():
     values = compose([]).plain()
-    values["model"]["domains"] = values["data"]["domains"] = ["vision"]
-    assert check(values).model["name"] == "vim"
+    values["model"]["domains"] = values["data"]["domains"] = [values["domain"]]
+    assert check(values).model["name"] == values["model"]["name"]
 
 
 NESTED = """
@@ -164,7 +187,7 @@ def nested(tmp_path, monkeypatch):
         tmp_path / "configs",
         {
             "batches.yaml": "batch_size: 32 # samples on each device\nworkers: 0\n",
-            "vision/data/parted.yaml": "defaults: [/batches@loading, _self_]\n_target_: nested_data.Data\nname: parted\n"
+            f"{USUAL}/data/parted.yaml": "defaults: [/batches@loading, _self_]\n_target_: nested_data.Data\nname: parted\n"
             "loading: {batch_size: 64}\nchange: {kind: light}\n",
         },
     )
@@ -219,7 +242,7 @@ def test_a_flat_configuration_from_before_is_read_with_its_nested_parts(nested):
 
 def test_comments_of_a_shared_file_stand_at_its_keys(nested, tmp_path):
     place = tmp_path / "configs"
-    said = option_comments(place / "vision" / "data" / "parted.yaml", [place])
+    said = option_comments(place / USUAL / "data" / "parted.yaml", [place])
     assert said["loading.batch_size"] == "samples on each device"
 
 
@@ -227,7 +250,7 @@ PREDICT = """
 from typing import Annotated, Literal
 from polymamba.core.ranges import Count, Range
 
-def predict(run, prompt: str = "", input: str | None = None, top: Count = 5, share: Annotated[float, Range(0, 1, above=True)] = 0.9,
+def predict(run, text: str = "", input: str | None = None, top: Count = 5, share: Annotated[float, Range(0, 1, above=True)] = 0.9,
             explain: Literal["rollout", "raw"] | None = None): ...
 """
 
@@ -236,19 +259,21 @@ def predict(run, prompt: str = "", input: str | None = None, top: Count = 5, sha
 def predicted(tmp_path, monkeypatch):
     (tmp_path / "own_predict.py").write_text(PREDICT)
     monkeypatch.syspath_prepend(str(tmp_path))
-    text = "card: {rest: prompt}\n_target_: own_predict.predict\nprompt: ''\ninput: null\ntop: 5\nshare: 0.9\nexplain: null\n"
+    text = (
+        "card: {rest: text}\n_target_: own_predict.predict\ntext: ''\ninput: null\ntop: 5\nshare: 0.9\nexplain: null\n"
+    )
     own = {"own/domain.yaml": "card: {title: Own}\n", "own/predict.yaml": text}
     groups = Groups([written(tmp_path / "configs", own)])
     return lambda *typed: compose_part("predict", "own", typed, groups, ["own_predict"])
 
 
 def test_a_part_is_its_file_with_what_is_typed(predicted):
-    usual = {"_target_": "own_predict.predict", "prompt": "", "input": None, "top": 5, "share": 0.9, "explain": None}
+    usual = {"_target_": "own_predict.predict", "text": "", "input": None, "top": 5, "share": 0.9, "explain": None}
     assert predicted() == usual
-    assert predicted("prompt=def f(x): [a=1", "top=3") == {**usual, "prompt": "def f(x): [a=1", "top": 3}
-    assert predicted("once upon") == predicted("once", "upon") == {**usual, "prompt": "once upon"}
+    assert predicted("text=def f(x): [a=1", "top=3") == {**usual, "text": "def f(x): [a=1", "top": 3}
+    assert predicted("once upon") == predicted("once", "upon") == {**usual, "text": "once upon"}
     assert predicted("input=null", "explain=raw") == {**usual, "explain": "raw"}
-    assert predicted("prompt=null")["prompt"] == "null"
+    assert predicted("text=null")["text"] == "null"
 
 
 @pytest.mark.parametrize(
@@ -265,8 +290,8 @@ def test_a_part_says_what_is_wrong_without_its_name(predicted, typed, said):
 
 def test_a_text_that_a_space_tore_is_put_together_again_in_the_message(predicted):
     with pytest.raises(UserError) as error:
-        predicted("prompt=once", "upon")
-    assert error.value.do == 'prompt="once upon"'
+        predicted("text=once", "upon")
+    assert error.value.do == 'text="once upon"'
 
 
 def test_a_domain_without_the_part_says_so(tmp_path):

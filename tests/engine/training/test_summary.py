@@ -11,11 +11,11 @@ from polymamba.engine.training.summary import after_training, predict_example
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("card: {example: 'prompt=\"The \"'}\nprompt: ''\n", ["prompt=The "]),
+        ("card: {example: 'say=\"The \"'}\nsay: ''\n", ["say=The "]),
         ("card: {example: input=a.png explain=raw}\n", ["input=a.png", "explain=raw"]),
-        ("card: {rest: prompt}\n", []),
-        ("card:\nprompt: ''\n", []),
-        ("prompt: ''\n", []),
+        ("card: {rest: say}\n", []),
+        ("card:\nsay: ''\n", []),
+        ("say: ''\n", []),
     ],
 )
 def test_what_a_domain_suggests_to_predict(tmp_path, text, words):

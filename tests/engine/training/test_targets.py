@@ -49,7 +49,7 @@ def test_a_nested_target_is_refused_too():
 
 def test_builds_with_what_is_offered_and_without_labels():
     layer = build(
-        {"_target_": "torch.nn.Linear", "name": "a label", "domains": ["vision"], "in_features": 3}, out_features=2
+        {"_target_": "torch.nn.Linear", "name": "a label", "domains": ["elsewhere"], "in_features": 3}, out_features=2
     )
     assert isinstance(layer, nn.Linear)
     assert layer.weight.shape == (2, 3)

@@ -19,10 +19,10 @@ from ..test_signals import outcome, same
 def test_a_signal_while_lightning_asks_for_data_is_answered_at_the_next_step(
     loader, call, accumulate, toy, monkeypatch
 ):
-    import toy as module
+    from toy.data import Points
 
     arguments = (f"trainer.accumulate={accumulate}",)
-    whole, made, calls = outcome(toy("run_dir=whole", *arguments).folder), getattr(module.Points, loader), []
+    whole, made, calls = outcome(toy("run_dir=whole", *arguments).folder), getattr(Points, loader), []
 
     def signals(data):
         calls.append(signal.getsignal(signal.SIGTERM))
@@ -30,10 +30,10 @@ def test_a_signal_while_lightning_asks_for_data_is_answered_at_the_next_step(
             signal.raise_signal(signal.SIGTERM)
         return made(data)
 
-    monkeypatch.setattr(module.Points, loader, signals)
+    monkeypatch.setattr(Points, loader, signals)
     with pytest.raises(Stopped) as stopped:
         toy("run_dir=parts", *arguments)
-    monkeypatch.setattr(module.Points, loader, made)
+    monkeypatch.setattr(Points, loader, made)
     assert "lightning" in type(calls[-1]).__module__, "Lightning had not taken signals over: this tests nothing"
     assert stopped.value.exit_code == 143
     assert stopped.value.step == (1 if loader != "test_dataloader" else whole[1]["global_step"])

@@ -1,0 +1,37 @@
+"""Scans of more than one scale or more than one input: hierarchical, dilated, interleaved."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from .local import local
+from .path import Path, axis_orders, nested, numbered, with_reverses
+from .raster import raster
+
+
+def hierarchical(sizes: Sequence[int], windows: tuple[int, ...] = (2, 4)) -> list[Path]:
+    """Windows of one side after another, then the whole grid, each both ways: from the near to the far."""
+    return with_reverses([path for window in windows for path in local(sizes, window)] + raster(sizes))
+
+
+def dilated(sizes: Sequence[int], steps: tuple[int, ...] = (1, 2)) -> list[Path]:
+    """For each of the steps all tokens, those so many apart one after another, one offset after another; each both ways.
+
+    Offsets and the tokens of one of them are in raster order; a step of 1 is the raster. Unlike `skip`, whose paths share the
+    tokens between them, each path visits all of them.
+    """
+    grid, paths = numbered(sizes), []
+    for step in steps:
+        offsets = itertools.product(range(step), repeat=len(sizes))
+        parts = [grid[tuple(slice(offset, None, step) for offset in each)].ravel() for each in offsets]
+        paths.append(Path(np.concatenate(parts)))
+    return with_reverses(paths)
+
+
+def interleaved(sizes: Sequence[int]) -> list[Path]:
+    """Place by place, at each through all inputs; sizes are (inputs, ...). Places along each axis in turn, each both ways."""
+    inner = axis_orders(len(sizes) - 1)
+    return with_reverses([nested(sizes, (*(axis + 1 for axis in axes), 0)) for axes in inner])

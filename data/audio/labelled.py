@@ -1,0 +1,241 @@
+"""Sounds with names: a folder a class, the environmental sounds of ESC-10, spoken digits."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...core.errors import UserError
+from ...core.ranges import Fraction, Positive, Seed, Size, Weight, checked
+from ..files import data_root, not_there, read
+from ..loading import Loading
+from ..module import SPLITS, DataModule, Description
+from ..randomness import hashed, stratified, uniforms
+from ..sources import Source
+from . import files
+from .digits import FSDD, RATE, Takes, held_out
+from .mixtures import stretch
+
+Sounds = tuple[list[Path | np.ndarray], np.ndarray]  # files or signals (time), and their labels
+
+ESC10 = Source(
+    title="ESC-10, environmental sounds",
+    homepage="https://github.com/karolpiczak/ESC-10",
+    citation="K. J. Piczak: ESC, Dataset for Environmental Sound Classification, ACM Multimedia 2015",
+    licence="CC BY 3.0",
+    protocol="fold 1 for training, fold 2 for validation and testing by halves; the published numbers are of five folds",
+    folder="esc10_folds12",
+)
+
+
+class LabelledSounds(DataModule):
+    """A batch is sounds (batch, time) and labels (batch) int64, all mono at one rate.
+
+    Training hears a stretch of a longer sound, another one in each epoch, and a shorter one at another place; validation and test
+    the middle.
+
+    Args:
+        name, loading: see DataModule. rate: samples a second; others are resampled. seconds: of a sample.
+        gain: training sounds are up to so many dB louder or softer.
+    """
+
+    sounds = files
+    splits: dict[str, Sounds] | None = None
+    classes: Sequence[str]
+
+    def __init__(self, name: str, loading: Loading, rate: int, seconds: float, gain: float):
+        super().__init__(name, loading)
+        self.rate, self.length, self.gain = rate, max(1, round(seconds * rate)), gain
+        self._heard: dict[Path, np.ndarray] = {}
+
+    def load(self) -> dict[str, Sounds]:
+        """The sounds of each split; sets `classes`."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.splits is None:
+            limit, loaded = self.loading.limit, self.load()
+            keys = {split: hashed(self.loading.seed, np.arange(len(labels))) for split, (_, labels) in loaded.items()}
+            self.splits = {}
+            for split, (sounds, labels) in loaded.items():
+                chosen = np.sort(np.argsort(keys[split], kind="stable")[:limit])
+                self.splits[split] = [sounds[n] for n in chosen], labels[chosen]
+
+    def samples(self, split: str) -> int:
+        return len(self.splits[split][1])
+
+    def load_batch(self, split: str, epoch: int, positions: np.ndarray) -> tuple[Tensor, Tensor]:
+        self.setup()
+        sounds, labels = self.splits[split]
+        training = split == "train"
+        draws = uniforms(2, self.loading.seed, SPLITS.index(split), epoch, np.asarray(positions))
+        batch = []
+        for number, (place, level) in zip(positions, draws, strict=True):
+            signal = stretch(self.heard(sounds[number]), self.length, place if training else 0.5)
+            gain = 10 ** (self.gain * (2 * level - 1) / 20) if training else 1
+            batch.append(signal * np.float32(gain))
+        return torch.from_numpy(np.stack(batch)), torch.from_numpy(labels[positions].astype(np.int64))
+
+    def heard(self, sound: Path | np.ndarray) -> np.ndarray:
+        """(time) float32 at the rate; a file is read once."""
+        if isinstance(sound, np.ndarray):
+            return sound
+        if sound not in self._heard:
+            self._heard[sound] = files.mono_at(sound, self.rate)
+        return self._heard[sound]
+
+    def verify(self) -> None:
+        super().verify()
+        for sounds, _ in self.splits.values():
+            for sound in sounds:
+                self.heard(sound)
+
+    def describe(self) -> Description:
+        self.setup()
+        seconds = self.length / self.rate
+        return self.described(
+            shape=f"{seconds:g} s at {self.rate:,} Hz, {len(self.classes)} classes", values=self.length,
+            resized_by="data.seconds",
+            for_model={
+                "task": "tagging", "samples": self.length, "rate": self.rate, "classes": list(self.classes),
+                "num_classes": len(self.classes), "model_size": "micro",
+            },
+        )  # fmt: skip
+
+
+class AudioFolder(LabelledSounds):
+    """Your own sounds, a folder a class, in `train`, `val`, `test` or directly.
+
+    Args:
+        root: the folder.
+        val_fraction, test_fraction: shares of each class for validation and test, where there are no folders for them.
+        split_seed: of these. rate, seconds, gain, loading, name: see LabelledSounds.
+    """
+
+    @checked(group="data")
+    def __init__(
+        self,
+        root: str | None = None,
+        loading: Loading = Loading(batch_size=16),
+        rate: Size = 16000,
+        seconds: Positive = 2.0,
+        gain: Weight = 6.0,
+        val_fraction: Fraction = 0.1,
+        test_fraction: Fraction = 0.2,
+        split_seed: Seed = 0,
+        name: str = "audio_folder",
+    ):
+        super().__init__(name, loading, rate, seconds, gain)
+        if root is None:
+            raise UserError("which folder?", do="data.root=FOLDER, with a folder a class in it")
+        if val_fraction + test_fraction >= 1:
+            raise UserError("data.val_fraction and data.test_fraction leave nothing to train on")
+        self.root, self.split_seed = Path(root).expanduser(), split_seed
+        self.fractions = (val_fraction, test_fraction)
+
+    def load(self) -> dict[str, Sounds]:
+        if not self.root.is_dir():
+            raise UserError("there is no such folder", given=f"data.root={self.root}", do="data.root=FOLDER")
+        if not all((self.root / split).is_dir() for split in ("train", "test")):
+            sounds, labels = self._labelled(self.root, None)
+            keys = hashed(self.split_seed, np.arange(len(labels)))
+            parts = stratified(labels, keys, self.fractions)
+            return {name: _take(sounds, labels, part) for name, part in zip(SPLITS, parts, strict=True)}
+        sounds, labels = self._labelled(self.root / "train", None)
+        found = {"train": (sounds, labels), "test": self._labelled(self.root / "test", self.classes)}
+        if (self.root / "val").is_dir():
+            return found | {"val": self._labelled(self.root / "val", self.classes)}
+        train, val = stratified(labels, hashed(self.split_seed, np.arange(len(labels))), self.fractions[:1])
+        return found | {"train": _take(sounds, labels, train), "val": _take(sounds, labels, val)}
+
+    def _labelled(self, folder: Path, classes: Sequence[str] | None) -> Sounds:
+        names = sorted(each.name for each in folder.iterdir() if each.is_dir())
+        if len(names) < 2 or (classes is not None and not set(names) <= set(classes)):
+            raise UserError(f"{folder} needs a folder for each class", given=names or "no folders", allowed=classes)
+        self.classes = names if classes is None else classes
+        found = [(path, self.classes.index(name)) for name in names for path in files.find_sounds(folder / name)]
+        return [path for path, _ in found], np.array([label for _, label in found])
+
+
+class Esc10(LabelledSounds):
+    """ESC-10's folds 1 and 2: trained on the first, validated on one half of the second and tested on the other.
+
+    Args:
+        root: the folder that holds `esc10_folds12`; None: $POLYMAMBA_DATA, else .data.
+        rate, seconds, gain, loading, name: see LabelledSounds.
+    """
+
+    source = ESC10
+
+    @checked(group="data")
+    def __init__(
+        self,
+        root: str | None = None,
+        loading: Loading = Loading(batch_size=16),
+        rate: Size = 16000,
+        seconds: Positive = 5.0,
+        gain: Weight = 6.0,
+        name: str = "esc10",
+    ):
+        super().__init__(name, loading, rate, seconds, gain)
+        self.root = data_root(root)
+
+    def load(self) -> dict[str, Sounds]:
+        folders = [self.root / "audio" / ESC10.folder, self.root / ESC10.folder, self.root]
+        table = next((path for folder in folders if (path := folder / "index.csv").is_file()), None)
+        if table is None:
+            raise not_there(f"{ESC10.folder}/index.csv", self.root)
+        rows = list(csv.DictReader(read(table).decode().splitlines()))
+        classes = {int(row["class_index"]): row["class"] for row in rows}
+        self.classes = [classes[number] for number in sorted(classes)]
+        sounds = [table.parent / "ogg" / row["file"] for row in rows]
+        labels, folds = (np.array([int(row[key]) for row in rows]) for key in ("class_index", "fold"))
+        second = np.flatnonzero(folds == 2)
+        test, val = stratified(labels[second], hashed(0, second), (0.5,))
+        parts = {"train": np.flatnonzero(folds == 1), "val": second[val], "test": second[test]}
+        return {split: _take(sounds, labels, part) for split, part in parts.items()}
+
+
+class SpokenDigits(LabelledSounds):
+    """Ten spoken digits; tested on speakers whom training has not heard.
+
+    Args:
+        root: the folder that holds `fsdd`; None: $POLYMAMBA_DATA, else .data.
+        val, test: speakers held out. seconds: of a sample.
+        gain, loading, name: see LabelledSounds.
+    """
+
+    source = FSDD
+    classes = tuple("0123456789")
+
+    @checked(group="data")
+    def __init__(
+        self,
+        root: str | None = None,
+        loading: Loading = Loading(batch_size=32),
+        val: Sequence[str] = ("yweweler",),
+        test: Sequence[str] = ("theo",),
+        seconds: Positive = 0.7,
+        gain: Weight = 6.0,
+        name: str = "spoken_digits",
+    ):
+        super().__init__(name, loading, RATE, seconds, gain)
+        self.root, self.held = root, {"val": tuple(val), "test": tuple(test)}
+
+    def load(self) -> dict[str, Sounds]:
+        takes = Takes(data_root(self.root))
+        found = {}
+        for split in SPLITS:
+            names = held_out(takes.speakers, split, **self.held)
+            part = np.array([n for n, speaker in enumerate(takes.speakers) if speaker in names], np.int64)
+            found[split] = _take(takes.signals, takes.digits, part)
+        return found
+
+
+def _take(sounds: Sequence[Path | np.ndarray], labels: np.ndarray, positions: np.ndarray) -> Sounds:
+    return [sounds[n] for n in positions], labels[positions]

@@ -1,0 +1,143 @@
+"""Whether images and labels are what they should be, before a network is trained on them: every fault with its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...core.errors import UserError
+from .volumes import Raw, is_volume, read_raw, same_grid, stem
+
+SHOWN = 12  # faults that are named; of more there is a count
+
+
+@dataclass(frozen=True)
+class Files:
+    """name: of the case. images: a file a channel. labels: their file."""
+
+    name: str
+    images: tuple[Path, ...]
+    labels: Path
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A case as it is in its files: the image with all its channels, labels (*sizes) and the values in them."""
+
+    name: str
+    image: Raw
+    labels: np.ndarray
+    values: np.ndarray
+
+    @property
+    def axes(self) -> int:
+        """2 or 3."""
+        return self.labels.ndim
+
+
+def found_pairs(images: Path, labels: Path) -> list[Files]:
+    """The cases of two folders, by name: an image NAME.nii.gz, or NAME_0000.nii.gz and so on a channel, and labels NAME.nii.gz.
+
+    Raises:
+        UserError: naming the files that have no partner.
+    """
+    if not labels.is_dir():
+        raise UserError(f"{labels} is not there", do=f"put the labels of {images} into it")
+    of_images: dict[str, list[Path]] = {}
+    answers = {stem(path): path for path in sorted(labels.iterdir()) if is_volume(path)}
+    for path in sorted(each for each in images.iterdir() if is_volume(each)):
+        name, end = stem(path), stem(path)[-5:]
+        numbered = end[0] == "_" and end[1:].isdigit() if len(end) == 5 else False
+        # a name may end like that itself: then its labels do too
+        of_images.setdefault(name[:-5] if numbered and name not in answers else name, []).append(path)
+    faults = [f"{paths[0]} has no labels in {labels}" for name, paths in of_images.items() if name not in answers]
+    faults += [f"{path} has no image in {images}" for name, path in answers.items() if name not in of_images]
+    counts = [len(paths) for paths in of_images.values()]
+    usual = max(set(counts), key=counts.count) if counts else 0
+    faults += [
+        f"{paths[0]} has {len(paths)} channels, the others have {usual}"
+        for paths in of_images.values() if len(paths) != usual
+    ]  # fmt: skip
+    if not of_images and not answers:
+        faults = [f"{images} has no images"]
+    _raise(faults, "add the missing files, or take their partners out")
+    return [Files(name, tuple(of_images[name]), answers[name]) for name in sorted(of_images)]
+
+
+def read_pairs(
+    parts: Mapping[str, Sequence[Files]], known: set[int] | None, allow_empty: bool = False
+) -> dict[str, list[Pair]]:
+    """Reads and checks all cases.
+
+    Args:
+        parts: the cases of each part. known: values that labels may have; None: any whole numbers from 0.
+        allow_empty: labels may be all background.
+
+    Raises:
+        UserError: naming the files that are damaged, not of one grid, not finite, empty or hold unknown values.
+    """
+    faults, found = [], {}
+    for part, cases in parts.items():
+        found[part] = []
+        for files in cases:
+            try:
+                pair, wrong = read_pair(files, known, allow_empty)
+            except UserError as error:
+                wrong, pair = [error.problem], None
+            faults += wrong
+            if pair is not None and not wrong:
+                found[part].append(pair)
+    pairs = [pair for each in found.values() for pair in each]
+    for pair in pairs[1:]:
+        for what, one, other in (
+            ("axes", pair.axes, pairs[0].axes), ("channels", len(pair.image.values), len(pairs[0].image.values)),
+        ):  # fmt: skip
+            if one != other:
+                faults.append(f"{pair.image.path} has {one} {what}, {pairs[0].image.path} has {other}")
+    _raise(faults, "mend these files or take them out, each with its partner")
+    return found
+
+
+def read_pair(files: Files, known: set[int] | None, allow_empty: bool) -> tuple[Pair, list[str]]:
+    """A case and what is wrong with it, in words that name the file."""
+    channels, answer = [read_raw(path) for path in files.images], read_raw(files.labels)
+    first, faults = channels[0], []
+    for other in (*channels[1:], answer):
+        difference = same_grid(first, other)
+        if difference is not None:
+            faults.append(f"{other.path} does not lie on the grid of {first.path}: {difference}")
+    for each in channels:
+        if not np.isfinite(each.values).all():
+            faults.append(f"{each.path} has values that are not finite (NaN or infinity)")
+        elif each.values.min() == each.values.max():
+            faults.append(f"{each.path} has the same value everywhere")
+    labels = answer.values[0]
+    values = np.unique(labels)
+    if len(answer.values) != 1:
+        faults.append(f"{files.labels} has {len(answer.values)} channels, labels have one")
+    if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0:
+        faults.append(f"{files.labels} has values that are no labels: {_few(values)}")
+    elif known is not None and not set(values.astype(int).tolist()) <= known:
+        strange = [value for value in values if int(value) not in known]
+        faults.append(f"{files.labels} has labels that dataset.json does not name: {_few(np.array(strange))}")
+    elif not allow_empty and not (values > 0).any():
+        faults.append(f"{files.labels} has no voxel but background (data.allow_empty=true where that is meant)")
+    if faults:
+        return Pair(files.name, first, labels, values), faults
+    image = replace(first, values=np.concatenate([each.values for each in channels]))
+    return Pair(files.name, image, labels.astype(np.int32), values.astype(int)), []
+
+
+def _few(values: np.ndarray) -> str:
+    return ", ".join(f"{value:g}" for value in values[:4]) + (", …" if len(values) > 4 else "")
+
+
+def _raise(faults: Sequence[str], do: str) -> None:
+    if not faults:
+        return
+    more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    said = "\n  ".join(faults[:SHOWN])
+    raise UserError(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the data:\n  {said}{more}", do=do)

@@ -1,0 +1,206 @@
+"""The user's own images and labels in folders: nnU-Net's layout, or plain pairs of files with the same names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...core.errors import UserError
+from ...core.ranges import Count, Fraction, Seed, Share, Size, checked
+from ..loading import Loading
+from ..randomness import hashed
+from .checks import Pair, found_pairs, read_pairs
+from .plan import Plan, planned_patch, prepared_labels
+from .segmentation import Case, SegmentationData
+from .sources import NIFTI_FOLDER
+from .volumes import prepared
+
+LAYOUTS = (("imagesTr", "labelsTr"), ("images", "labels"))
+TEST = ("imagesTs", "labelsTs")
+SAMPLED = 2000  # voxels of the foreground of each volume that intensities are taken from
+VOXELS = {2: 256**2, 3: 64**3}  # of a patch at most, where no budget is given
+
+
+class NiftiFolder(SegmentationData):
+    """Pairs of images and labels: NIfTI volumes, or PNG and TIFF images.
+
+    Everything is read, checked (checks.py) and planned before training begins. Without labelled test cases (imagesTs and
+    labelsTs), part `fold` of `folds` is tested and `val_fraction` of the others validated; with them, part `fold` is validated.
+
+    Args:
+        root: the folder. loading, patch_size, foreground, augment, patches: SegmentationData's.
+        fold, folds: which of how many parts of the cases, divided by a hash of their names. val_fraction: see above.
+        splits: a JSON file {"train": [names], "val": [...], "test": [...]} instead.
+        patch_voxels: voxels of a planned patch at most, the budget of memory; None: 64³, of images 256².
+        normalisation: "zscore" or "ct"; None: zscore. resample: to the median spacing.
+        classes: names, the background first; None: those of dataset.json, else the values found in the labels.
+        allow_empty: labels without any voxel but background are meant.
+        split_seed: of the parts.
+        name: the data set's name in results.
+    """
+
+    source = NIFTI_FOLDER
+
+    @checked(group="data")
+    def __init__(
+        self,
+        root: str | None = None,
+        loading: Loading = Loading(batch_size=2),
+        patch_size: Size | Sequence[Size] | None = None,
+        foreground: Share = 0.33,
+        augment: bool = True,
+        patches: Size = 1,
+        fold: Count = 0,
+        folds: Size = 5,
+        val_fraction: Fraction = 0.1,
+        splits: str | None = None,
+        patch_voxels: Size | None = None,
+        normalisation: str | None = None,
+        resample: bool = True,
+        classes: Sequence[str] | None = None,
+        allow_empty: bool = False,
+        split_seed: Seed = 0,
+        name: str = "nifti_folder",
+    ):
+        super().__init__(name, loading, patch_size, foreground, augment, patches)
+        if folds < 2 or fold >= folds:
+            raise UserError("there is no such fold", given=f"data.fold={fold} of {folds}", allowed=f"0 to {folds - 1}")
+        self.root, self.fold, self.folds, self.val_fraction = root, fold, folds, val_fraction
+        self.split_file, self.patch_voxels, self.normalisation = splits, patch_voxels, normalisation
+        self.resample, self.classes, self.allow_empty, self.split_seed = resample, classes, allow_empty, split_seed
+        self._pairs: dict[str, list[Pair]] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the cases are."""
+        if self.root is None:
+            raise UserError(f"{self.name} needs a folder", do="data.root=FOLDER")
+        return Path(self.root).expanduser()
+
+    def pairs(self) -> dict[str, list[Pair]]:
+        """All cases, read and checked: {"train": [...]} and, where they are there, {"test": [...]}.
+
+        Raises:
+            UserError: naming every file that is wrong, up to a dozen.
+        """
+        if self._pairs is None:
+            folder = self.folder
+            layout = next((each for each in LAYOUTS if (folder / each[0]).is_dir()), None)
+            if layout is None:
+                raise UserError(
+                    f"{folder} has no images" if folder.is_dir() else f"{folder} is not there", given=f"data.root={self.root}",
+                    allowed="a folder with imagesTr and labelsTr, or images and labels",
+                )  # fmt: skip
+            values = self._declared()
+            found = {"train": found_pairs(folder / layout[0], folder / layout[1])}
+            if all((folder / each).is_dir() for each in TEST):
+                found["test"] = found_pairs(*(folder / each for each in TEST))
+            known = None if values is None else set(values.values())
+            self._pairs = read_pairs(found, known, self.allow_empty)
+        return self._pairs
+
+    def make_plan(self) -> Plan:
+        pairs = self.pairs()["train"]
+        declared = self._declared()
+        if declared is None:
+            numbers = sorted({int(value) for pair in pairs for value in pair.values} | {0})
+            declared = {"background" if number == 0 else f"label {number}": number for number in numbers}
+        known = {name: number for name, number in declared.items() if name != "ignore"}
+        names, values = zip(*sorted(known.items(), key=lambda each: each[1]), strict=True)
+        if self.classes is not None:
+            if len(self.classes) != len(names):
+                raise UserError(
+                    "data.classes does not fit", given=list(self.classes), allowed=f"{len(names)} names: {names}"
+                )
+            names = tuple(map(str, self.classes))
+        if len(names) < 2:
+            raise UserError(f"the labels of {self.folder} have no class but the background", do="add labels")
+        spacing = tuple(np.median([pair.image.spacing for pair in pairs], 0).round(6).tolist()) if self.resample else ()
+        rough = Plan(pairs[0].axes, (1,) * pairs[0].axes, names, values, spacing=spacing)
+        typical = np.median([rough.sizes_for(pair.image.sizes, pair.image.spacing) for pair in pairs], 0)
+        planned = planned_patch(typical.tolist(), spacing, self.patch_voxels or VOXELS[rough.axes])
+        inside = np.concatenate([_foreground(pair) for pair in pairs])
+        low, high = np.percentile(inside, [0.5, 99.5]).tolist() if len(inside) else (0.0, 1.0)
+        plan = Plan(
+            rough.axes, self.patch_of(rough.axes, planned), names, values, len(pairs[0].image.values), spacing,
+            self.normalisation or "zscore", low, high, float(inside.mean()) if len(inside) else 0.0,
+            float(inside.std()) if len(inside) else 1.0,
+        )  # fmt: skip
+        plan.check(f"the plan of {self.folder}")
+        return plan
+
+    def load(self, plan: Plan) -> dict[str, list[Case]]:
+        pairs, self._pairs = self.pairs(), None
+        ignored = (self._declared() or {}).get("ignore")
+        cases = {
+            part: [
+                Case(pair.name, prepared(pair.image, plan), prepared_labels(pair.labels, plan, pair.image.spacing, ignored))
+                for pair in found
+            ]
+            for part, found in pairs.items()
+        }  # fmt: skip
+        return self._custom(cases) if self.split_file else self._divided(cases)
+
+    def _divided(self, cases: Mapping[str, list[Case]]) -> dict[str, list[Case]]:
+        """Train, val and test of the fold; the same whatever else is in the folder's listing order."""
+        if len(cases["train"]) < self.folds:
+            raise UserError(
+                f"{self.name} has too few cases for {self.folds} parts",
+                given=len(cases["train"]),
+                do="lower data.folds",
+            )
+        keys = {case.name: _number(case.name, self.split_seed) for case in cases["train"]}
+        ordered = sorted(cases["train"], key=lambda case: keys[case.name])
+        held = ordered[self.fold :: self.folds]
+        others = [case for number, case in enumerate(ordered) if number % self.folds != self.fold]
+        if "test" in cases:
+            return {"train": others, "val": held, "test": cases["test"]}
+        count = max(1, round(len(others) * self.val_fraction))
+        return {"train": others[count:], "val": others[:count], "test": held}
+
+    def _custom(self, cases: Mapping[str, list[Case]]) -> dict[str, list[Case]]:
+        path = Path(self.split_file).expanduser()
+        try:
+            asked = json.loads(path.read_text(encoding="utf-8"))
+            parts = {split: [str(name) for name in asked[split]] for split in ("train", "val", "test")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} is not a division into parts: {error}",
+                allowed='{"train": [names], "val": [...], "test": [...]}',
+            ) from error
+        known = {case.name: case for found in cases.values() for case in found}
+        for split, names in parts.items():
+            for name in names:
+                if name not in known:
+                    raise UserError(f"{path}: there is no case {name}", given=f"in {split}", allowed=sorted(known)[:8])
+        twice = [name for name in parts["train"] if name in {*parts["val"], *parts["test"]}]
+        if twice:
+            raise UserError(f"{path}: {twice[0]} is trained on and tested too", do="take it out of one part")
+        return {split: [known[name] for name in names] for split, names in parts.items()}
+
+    def _declared(self) -> dict[str, int] | None:
+        """Names of classes and the values that stand for them, as dataset.json has them; None: there is no such file."""
+        path = self.folder / "dataset.json"
+        if not path.is_file():
+            return None
+        try:
+            labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
+            # nnU-Net's second version has names first, the decathlon numbers
+            pairs = [(key, value) if isinstance(value, int) else (value, int(key)) for key, value in labels.items()]
+            return {str(name): int(number) for name, number in pairs}
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise UserError(
+                f"{path} does not say what the labels mean: {error}", allowed='"labels": {"background": 0, "liver": 1}'
+            ) from error
+
+
+def _foreground(pair: Pair) -> np.ndarray:
+    inside = pair.image.values[:, pair.labels > 0].ravel()
+    return inside[:: max(1, len(inside) // SAMPLED)].astype(np.float64)
+
+
+def _number(name: str, seed: int) -> int:
+    return hashed(seed, *name.encode()).item()

@@ -1,0 +1,30 @@
+"""Where the medical data sets come from."""
+
+from __future__ import annotations
+
+from ..sources import Source
+
+SYNTHETIC_VOLUMES = Source(
+    title="Balls in noise, of MONAI's generator",
+    homepage="https://docs.monai.io/en/stable/data.html",
+    citation="M. J. Cardoso et al.: MONAI, arXiv:2211.02701, 2022",
+    licence="Apache 2.0 (the generator)",
+    protocol="each part's volumes are made from data.data_seed; no volume is in two parts",
+)
+
+NIFTI_FOLDER = Source(
+    title="Images and labels in the user's own folders",
+    homepage="",
+    citation="",
+    licence="the user's own",
+    protocol="test: imagesTs and labelsTs where they are there, else a fold by a hash of the names; or the user's own division",
+)
+
+HIPPOCAMPUS = Source(
+    title="Medical Segmentation Decathlon, task 4: hippocampus (the 260 training volumes)",
+    homepage="http://medicaldecathlon.com",
+    citation="M. Antonelli et al.: The Medical Segmentation Decathlon, Nature Communications 13, 2022",
+    licence="CC BY-SA 4.0",
+    protocol="the official test labels are not public: 5 folds of the training volumes by a hash of their names",
+    folder="medical/msd_task04_hippocampus",
+)

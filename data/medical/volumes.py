@@ -1,0 +1,203 @@
+"""Image files in, label files out: NIfTI volumes with their own affine and sizes, and PNG or TIFF images."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from gzip import BadGzipFile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import UserError
+from .plan import Plan, resampled
+
+VOLUMES = (".nii", ".nii.gz")
+IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A file's content.
+
+    Args:
+        values: (channels, *sizes), the axes of a volume turned so that they run to the right, to the front and up.
+        spacing: mm along each of these axes; () of an image.
+        affine, header: of a volume as in the file. turned: how its axes were turned (nibabel's orientation); None: an image.
+    """
+
+    path: Path
+    values: np.ndarray
+    spacing: tuple[float, ...] = ()
+    affine: np.ndarray | None = None
+    header: Any = None
+    turned: np.ndarray | None = None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Voxels along each axis."""
+        return self.values.shape[1:]
+
+    @property
+    def voxel(self) -> float:
+        """Volume of a voxel in ml; 0 of an image."""
+        return float(np.prod(self.spacing)) / 1000 if self.spacing else 0.0
+
+
+class Volumes:
+    """Prepares files as the training volumes were prepared, and writes what was found in them.
+
+    Args:
+        plan: of the trained model.
+    """
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+
+    def find(self, where: str) -> list[Path]:
+        """The files that `input=` means: a file, or those of a folder, ordered by name.
+
+        Raises:
+            UserError: there are none.
+        """
+        path = Path(where).expanduser()
+        found = (
+            [path]
+            if path.is_file()
+            else sorted(each for each in path.iterdir() if is_volume(each))
+            if path.is_dir()
+            else []
+        )
+        if not found or not is_volume(found[0]):
+            raise UserError(
+                "there are no images here", given=f"input={where}", allowed=f"files that end in {', '.join(VOLUMES + IMAGES)}",
+            )  # fmt: skip
+        return found
+
+    def open(self, path: Path) -> tuple[Raw, np.ndarray]:
+        """A file, and its values as the model takes them: float32 (channels, *sizes), of the plan's spacing.
+
+        Raises:
+            UserError: it cannot be read, or has another number of axes or channels than the model was trained with.
+        """
+        raw = read_raw(path)
+        axes, channels = len(raw.sizes), len(raw.values)
+        if axes != self.plan.axes or channels != self.plan.channels:
+            raise UserError(
+                f"{path} does not fit the model", given=f"{axes} axes, {channels} channels",
+                allowed=f"{self.plan.axes} axes, {self.plan.channels} channels",
+            )  # fmt: skip
+        return raw, prepared(raw, self.plan)
+
+    def write(self, raw: Raw, classes: np.ndarray, target: Path) -> Path:
+        """Writes classes, uint8 (*sizes) on the grid of `raw.values`, as the labels that stand for them.
+
+        A volume has the affine, sizes and orientation of the file that was read.
+        """
+        values = np.array(self.plan.values)
+        labels = values[classes].astype(np.uint8 if values.max() < 256 and values.min() >= 0 else np.int16)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".part.{target.name}")
+        if raw.turned is None:
+            from PIL import Image
+
+            Image.fromarray(labels).save(part)
+        else:
+            import nibabel
+            from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
+
+            back = ornt_transform(axcodes2ornt("RAS"), raw.turned)
+            header = raw.header.copy()
+            header.set_data_dtype(labels.dtype)
+            header.set_slope_inter(1, 0)
+            nibabel.save(nibabel.Nifti1Image(apply_orientation(labels, back), raw.affine, header), part)
+        os.replace(part, target)
+        return target
+
+    def target(self, raw: Raw, folder: Path) -> Path:
+        """Where the labels of a file go: in a folder, under the file's own name; those of an image as PNG."""
+        name = raw.path.name
+        return folder / (name if raw.turned is not None else f"{raw.path.stem}.png")
+
+
+def stem(path: Path) -> str:
+    """A file's name without .nii.gz and the like."""
+    return path.name[: -len(".nii.gz")] if path.name.endswith(".nii.gz") else path.stem
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a file's name says that it is an image or a volume."""
+    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(VOLUMES + IMAGES)
+
+
+def prepared(raw: Raw, plan: Plan) -> np.ndarray:
+    """A file's values as the model takes them: float32 (channels, *sizes)."""
+    return resampled(plan.normalised(raw.values), plan.sizes_for(raw.sizes, raw.spacing))
+
+
+def read_raw(path: Path) -> Raw:
+    """A file's content.
+
+    Raises:
+        UserError: naming the file, where it is damaged or not an image.
+    """
+    return _volume(path) if path.name.lower().endswith(VOLUMES) else _image(path)
+
+
+def _volume(path: Path) -> Raw:
+    import nibabel
+    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+    try:
+        file = nibabel.load(path)
+        values = np.asarray(file.dataobj)
+    except (OSError, EOFError, BadGzipFile, zlib.error, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        raise UserError(
+            f"{path} is damaged or not a NIfTI volume: {str(error).splitlines()[0]}", do="copy it anew, or take it out"
+        ) from error
+    affine = file.affine
+    if values.ndim not in (3, 4):
+        raise UserError(f"{path} has {values.ndim} axes", allowed="3, or 4 with the channels last")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise UserError(
+            f"{path} has an affine that turns volumes into nothing", do="write it anew with a proper affine"
+        )
+    turned = io_orientation(affine)
+    values = apply_orientation(values, ornt_transform(turned, axcodes2ornt("RAS")))
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    along = [0.0] * 3
+    for axis, (place, _) in enumerate(turned):
+        along[int(place)] = float(lengths[axis])
+    values = values[None] if values.ndim == 3 else np.moveaxis(values, -1, 0)
+    return Raw(path, values, tuple(along), affine, file.header, turned)
+
+
+def _image(path: Path) -> Raw:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            values = np.asarray(file.convert("L") if file.mode in ("1", "P", "LA") else file)
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise UserError(f"{path} is damaged or not an image", do="copy it anew, or take it out") from error
+    return Raw(path, values[None] if values.ndim == 2 else np.moveaxis(values[..., :3], -1, 0))
+
+
+def same_grid(one: Raw, other: Raw, tolerance: float = 1e-3) -> str | None:
+    """What differs between the grids of two files, in words; None: nothing."""
+    if one.sizes != other.sizes:
+        return f"{_times(one.sizes)} and {_times(other.sizes)} voxels"
+    if one.affine is None or other.affine is None:
+        return None
+    if not np.allclose(one.spacing, other.spacing, atol=tolerance):
+        return f"spacing {_times(one.spacing)} and {_times(other.spacing)} mm"
+    if not np.allclose(one.affine, other.affine, atol=tolerance * max(1.0, float(np.abs(one.affine).max()))):
+        return "another origin or orientation (affine)"
+    return None
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return "×".join(f"{number:g}" for number in numbers)

@@ -1,0 +1,1 @@
+"""Sound: voices taken apart, noise taken away, sounds named."""

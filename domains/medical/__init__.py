@@ -1,0 +1,1 @@
+"""Medical images: segmentation of volumes and slices."""

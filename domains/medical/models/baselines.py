@@ -1,0 +1,107 @@
+"""Segmentation networks of MONAI, to compare with: DynUNet (nnU-Net's), SegResNet and UNETR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from ....core.ranges import Depth, Rate, Size, checked
+from .padding import cropped, filled_up
+from .stages import described
+
+
+class Baseline(nn.Module):
+    """A network of MONAI on images of any sizes: (batch, channels, *sizes) -> (batch, classes, *sizes).
+
+    Args:
+        network: MONAI's. multiple: what sizes it takes, along each axis; the images are filled up with zeros.
+    """
+
+    grids = None
+
+    def __init__(self, network: nn.Module, multiple: int | Sequence[int]):
+        super().__init__()
+        self.network, self.multiple = network, multiple
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        found, sizes = self.network(filled_up(x, self.multiple)), x.shape[2:]
+        if found.dim() == x.dim() + 1:  # DynUNet's scales in training, all of them at full size
+            return [cropped(each, sizes) for each in found.unbind(1)]
+        return cropped(found, sizes)
+
+
+@checked(group="model")
+def dynunet(
+    describe: Mapping, base_features: Size | None = None, max_features: Size | None = None, max_stages: Depth = 6,
+    residual: bool = False, deep_supervision: bool = True, dropout: Rate = 0.0,
+) -> Baseline:  # fmt: skip
+    """nnU-Net's network (Isensee et al. 2021), with the stages that the data set's plan gives.
+
+    Args:
+        describe: channels, num_classes, patch_size, kernels and strides of the stages, model_size.
+        base_features, max_features: channels of the finest stage, doubled at each stage up to the largest; None: 32 and 320, of
+            micro data sets 8 and 64.
+        max_stages: at most. residual: residual blocks. deep_supervision: in training answer at up to three scales.
+    """
+    from monai.networks.nets import DynUNet
+
+    known, micro = described(describe), describe.get("model_size") == "micro"
+    base, most = base_features or (8 if micro else 32), max_features or (64 if micro else 320)
+    count = max(3, min(len(known.strides), max_stages))
+    # MONAI's network has a bottleneck and at least two more stages.
+    filler = count - len(known.strides)
+    kernels = [*known.kernels[:count], *[known.kernels[-1]] * filler]
+    strides = [*known.strides[:count], *[(1,) * len(known.patch_size)] * filler]
+    scales = min(3, count - 2)
+    network = DynUNet(
+        len(known.patch_size), known.channels, known.classes, kernels, strides, strides[1:],
+        filters=[min(base * 2**number, most) for number in range(count)], dropout=dropout or None,
+        deep_supervision=deep_supervision and scales > 0, deep_supr_num=max(scales, 1), res_block=residual,
+    )  # fmt: skip
+    steps = [1] * len(known.patch_size)
+    for stride in strides:
+        steps = [step * each for step, each in zip(steps, stride, strict=True)]
+    return Baseline(network, steps)
+
+
+@checked(group="model")
+def segresnet(describe: Mapping, base_features: Size | None = None, dropout: Rate = 0.0) -> Baseline:
+    """SegResNet (Myronenko 2018, arXiv 1810.11654) of four levels.
+
+    Args:
+        describe: channels, num_classes, patch_size, model_size.
+        base_features: channels of the finest level; None: 32, of micro data sets 8.
+    """
+    from monai.networks.nets import SegResNet
+
+    known = described(describe)
+    base = base_features or (8 if describe.get("model_size") == "micro" else 32)
+    axes = len(known.patch_size)
+    return Baseline(SegResNet(axes, base, known.channels, known.classes, dropout or None), 8)
+
+
+@checked(group="model")
+def unetr(
+    describe: Mapping, hidden_size: Size | None = None, num_heads: Size | None = None, base_features: Size | None = None,
+    dropout: Rate = 0.0,
+) -> Baseline:  # fmt: skip
+    """UNETR (Hatamizadeh et al. 2022, arXiv 2103.10504): a vision transformer as the encoder of a U-Net; patches of one size.
+
+    Args:
+        describe: channels, num_classes, patch_size, model_size.
+        hidden_size, num_heads, base_features: None: 768, 12 and 16, of micro data sets 48, 3 and 8.
+    """
+    from monai.networks.nets import UNETR
+
+    known, micro = described(describe), describe.get("model_size") == "micro"
+    sizes = tuple(-(-size // 16) * 16 for size in known.patch_size)
+    hidden = hidden_size or (48 if micro else 768)
+    heads, base = num_heads or (3 if micro else 12), base_features or (8 if micro else 16)
+    network = UNETR(
+        known.channels, known.classes, sizes, base, hidden, 4 * hidden, heads, "perceptron", dropout_rate=dropout,
+        spatial_dims=len(sizes),
+    )  # fmt: skip
+    for block in network.vit.blocks:  # layers that MONAI makes for cross-attention and never calls here
+        block.cross_attn, block.norm_cross_attn = nn.Identity(), nn.Identity()
+    return Baseline(network, sizes)

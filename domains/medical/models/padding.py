@@ -1,0 +1,23 @@
+"""Networks that halve their maps several times, on images of any sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def filled_up(x: Tensor, multiple: int | Sequence[int]) -> Tensor:
+    """(batch, channels, *sizes) with zeros at the end of each axis, so that every size is a multiple."""
+    sizes = x.shape[2:]
+    steps = (multiple,) * len(sizes) if isinstance(multiple, int) else tuple(multiple)
+    missing = [-size % step for size, step in zip(sizes, steps, strict=True)]
+    if not any(missing):
+        return x
+    return F.pad(x, [each for more in reversed(missing) for each in (0, more)])
+
+
+def cropped(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The first voxels along each axis: (batch, channels, *sizes)."""
+    return x[(..., *(slice(size) for size in sizes))]

@@ -1,0 +1,144 @@
+"""Drawing windows with their forecasts, errors by step, and the order of variables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...core.pictures import FAINT, INK, RIGHT, WRONG
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from .models.mambats import VariableScan
+
+DRAWN = 3  # variables of a window
+SEEN = 3  # so many horizons of the past
+
+
+def draw_forecasts(
+    heading: str,
+    past: Tensor,
+    future: Tensor | None,
+    said: Tensor | None = None,
+    width: Tensor | None = None,
+    titles: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+) -> Figure:
+    """Windows, a row each, and their first variables, a column each: past, truth, forecast and interval.
+
+    Args:
+        heading: above all.
+        past, future, said: (windows, steps, variables); None: is not drawn.
+        width: of the interval to either side, (horizon, variables).
+        titles: of windows; names: of variables.
+    """
+    from matplotlib.figure import Figure
+
+    windows, lookback, variables = past.shape
+    columns = min(variables, DRAWN)
+    figure = Figure((3.4 * columns, 1.7 * windows + 0.6), dpi=110, layout="constrained")
+    figure.suptitle(heading, color=INK, fontsize=11)
+    axes = figure.subplots(windows, columns, squeeze=False)
+    horizon = (future if future is not None else said).shape[1]
+    shown = min(lookback, SEEN * horizon)
+    before, after = np.arange(-shown + 1, 1), np.arange(1, horizon + 1)
+    for row in range(windows):
+        for column in range(columns):
+            axis = axes[row, column]
+            axis.plot(before, past[row, -shown:, column], color=FAINT, linewidth=1)
+            if future is not None:
+                axis.plot(after, future[row, :, column], color=INK, linewidth=1, label="truth")
+            if said is not None:
+                line = said[row, :, column]
+                axis.plot(after, line, color=RIGHT, linewidth=1, label="forecast")
+                if width is not None:
+                    reach = width[:, column]
+                    axis.fill_between(after, line - reach, line + reach, color=RIGHT, alpha=0.18, linewidth=0)
+            axis.axvline(0.5, color=FAINT, linewidth=0.5)
+            axis.tick_params(labelsize=6)
+            name = names[column] if names else f"variable {column}"
+            title = f"{titles[row]}: {name}" if titles else name
+            axis.set_title(title, fontsize=7, color=INK)
+    return figure
+
+
+def draw_errors(steps: np.ndarray, shares: np.ndarray | None, sample: np.ndarray) -> Figure:
+    """How errors grow over the horizon, how often intervals hold at each step, and errors over forecasts.
+
+    Args:
+        steps: (2, horizon): mean squared and mean absolute errors.
+        shares: (horizon,) of the truth inside the intervals; None: there are none.
+        sample: (2, values): forecasts and errors.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure((11, 3.2), dpi=110, layout="constrained")
+    by_step, held, residuals = figure.subplots(1, 3)
+    numbers = np.arange(1, steps.shape[1] + 1)
+    by_step.plot(numbers, steps[0], color=WRONG, label="MSE")
+    by_step.plot(numbers, steps[1], color=INK, label="MAE")
+    by_step.set(title="error by step", xlabel="step of the horizon", ylim=(0, None))
+    by_step.legend(frameon=False)
+    held.set(title="share of the truth in its interval", xlabel="step of the horizon", ylim=(0, 1.02))
+    if shares is not None:
+        held.plot(numbers, shares, color=RIGHT)
+    residuals.scatter(*sample, s=2, color=INK, alpha=0.3, linewidths=0)
+    residuals.axhline(0, color=FAINT, linewidth=0.7)
+    residuals.set(title="truth minus forecast, by forecast", xlabel="forecast, scaled")
+    return figure
+
+
+def draw_order(order: Sequence[int], scan: VariableScan, names: Sequence[str] | None) -> Figure:
+    """The variables in the order in which they are read, and what it costs to have each behind each."""
+    from matplotlib.figure import Figure
+
+    counts = scan.count_matrix.detach().float().cpu().numpy()
+    costs = scan.adjacency_matrix.detach().float().cpu().numpy() / np.where(counts > 0, counts, np.nan)
+    labels = [names[each] if names else str(each) for each in order]
+    figure = Figure((5.5, 5), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    drawn = axis.imshow(costs[np.ix_(order, order)])
+    figure.colorbar(drawn, ax=axis, label="mean loss, over its deviation")
+    axis.set_title("variables in the order they are read; row before column", fontsize=9)
+    axis.set_xticks(range(len(order)), labels, rotation=90, fontsize=6)
+    axis.set_yticks(range(len(order)), labels, fontsize=6)
+    return figure
+
+
+def draw_coming(found: Sequence, level: float) -> Figure:
+    """Forecasts behind the ends of series, in their own units and times, a row each, their first variables a column each.
+
+    Args:
+        found: predict.Coming.
+        level: what the intervals are said to hold.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(max(len(each.variables) for each in found), DRAWN)
+    figure = Figure((4.6 * columns, 2.1 * len(found) + 0.5), dpi=110, layout="constrained")
+    figure.suptitle(f"Forecasts with {level:.0%} intervals", color=INK, fontsize=11)
+    axes = figure.subplots(len(found), columns, squeeze=False)
+    for row, each in enumerate(found):
+        shown = slice(-SEEN * len(each.times), None)
+        before, after = _as_times(each.past_times[shown]), _as_times(each.times)
+        for column, name in enumerate(each.variables[:columns]):
+            axis = axes[row, column]
+            axis.plot(before, each.past[shown, column], color=FAINT, linewidth=1)
+            axis.plot(after, each.forecast[:, column], color=RIGHT, linewidth=1.2)
+            if not np.isnan(each.low[:, column]).any():
+                axis.fill_between(
+                    after, each.low[:, column], each.high[:, column], color=RIGHT, alpha=0.18, linewidth=0
+                )
+            axis.set_title(f"{each.series}: {name}" if each.series != name else name, fontsize=8, color=INK)
+            axis.tick_params(labelsize=6, axis="y")
+            axis.tick_params(labelsize=6, axis="x", rotation=20)
+    return figure
+
+
+def _as_times(times: np.ndarray) -> np.ndarray:
+    """Times for an axis: the clock's, without the offsets that text may have."""
+    return np.array([each[:19] for each in times], "datetime64[s]") if times.dtype.kind == "U" else times

@@ -1,0 +1,76 @@
+"""LocalMamba (arXiv 2403.09338): four directions a layer, windows among them, weighed channel by channel and summed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ....core.errors import UserError
+from ....core.grid_blocks import ChannelGate
+from ....core.linear import applied, normalised
+from ....core.mixers.mamba import Mamba, Selection
+from ....core.mixers.path_parameters import PathParameters
+from ....core.mixers.ss2d import SS2D
+from ....core.scans import Grid, Scan
+from ....core.scans import get as get_scan
+
+DIRECTIONS = {
+    "h": "raster", "h_flip": "reverse", "v": "column", "v_flip": "column_reverse", "w2": "local(window=2)",
+    "w2_flip": "local_flip(window=2)", "w7": "local(window=7)", "w7_flip": "local_flip(window=7)",
+}  # fmt: skip
+
+
+def scans_of(directions: Sequence[Sequence[str]] | None, scan: str | Scan, layers: int) -> list[Scan]:
+    """The scan of each layer.
+
+    Args:
+        directions: names of LocalMamba's choices for each layer, as its search found them; None: `scan` in all of them.
+    """
+    if directions is None:
+        scan = get_scan(scan)
+        return [scan.layer(number) for number in range(layers)]
+    if len(directions) != layers:
+        raise UserError("every layer needs its directions", given=f"{len(directions)} rows", allowed=f"{layers} rows")
+    unknown = [name for row in directions for name in row if name not in DIRECTIONS]
+    if unknown:
+        raise UserError("there is no such direction", given=unknown, allowed=list(DIRECTIONS))
+    return [get_scan("+".join(DIRECTIONS[name] for name in row)) for row in directions]
+
+
+class LocalSS2D(SS2D):
+    """SS2D whose paths are weighed by a gate of channels, one for all, before they are summed."""
+
+    def __init__(self, d_model: int, device=None, dtype=None, **options):
+        super().__init__(d_model, merge="none", device=device, dtype=dtype, **options)
+        gate = ChannelGate(self.d_inner, device=device, dtype=dtype)
+        self.multi_scan = nn.ModuleDict({"attn": gate})
+
+    def finish(self, y: Tensor, given: Selection) -> Tensor:
+        y = self.multi_scan["attn"](y).sum(1)
+        y = normalised(self.out_norm, y).to(y.dtype)
+        return applied(self.out_proj, y if given.gate is None else y * F.silu(given.gate))
+
+    def flops(self, grid: Grid | tuple[int, ...]) -> int:
+        return super().flops(grid) + self.paths * self.multi_scan["attn"].flops(())
+
+
+class LocalMixer(Mamba):
+    """LocalVim's mixer: each path has its own convolution and parameters, and is weighed by a gate of channels, one for all."""
+
+    scan_gates = False
+
+    def __init__(self, d_model: int, scan: str | Scan = "local_vim", device=None, dtype=None, **options):
+        numbered = partial(PathParameters, suffixes=[str(path) for path in range(get_scan(scan).paths(2))])
+        options = {"parameters": numbered, **options}
+        super().__init__(d_model, scan=scan, axes=2, merge="none", device=device, dtype=dtype, **options)
+        self.attn = ChannelGate(self.d_inner, device=device, dtype=dtype)
+
+    def finish(self, y: Tensor, given: Selection) -> Tensor:
+        y = y * F.silu(given.gate[:, None])
+        return applied(self.out_proj, self.attn(y).sum(1))
+
+    def flops(self, grid: Grid | tuple[int, ...]) -> int:
+        return super().flops(grid) + self.paths * self.attn.flops(())

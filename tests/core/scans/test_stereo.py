@@ -1,0 +1,47 @@
+"""Scans of several scales and inputs against orders by hand and by loops."""
+
+import itertools
+
+import pytest
+
+from polymamba.core import scans
+
+
+def orders(name, sizes, **parameters):
+    return scans.get(name, **parameters).order(sizes).tolist()
+
+
+def test_hierarchical_by_hand():
+    found = orders("hierarchical", (2, 4), windows=(2,))
+    windows = [0, 1, 4, 5, 2, 3, 6, 7]
+    assert found == [windows, windows[::-1], list(range(8)), list(range(8))[::-1]]
+    assert scans.get("hierarchical").paths(2) == scans.get("hierarchical").paths(3) == 6
+
+
+def test_dilated_by_hand():
+    found = orders("dilated", (2, 4))
+    apart = [0, 2, 1, 3, 4, 6, 5, 7]
+    assert found == [list(range(8)), list(range(8))[::-1], apart, apart[::-1]]
+    assert orders("dilated", (5,), steps=(2,))[0] == [0, 2, 4, 1, 3]
+
+
+@pytest.mark.parametrize("sizes", [(2, 3), (3, 1), (2, 3, 4), (3, 2, 5), (1, 4, 4)])
+def test_interleaved_by_loops(sizes):
+    """All inputs at a place, then the next place: along rows and, in an image, along columns."""
+    inputs, *grid = sizes
+    tokens = len(list(itertools.product(*map(range, grid))))
+    places = [list(range(tokens))]
+    if len(grid) == 2:
+        places.append([h * grid[1] + w for w in range(grid[1]) for h in range(grid[0])])
+    expected = []
+    for order in places:
+        path = [each * tokens + place for place in order for each in range(inputs)]
+        expected += [path, path[::-1]]
+    assert orders("interleaved", sizes) == expected
+
+
+@pytest.mark.parametrize("name", ["hierarchical", "dilated", "interleaved"])
+@pytest.mark.parametrize("sizes", [(1, 1), (7, 5), (3, 9), (2, 5, 3), (0, 3)])
+def test_each_path_visits_every_token_once(name, sizes):
+    tokens = sorted(range(len(list(itertools.product(*map(range, sizes))))))
+    assert all(sorted(path) == tokens for path in orders(name, sizes))

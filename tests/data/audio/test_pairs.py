@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+
+from polymamba.core.errors import UserError
+from polymamba.data.audio.pairs import MixtureFolder, NoisySpeech
+from polymamba.data.loading import Loading
+
+SHORT = {"loading": Loading(batch_size=2), "seconds": 0.05}
+
+
+@pytest.mark.parametrize("layout", ["", "train", "wsj"])
+def test_mixtures_lie_with_their_sources(write, tmp_path, layout):
+    splits = {"": ["."], "train": ["train", "val", "test"], "wsj": ["tr", "cv", "tt"]}[layout]
+    for split in splits:
+        for number in range(5):
+            for kind in ("mix_clean", "s1", "s2"):
+                write(f"{split}/{kind}/{number}.wav", seed=hash((split, number, kind)) % 1000)
+    data = MixtureFolder(str(tmp_path), **SHORT)
+    counts = data.describe().counts
+    assert counts == ({"train": 3, "val": 1, "test": 1} if layout == "" else {"train": 5, "val": 5, "test": 5})
+    mixture, sources = data.load_batch("train", 0, np.arange(3))
+    assert mixture.shape == (3, 400)
+    assert sources.shape == (3, 2, 400)
+    assert not torch.equal(mixture, data.load_batch("train", 1, np.arange(3))[0])  # another stretch
+    assert torch.equal(data.load_batch("test", 0, np.arange(1))[0], data.load_batch("test", 1, np.arange(1))[0])
+    remixed = MixtureFolder(str(tmp_path), **SHORT, remix=True)
+    mixture, sources = remixed.load_batch("train", 0, np.arange(3))
+    torch.testing.assert_close(mixture, sources.sum(1))
+
+
+def test_voicebank_folders(write, tmp_path):
+    for split, count in (("trainset_28spk", 5), ("testset", 2)):
+        for kind in ("noisy", "clean"):
+            for number in range(count):
+                write(f"{kind}_{split}_wav/{number}.wav", rate=48000)
+    with pytest.raises(UserError, match="not the folders that are needed"):
+        MixtureFolder(str(tmp_path), **SHORT).setup()
+    data = NoisySpeech(str(tmp_path), **SHORT)
+    assert data.describe().for_model["sources"] == 1
+    assert data.load_batch("val", 0, np.arange(1))[1].shape == (1, 1, 800)
+
+
+def test_a_recording_shorter_than_a_sample_ends_in_silence(write, tmp_path):
+    for number in range(4):
+        for kind in ("noisy", "clean"):
+            write(f"{kind}/{number}.wav", 0.01, 16000)
+    mixture, _ = NoisySpeech(str(tmp_path), **SHORT).load_batch("train", 0, np.arange(1))
+    assert mixture.shape == (1, 800)
+    assert not mixture[0, 160:].any()
+
+
+def test_what_does_not_fit_is_named(write, tmp_path):
+    with pytest.raises(UserError, match="which folder"):
+        MixtureFolder()
+    with pytest.raises(UserError, match="no such folder"):
+        MixtureFolder(str(tmp_path / "none")).setup()
+    for number in range(4):
+        write(f"mix/{number}.wav")
+        write(f"s1/{number}.wav")
+    with pytest.raises(UserError, match="not the folders that are needed"):
+        MixtureFolder(str(tmp_path)).setup()
+    write("s2/0.wav")
+    with pytest.raises(UserError, match=r"1\.wav has no counterpart"):
+        MixtureFolder(str(tmp_path)).setup()
+    for number in range(1, 4):
+        write(f"s2/{number}.wav", 0.2)
+    with pytest.raises(UserError, match="different lengths"):
+        MixtureFolder(str(tmp_path)).verify()

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from polymamba.core.errors import UserError
+from polymamba.domains.audio.models.aum import AuM, build
+from polymamba.domains.audio.models.log_mel import LogMel
+
+DESCRIBE = {"name": "sounds", "num_classes": 5, "samples": 3000, "rate": 8000, "model_size": "micro"}
+
+
+def test_meets_the_record(meets_the_record, golden):
+    frames = golden.seeded(2, 128, 128)
+    meets_the_record("audio_aum_tiny_bibi", AuM(), lambda model: [model(frames)])
+
+
+@pytest.mark.parametrize(("size", "form", "count"), [("base", "decay", 92.11e6), ("small", "separate", 25.54e6)])
+def test_it_is_as_large_as_the_paper_says(size, form, count):
+    described = {"num_classes": 527, "samples": 163_680, "rate": 16000}
+    with torch.device("meta"):
+        model = build(described, size=size, parameters=form)
+    assert sum(each.numel() for each in model.parameters()) == pytest.approx(count, rel=0.002)
+
+
+@pytest.mark.parametrize("scan", ["raster", "bidirectional", "cross"])
+@pytest.mark.parametrize("form", ["separate", "shared", "decay"])
+def test_forms_and_scans(scan, form):
+    model = build(DESCRIBE, scan, parameters=form, embed_dim=16, depth=1).eval()
+    assert model(torch.randn(2, 3000)).shape == (2, 5)
+
+
+def test_sounds_of_other_lengths_than_it_was_made_for():
+    model = build(DESCRIBE, embed_dim=16, depth=1).eval()
+    for samples in (0, 1, 100, 9000):
+        assert model(torch.randn(1, samples)).isfinite().all()
+
+
+def test_loudness_does_not_matter():
+    front, sound = LogMel(8000, 32).eval(), torch.randn(1, 4000)
+    torch.testing.assert_close(front(sound), front(100 * sound), atol=1e-3, rtol=1e-3)
+    assert front(torch.zeros(1, 4000)).isfinite().all()
+    assert front(sound).shape[1] == front.frames(4000)
+
+
+def test_stripes_are_hidden_in_training_alone():
+    torch.manual_seed(0)
+    front, sound = LogMel(8000, 32, 8, 10), torch.randn(4, 4000)
+    hidden = (front.train()(sound) == 0).float()
+    assert 0 < hidden.mean() < 0.6
+    rows, columns = hidden.mean(2), hidden.mean(1)
+    assert all((row == 1).sum() <= 10 for row in rows)
+    assert all((column == 1).sum() <= 8 for column in columns)
+    assert not (front.eval()(sound) == 0).any()
+
+
+def test_data_without_names():
+    with pytest.raises(UserError, match="no names"):
+        build({"name": "voices", "sources": 2}, size="micro")
