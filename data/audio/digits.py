@@ -16,19 +16,11 @@ from ..files import data_root, find, not_there, read
 from ..loading import Loading
 from ..module import SPLITS
 from ..randomness import hashed
-from ..sources import Source
 from .mixtures import Bank, Mixtures
+from .sources import FSDD
 
 FOLDER, RATE = "fsdd", 8000
 FILES = ("samples_int16_8khz.npy", "index.csv")
-FSDD = Source(
-    title="Free Spoken Digit Dataset",
-    homepage="https://github.com/Jakobovski/free-spoken-digit-dataset",
-    citation="Z. Jackson et al.: Free Spoken Digit Dataset, 2018",
-    licence="CC BY-SA 4.0",
-    protocol="6 speakers, 10 digits, 50 takes each at 8 kHz; the set's own split: takes 0 to 4 are for testing",
-    folder=FOLDER,
-)
 
 
 class Takes:

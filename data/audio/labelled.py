@@ -16,21 +16,12 @@ from ..files import data_root, not_there, read
 from ..loading import Loading
 from ..module import SPLITS, DataModule, Description
 from ..randomness import hashed, stratified, uniforms
-from ..sources import Source
 from . import files
-from .digits import FSDD, RATE, Takes, held_out
+from .digits import RATE, Takes, held_out
 from .mixtures import stretch
+from .sources import ESC10, FSDD
 
 Sounds = tuple[list[Path | np.ndarray], np.ndarray]  # files or signals (time), and their labels
-
-ESC10 = Source(
-    title="ESC-10, environmental sounds",
-    homepage="https://github.com/karolpiczak/ESC-10",
-    citation="K. J. Piczak: ESC, Dataset for Environmental Sound Classification, ACM Multimedia 2015",
-    licence="CC BY 3.0",
-    protocol="fold 1 for training, fold 2 for validation and testing by halves; the published numbers are of five folds",
-    folder="esc10_folds12",
-)
 
 
 class LabelledSounds(DataModule):

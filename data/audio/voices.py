@@ -13,8 +13,8 @@ from ...core.ranges import Count, Positive, Seed, Size, Weight, checked
 from ..loading import Loading
 from ..module import SPLITS
 from ..randomness import hashed
-from ..sources import Source
 from .mixtures import Bank, Mixtures
+from .sources import VOICES
 
 VOWELS = np.array(
     [
@@ -25,13 +25,6 @@ VOWELS = np.array(
 )  # fmt: skip  # Hz, of men
 BANDWIDTHS = np.array([70, 100, 140], np.float32)
 CONTROLS = 200  # points a second at which pitch, formants and level are said
-VOICES = Source(
-    title="Voices made by a formula",
-    homepage="polymamba.data.audio.voices",
-    citation="none",
-    licence="Apache-2.0",
-    protocol="speakers drawn from a seed, other ones for training, validation and test",
-)
 
 
 class Voices(Mixtures):

@@ -16,9 +16,9 @@ def test_sources_are_complete(source):
     assert source.title
     assert source.licence
     assert source.protocol
-    sums = [file.sha256 for file in source.files] + [sha256 for _, sha256 in source.content]
-    assert all(len(sha256) == 64 and set(sha256) <= set("0123456789abcdef") for sha256 in sums)
-    assert len(set(sums)) == len(sums)
+    for sums in ([file.sha256 for file in source.files], [sha256 for _, sha256 in source.content]):
+        assert all(len(sha256) == 64 and set(sha256) <= set("0123456789abcdef") for sha256 in sums)
+        assert len(set(sums)) == len(sums)
     for file in source.files:
         assert file.size > 0
         assert all(url.endswith(file.name) for url in file.urls)
