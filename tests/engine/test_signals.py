@@ -128,7 +128,7 @@ def test_a_second_signal_while_saving_leaves_the_checkpoint_before_whole(toy, mo
 
 def test_before_the_first_step_there_is_nothing_to_save(command, monkeypatch):
     build = "polymamba.engine.training.run.build_parts"
-    monkeypatch.setattr(build, lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(build, lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     code, _, message = command("domain=toy", "run_dir=run")
     assert code == 143
     assert "SIGTERM: stopped before the first step was done; there was nothing to save." in message
