@@ -26,8 +26,11 @@ $(READY): pyproject.toml setup.py constraints.txt
 train: $(READY)
 	$(PY) train.py $(ARGS)
 
+# A worker a core, each with one thread: a file's tests stay together.
+WORKERS := -n auto --dist loadfile
+
 test: lint
-	$(PY) -m pytest -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" $(WORKERS) $(ARGS)
 
 test-all: lint
 	$(PY) -m pytest $(ARGS)

@@ -110,10 +110,9 @@ class Forecasting(Task):
             return found
         places, titles = self._said.chosen()
         batch = self.trainer.datamodule.load_batch("test", 0, places)
+        weight = next(self.model.parameters())
         with torch.no_grad():
-            said = self._counted(
-                self.model(*(None if x is None else x.to(self.device) for x in self.inputs(batch)))
-            ).cpu()
+            said = self._counted(self.model(*(None if x is None else x.to(weight) for x in self.inputs(batch)))).cpu()
         width = None if self.conformal is None else self.conformal.width(self.level)
         heading = f"Of {len(self._said.windows):,} test windows the best, the median and the worst, scaled"
         past, future = self._drawable(batch)
@@ -184,7 +183,8 @@ def forecast(task: Forecasting, past: Tensor, marks: Tensor, horizon: int) -> Te
         (batch, horizon, variables) float32 on the CPU.
     """
     own, lookback, said = task.describe["horizon"], past.shape[1], []
-    past, marks = past.to(task.device), marks.to(task.device)
+    weight = next(task.model.parameters())
+    past, marks = past.to(weight), marks.to(weight)
     for start in range(0, horizon, own):
         here = marks[:, start : start + lookback + own]
         said.append(task.model(past, here if here.shape[-1] else None).float())

@@ -10,7 +10,13 @@ from polymamba.engine.checkpoints import folder as files
 from polymamba.engine.command_line.compose import compose
 from polymamba.engine.training.run import train
 
-MODELS = [(name, model) for name in NAMES for model in packaged(name).models()]
+DEFAULTS = {name: compose([f"domain={name}"]).model["name"] for name in NAMES}
+# The models that the domains begin with; the others wait for `make test-all`.
+MODELS = [
+    pytest.param(name, model, marks=[] if model == DEFAULTS[name] else pytest.mark.slow, id=f"{name}-{model}")
+    for name in NAMES
+    for model in packaged(name).models()
+]
 COMMON = ("trainer.progress=none", "trainer.steps=2", "trainer.limit_test=1", "trainer.pictures=false")
 
 
@@ -28,7 +34,15 @@ def run(tmp_path, monkeypatch):
     def start(domain, model, precision):
         found = packaged(domain)
         getattr(found.crossing, "prepare", lambda folder: None)(tmp_path)
-        typed = [*found.chosen, f"model={model}", *found.crossing.SHORT, *COMMON, f"trainer.precision={precision}"]
+        further = getattr(found.crossing, "MODELS", {}).get(model, ())
+        typed = [
+            *found.chosen,
+            f"model={model}",
+            *found.crossing.SHORT,
+            *further,
+            *COMMON,
+            f"trainer.precision={precision}",
+        ]
         result = train(compose(typed), say=lambda text: None, arguments=typed)
         assert torch.get_default_dtype() == torch.float32
         return result
