@@ -17,7 +17,13 @@ MODELS = [
     for name in NAMES
     for model in packaged(name).models()
 ]
-COMMON = ("trainer.progress=none", "trainer.steps=2", "trainer.limit_test=1", "trainer.pictures=false")
+COMMON = (
+    "trainer.progress=none",
+    "trainer.steps=2",
+    "optimizer.lr=1e-4",
+    "trainer.limit_test=1",
+    "trainer.pictures=false",
+)
 
 
 @pytest.fixture(scope="module")
