@@ -29,7 +29,6 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 HOW_TO_ADD = README.partition("## How to add")[2]
 JOBS = {"train.py": "train", "eval.py": "evaluate", "predict.py": "predict"}
 SMALL = ["trainer.steps=2", "trainer.progress=none", "trainer.threads=1", "trainer.pictures=false"]
-LANDS_LATER = pytest.mark.xfail(reason="the frame does not take it yet", strict=False)
 
 
 def python(page: str) -> list[str]:
@@ -104,10 +103,8 @@ def test_the_commands_are_found():
 
 
 @pytest.mark.parametrize("command", sorted({*commands(README), *commands(USING)}))
-def test_a_command_is_understood(command, runs, monkeypatch, capsys, request):
+def test_a_command_is_understood(command, runs, monkeypatch, capsys):
     """Those of a run that is there are carried out; the others are read and their settings composed."""
-    if "input=photo" in command or "state-spaces/" in command:
-        request.applymarker(LANDS_LATER)
     monkeypatch.chdir(runs)
     program, *typed = words(command)
     if "state-spaces/" in command:

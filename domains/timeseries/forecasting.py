@@ -110,7 +110,7 @@ class Forecasting(Task):
             return found
         places, titles = self._said.chosen()
         batch = self.trainer.datamodule.load_batch("test", 0, places)
-        weight = next(self.model.parameters())
+        weight = next(self.model.parameters(), torch.zeros((), device=self.device))
         with torch.no_grad():
             said = self._counted(self.model(*(None if x is None else x.to(weight) for x in self.inputs(batch)))).cpu()
         width = None if self.conformal is None else self.conformal.width(self.level)
@@ -183,7 +183,9 @@ def forecast(task: Forecasting, past: Tensor, marks: Tensor, horizon: int) -> Te
         (batch, horizon, variables) float32 on the CPU.
     """
     own, lookback, said = task.describe["horizon"], past.shape[1], []
-    weight = next(task.model.parameters())
+    weight = next(
+        task.model.parameters(), torch.zeros((), device=task.device)
+    )  # what repeats the last value learns nothing
     past, marks = past.to(weight), marks.to(weight)
     for start in range(0, horizon, own):
         here = marks[:, start : start + lookback + own]
