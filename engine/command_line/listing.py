@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ...core.errors import UserError, closest
-from .groups import CONFIGS, DOMAIN, EXPERIMENTS, unreadable
+from .groups import CONFIGS, DOMAIN, EXPERIMENTS, LOADER, unreadable
 from .options import Options
 
 KINDS = {"models": "model", "data": "data", "scans": "scan", "experiments": "experiments"}
@@ -23,7 +23,6 @@ COLUMNS = {
     "experiments": ("name", "domain", "title", "paper", "published", "measured"),
 }
 NO_PARAMETERS = ("card", "name", "_target_", "domains", "choose", "defaults")  # of a scan
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
