@@ -1,4 +1,4 @@
-"""SEMamba (arXiv 2405.06573): speech from noise by a mask on magnitudes and a phase of its own, from Mambas along time and frequency.
+"""SEMamba (arXiv 2405.06573): speech from noise by a mask on magnitudes and a phase of its own, from Mambas on time and frequency.
 
 Names are those of the authors' code (MP-SENet, arXiv 2305.13686, with Mambas in the place of its transformers).
 """
