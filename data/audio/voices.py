@@ -53,7 +53,7 @@ class Voices(Mixtures):
         samples: Size = 1000,
         val_samples: Count = 64,
         test_samples: Count = 128,
-        train_speakers: Size = 24,
+        train_speakers: Size = 60,
         val_speakers: Size = 5,
         test_speakers: Size = 6,
         utterances: Size = 4,

@@ -78,6 +78,6 @@ def test_a_stream_says_what_the_file_says(make_run, command, noise, block, monke
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, write_through=True))
     code, _, errors = command(f"ckpt={run}", "stream=true", f"block={block}")
     assert code == 0
-    assert "latency 4.0 ms of the model" in errors
+    assert "latency 8.0 ms of the model" in errors
     found = np.frombuffer(output.getvalue(), "<i2")
     assert len(found) == 2 * len(given)
