@@ -103,9 +103,11 @@ def _train(options: Options) -> int:
     if resume is not None:
         return _resume(options, resume, typed)
     if options.sweep:
+        from .comparison import asked_for, compare
         from .sweep import sweep
 
-        return sweep(options)
+        table = asked_for(options)
+        return sweep(options) if table is None else compare(options, *table)
     from .compose import compose
 
     config = compose(typed, options.groups(), options.allow)
