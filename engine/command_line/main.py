@@ -15,7 +15,7 @@ from typing import Any
 from ...core.errors import UserError, closest
 from ..training.stop import Failed, Stopped, listening
 from .options import SCRIPTS, Options, joined, read_options
-from .startup import import_torchmetrics, no_collecting
+from .startup import import_torchmetrics, quick_start
 from .terminal import to_nowhere, write_whatever_the_terminal_takes
 
 MOST_RUNS = 8  # that a message names
@@ -59,7 +59,7 @@ def _run(arguments: list[str], job: str) -> int:
     _check_words(arguments, job)
     options = read_options(arguments)
     if options.help:
-        with no_collecting():
+        with quick_start():
             from .help import help_text
 
             print(help_text(options, job))
@@ -110,7 +110,7 @@ def _train(options: Options) -> int:
 
         table = asked_for(options)
         return sweep(options) if table is None else compare(options, *table)
-    with no_collecting():
+    with quick_start():
         from .compose import compose
 
         config = compose(typed, options.groups(), options.allow)
