@@ -231,8 +231,9 @@ def add_sums(typingctx, address, a, b, c, d):
         four = ir.VectorType(_float, 4)
 
         def picked(x, y, places):
-            places = [[(group + (place if place < 4 else place - 4 + WIDTH)) for place in places] for group in range(0, WIDTH, 4)]
-            return builder.shuffle_vector(x, y, ir.Constant(_ints, sum(places, [])))
+            """In each group of four lanes those of x, 0 to 3, and of y, 4 to 7."""
+            picks = [group + place + (WIDTH - 4) * (place > 3) for group in range(0, WIDTH, 4) for place in places]
+            return builder.shuffle_vector(x, y, ir.Constant(_ints, picks))
 
         def paired(x, y, first, second):
             return builder.fadd(picked(x, y, first), picked(x, y, second))
@@ -305,7 +306,9 @@ def _avx512(builder, name: str, *arguments):
     """One of AVX-512's instructions on all lanes."""
     arguments = [*arguments, ir.Constant(_short, -1), _int(_ROUNDING_OF_THREAD)]
     kind = ir.FunctionType(_floats, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.avx512.mask.{name}.ps.512"), arguments)
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.avx512.mask.{name}.ps.512"), arguments
+    )
 
 
 @intrinsic

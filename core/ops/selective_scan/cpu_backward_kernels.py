@@ -60,22 +60,21 @@ def load_tiles(p, b, path, channel, count, tokens, steps, ahead, tiles, with_gat
         if p.z != 0:
             prefetch(p.z + b * p.z_batch + later * p.z_token + 4 * channel)
         v = get(p.delta + b * p.delta_batch + path * p.delta_path + token * p.delta_token + 4 * channel, count) + bias
-        slope = splat(ONE)
+        step, step_slope = v, splat(ONE)
         if p.softplus != 0:
-            slope = sigmoid(v)
-            v = softplus(v)
+            step, step_slope = softplus(v), sigmoid(v)
         g = get(p.grad_out + b * p.grad_batch + path * p.grad_path + token * p.grad_token + 4 * channel, count)
         if p.z != 0:
             z = get(p.z + b * p.z_batch + token * p.z_token + 4 * channel, count)
             open_share = sigmoid(z)
             if with_gate:
-                row = b * p.out_batch + path * p.out_path + token * 4 * p.channels + 4 * channel
-                slope_of_gate = open_share * fma(z, splat(ONE) - open_share, splat(ONE))
-                put(p.dz + 4 * ((b * p.length + token) * p.channels + channel), g * get(p.ungated + row, count) * slope_of_gate, count)
+                slope = open_share * fma(z, splat(ONE) - open_share, splat(ONE))
+                y = get(p.ungated + b * p.out_batch + token * 4 * p.channels + 4 * channel, count)
+                put(p.dz + 4 * ((b * p.length + token) * p.channels + channel), g * y * slope, count)
             g = g * z * open_share
         store(tiles + ROW * i, get(p.x + b * p.x_batch + path * p.x_path + token * p.x_token + 4 * channel, count))
-        store(tiles + ROW * (K + i), v)
-        store(tiles + ROW * (2 * K + i), slope)
+        store(tiles + ROW * (K + i), step)
+        store(tiles + ROW * (2 * K + i), step_slope)
         store(tiles + ROW * (3 * K + i), g * splat(p.scale))
         store(tiles + ROW * (4 * K + i), splat(ZERO))
         store(tiles + ROW * (5 * K + i), splat(ZERO))
