@@ -2,6 +2,6 @@
 
 from .folder import NiftiFolder
 from .hippocampus import Hippocampus
-from .synthetic import SyntheticVolumes
+from .synthetic import SyntheticClasses, SyntheticVolumes
 
-__all__ = ["Hippocampus", "NiftiFolder", "SyntheticVolumes"]
+__all__ = ["Hippocampus", "NiftiFolder", "SyntheticClasses", "SyntheticVolumes"]

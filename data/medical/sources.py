@@ -12,6 +12,14 @@ SYNTHETIC_VOLUMES = Source(
     protocol="each part's volumes are made from data.data_seed; no volume is in two parts",
 )
 
+SYNTHETIC_CLASSES = Source(
+    title="Few or many balls in noise, of MONAI's generator",
+    homepage=SYNTHETIC_VOLUMES.homepage,
+    citation=SYNTHETIC_VOLUMES.citation,
+    licence=SYNTHETIC_VOLUMES.licence,
+    protocol=SYNTHETIC_VOLUMES.protocol,
+)
+
 NIFTI_FOLDER = Source(
     title="Images and labels in the user's own folders",
     homepage="",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from gzip import BadGzipFile
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ...core.errors import UserError
 from .plan import Plan, resampled
 
 VOLUMES = (".nii", ".nii.gz")
+LUMA = (0.299, 0.587, 0.114)
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 
 
@@ -83,7 +84,7 @@ class Volumes:
         Raises:
             UserError: it cannot be read, or has another number of axes or channels than the model was trained with.
         """
-        raw = read_raw(path)
+        raw = in_channels(read_raw(path), self.plan.channels)
         axes, channels = len(raw.sizes), len(raw.values)
         if axes != self.plan.axes or channels != self.plan.channels:
             raise UserError(
@@ -136,6 +137,16 @@ def is_volume(path: Path) -> bool:
 def prepared(raw: Raw, plan: Plan) -> np.ndarray:
     """A file's values as the model takes them: float32 (channels, *sizes)."""
     return resampled(plan.normalised(raw.values), plan.sizes_for(raw.sizes, raw.spacing))
+
+
+def in_channels(raw: Raw, channels: int) -> Raw:
+    """An image in colours as grey values, or grey values as colours, where 1 or 3 channels are wanted; all else as it is."""
+    found = len(raw.values)
+    if len(raw.sizes) != 2 or {found, channels} != {1, 3}:
+        return raw
+    if channels == 3:
+        return replace(raw, values=np.repeat(raw.values, 3, 0))
+    return replace(raw, values=np.tensordot(LUMA, raw.values.astype(np.float32), 1)[None])
 
 
 def read_raw(path: Path) -> Raw:

@@ -91,10 +91,15 @@ def planes(shape: Sequence[int], labels: np.ndarray) -> list[tuple]:
     return cuts
 
 
-def _row(case: Mapping[str, Any]) -> list[np.ndarray]:
-    image = _array(case["image"]).astype(np.float32).mean(0)
+def grey(image: np.ndarray) -> np.ndarray:
+    """(channels, *sizes) of any numbers -> (*sizes) within 0 and 1: the mean over channels, its lowest and highest 1 % cut off."""
+    image = image.astype(np.float32).mean(0)
     low, high = np.percentile(image, [1, 99])
-    image = ((image - low) / max(high - low, 1e-6)).clip(0, 1)
+    return ((image - low) / max(high - low, 1e-6)).clip(0, 1)
+
+
+def _row(case: Mapping[str, Any]) -> list[np.ndarray]:
+    image = grey(_array(case["image"]))
     labels = [_array(case[which]) for which in ("truth", "said") if case.get(which) is not None]
     row = []
     for cut in planes(image.shape, labels[0]):

@@ -19,6 +19,7 @@ from ...core.ranges import Count, Rate, Size, checked
 from ..trained import Answer, Trained
 from .inference import segment
 from .overlays import draw_cases
+from .predict_classes import name_classes
 
 TABLE = "volumes.csv"
 
@@ -51,6 +52,8 @@ def predict(
     """
     if input is None:
         raise UserError("which image?", allowed="a NIfTI, PNG or TIFF file, or a folder", do="input=scan.nii.gz")
+    if run.describe.get("task") == "classification":
+        return name_classes(run, input, output, pictures)
     files, folder = run.data.volumes(), run.folder / "segmented" if output is None else Path(output).expanduser()
     rows, drawn, written, problems = [], [], [], []
     for path in files.find(input):
