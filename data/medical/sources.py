@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..sources import Source
+from ..sources import RemoteFile, Source
 
 SYNTHETIC_VOLUMES = Source(
     title="Balls in noise, of MONAI's generator",
@@ -35,4 +35,20 @@ HIPPOCAMPUS = Source(
     licence="CC BY-SA 4.0",
     protocol="the official test labels are not public: 5 folds of the training volumes by a hash of their names",
     folder="medical/msd_task04_hippocampus",
+)
+
+PNEUMONIA_MNIST = Source(
+    title="PneumoniaMNIST (MedMNIST v2), 28x28",
+    homepage="https://medmnist.com",
+    citation="J. Yang et al.: MedMNIST v2, Scientific Data 10, 2023; D. S. Kermany et al., Cell 172, 2018",
+    licence="CC BY 4.0",
+    protocol="4,708 training, 524 validation and 624 test images as published",
+    folder="medical/pneumoniamnist",
+    files=(
+        RemoteFile(
+            "pneumoniamnist.npz",
+            ("https://zenodo.org/records/10519652/files/pneumoniamnist.npz?download=1",),
+            md5="28209eda62fecd6e6a2d98b1501bb15f",
+        ),
+    ),
 )
