@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,10 @@ class SegmentationData(DataModule):
         path = Path(folder) / FILE
         if path.is_file():
             self.plan = Plan.read(path)
+
+    def keep_largest(self, classes: Sequence[str]) -> None:
+        """The classes of which the largest connected part alone is to be kept in predicting; `keep` writes them."""
+        self.plan = replace(self.plan, largest=tuple(classes))
 
     def volumes(self) -> Volumes:
         """What reads and writes files as a model that was trained with the plan needs them; reads no case."""

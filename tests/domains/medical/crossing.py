@@ -8,8 +8,8 @@ IMAGES = ("data.axes=2", "data.side=32", "data.patch_size=32")
 MODELS = dict.fromkeys(("ultralight_vm_unet", "vm_unet", "mamba_unet", "swin_umamba"), IMAGES)
 DEFAULT = ("model.base_features=4", "model.max_stages=3")
 ODD = (("data.side=[17,20,13]", "data.patch_size=[12,16,9]"), (*IMAGES, "scan=cross"))
-PICTURES = ("first_batch.png", "worst_predictions.png", "classes.png")
-EXPLAIN = None
+PICTURES = ("first_batch.png", "worst_predictions.png", "classes.png", "scan.png", "data/plan.json")
+EXPLAIN = ("input=scan.nii.gz", "output=explained", "explain=true", "pictures=1")
 
 
 def predict(folder):
