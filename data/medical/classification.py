@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -39,9 +38,10 @@ class Labelled:
 class WholeImages(Volumes):
     """Prepares files as the labelled images were prepared: normalised, then resized to the size that the model sees."""
 
-    def open(self, path: Path) -> tuple[Raw, np.ndarray]:
-        raw, image = super().open(path)
-        return raw, resampled(image, self.plan.patch_size)
+    def prepare(self, raw: Raw) -> np.ndarray:
+        """float32 (channels, *sizes that the model sees)."""
+        whole = super().prepare(raw)
+        return resampled(whole.read(0, whole.sizes[0]), self.plan.patch_size)
 
 
 class ClassificationData(PlannedData):

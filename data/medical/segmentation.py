@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -94,6 +94,10 @@ class SegmentationData(PlannedData):
             resized_by="data.patch_size",
             tested=self.tested,
         )
+
+    def keep_largest(self, classes: Sequence[str]) -> None:
+        """The classes of which the largest connected part alone is to be kept in predicting; `keep` writes them."""
+        self.plan = replace(self.plan, largest=tuple(classes))
 
     def patch_of(self, axes: int, otherwise: Sequence[int]) -> tuple[int, ...]:
         """The patch size that was asked for, of so many axes; else the one given."""

@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAUROC
 from ...core.pictures import INK, RIGHT, WRONG
 from ...core.ranges import Count, Rate, Weight, checked
 from ..classification import Classifying
-from .overlays import grey, planes
+from .overlays import grey_of, planes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ def draw_slices(
     for number, (place, image) in enumerate(zip(places, images, strict=False)):
         image = np.asarray(image)
         cut = planes(image.shape[1:], np.zeros(image.shape[1:]))[0]
-        place.imshow(grey(image)[cut], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        place.imshow(grey_of(image[(slice(None), *cut)]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         place.set_title(titles[number], fontsize=7.5, color=colours[number] if colours else INK)
     figure.suptitle(heading, fontsize=10, color=INK)
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=1 - 0.85 / figure.get_figheight(), hspace=0.4)

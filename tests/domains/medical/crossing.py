@@ -9,8 +9,8 @@ MODELS = dict.fromkeys(("ultralight_vm_unet", "vm_unet", "mamba_unet", "swin_uma
 MODELS |= {"medmamba": CLASSES, "nnmamba_classifier": (*CLASSES, "data.axes=3")}
 DEFAULT = ("model.base_features=4", "model.max_stages=3", "data.patches=1")
 ODD = (("data.side=[17,20,13]", "data.patch_size=[12,16,9]"), (*IMAGES, "scan=cross"))
-PICTURES = ("first_batch.png", "worst_predictions.png", "classes.png")
-EXPLAIN = None
+PICTURES = ("first_batch.png", "worst_predictions.png", "classes.png", "scan.png", "data/plan.json")
+EXPLAIN = ("input=scan.nii.gz", "output=explained", "explain=true", "pictures=1")
 
 
 def predict(folder):
