@@ -17,6 +17,7 @@ from .plan import Plan, resampled
 
 VOLUMES = (".nii", ".nii.gz")
 LUMA = (0.299, 0.587, 0.114)
+LOSSY = (".jpg", ".jpeg")
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 
 
@@ -189,13 +190,13 @@ def in_channels(raw: Raw, channels: int) -> Raw:
     return replace(raw, values=np.tensordot(LUMA, raw.values.astype(np.float32), 1)[None])
 
 
-def read_raw(path: Path) -> Raw:
-    """A file's content.
+def read_raw(path: Path, labels: bool = False) -> Raw:
+    """A file's content; labels: of an image with a palette the numbers themselves, not the grey of its colours.
 
     Raises:
         UserError: naming the file, where it is damaged or not an image.
     """
-    return _volume(path) if path.name.lower().endswith(VOLUMES) else _image(path)
+    return _volume(path) if path.name.lower().endswith(VOLUMES) else _image(path, labels)
 
 
 def _volume(path: Path) -> Raw:
@@ -229,14 +230,18 @@ def _volume(path: Path) -> Raw:
     return Raw(path, values, tuple(along), affine, file.header, turned)
 
 
-def _image(path: Path) -> Raw:
+def _image(path: Path, labels: bool) -> Raw:
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
-            values = np.asarray(file.convert("L") if file.mode in ("1", "P", "LA") else file)
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+            pages = getattr(file, "n_frames", 1)
+            grey = file.mode in ("1", "LA") or (file.mode == "P" and not labels)
+            values = np.asarray(file.convert("L") if grey else file)
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
         raise UserError(f"{path} is damaged or not an image", do="copy it anew, or take it out") from error
+    if pages > 1:
+        raise UserError(f"{path} has {pages} pages", do="save each page as a file of its own, or all as a NIfTI volume")
     return Raw(path, values[None] if values.ndim == 2 else np.moveaxis(values[..., :3], -1, 0))
 
 
