@@ -145,6 +145,22 @@ class SegmentationData(PlannedData):
         return _cut(case, np.maximum(spare, 0) // 2, self.plan.patch_size)
 
 
+def shrunk(image: np.ndarray, labels: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """An image (channels, height, width) and its classes (height, width) of which factor² pixels have become one.
+
+    The image is averaged; a pixel has the class that most of its pixels had, the higher one where two have as many. Rows and
+    columns that fill no pixel are cut off.
+    """
+    if factor == 1:
+        return image, labels
+    height, width = (size // factor * factor for size in labels.shape)
+    image, labels = image[:, :height, :width], labels[:height, :width]
+    blocks = (height // factor, factor, width // factor, factor)
+    counts = np.stack([(labels == value).reshape(blocks).sum((1, 3)) for value in range(int(labels.max()), -1, -1)])
+    classes = (labels.max() - counts.argmax(0)).astype(labels.dtype)
+    return image.reshape(len(image), *blocks).mean((2, 4), dtype=np.float32), classes
+
+
 def _cut(case: Case, first: np.ndarray, patch: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """The patch that begins at a voxel; where the volume is smaller, zeros and IGNORED around it."""
     where = tuple(slice(a, a + p) for a, p in zip(first, patch, strict=True))

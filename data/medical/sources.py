@@ -52,3 +52,25 @@ PNEUMONIA_MNIST = Source(
         ),
     ),
 )
+
+EM_MEMBRANE = Source(
+    title="ISBI 2012 challenge, segmentation of neuronal structures in EM stacks (the 30 training sections)",
+    homepage="https://imagej.net/events/isbi-2012-segmentation-challenge",
+    citation="A. Cardona et al.: PLoS Biology 8(10), 2010; I. Arganda-Carreras et al.: Frontiers in Neuroanatomy 9, 2015",
+    licence="free for research",
+    protocol="the challenge's test labels are hidden: five blocks of six neighbouring training sections, one of them tested",
+    folder="medical/isbi2012_em_membrane",
+    content=(
+        ("train_images.npy", "268fcbcf2e0b46ab1b0ce544ade818ab72fcbe7fa5a4ecb60393486b9909423c"),
+        ("train_labels.npy", "ad456d346fcdce86f54971889f2d02827d1d7ac12ab159d6027c91a4e032c78b"),
+    ),
+)
+
+CHASE_DB1 = Source(
+    title="CHASE_DB1, retinal vessels",
+    homepage="https://blogs.kingston.ac.uk/retinal/chasedb1/",
+    citation="M. M. Fraz et al.: IEEE Transactions on Biomedical Engineering 59(9), 2012",
+    licence="CC BY 4.0",
+    protocol="images 01L to 10R for training (10L and 10R for validation), 11L to 14R for the test; the first observer's labels",
+    folder="medical/chase_db1",
+)

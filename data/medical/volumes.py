@@ -194,8 +194,10 @@ def read_raw(path: Path, labels: bool = False) -> Raw:
     """A file's content; labels: of an image with a palette the numbers themselves, not the grey of its colours.
 
     Raises:
-        UserError: naming the file, where it is damaged or not an image.
+        UserError: naming the file, where it is missing, damaged or not an image.
     """
+    if not path.exists():
+        raise UserError(f"{path} is not there")
     return _volume(path) if path.name.lower().endswith(VOLUMES) else _image(path, labels)
 
 
