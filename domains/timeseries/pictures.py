@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from .forecasting import Said
     from .models.mambats import VariableScan
 
 DRAWN = 3  # variables of a window
@@ -23,7 +24,7 @@ def draw_forecasts(
     heading: str,
     past: Tensor,
     future: Tensor | None,
-    said: Tensor | None = None,
+    said: Said | None = None,
     width: Tensor | None = None,
     titles: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
@@ -32,8 +33,8 @@ def draw_forecasts(
 
     Args:
         heading: above all.
-        past, future, said: (windows, steps, variables); None: is not drawn.
-        width: of the interval to either side, (horizon, variables).
+        past, future: (windows, steps, variables); None: is not drawn.
+        said: forecasts of these windows. width: how far the interval reaches beyond them, (horizon, variables).
         titles: of windows; names: of variables.
     """
     from matplotlib.figure import Figure
@@ -43,7 +44,7 @@ def draw_forecasts(
     figure = Figure((3.4 * columns, 1.7 * windows + 0.6), dpi=110, layout="constrained")
     figure.suptitle(heading, color=INK, fontsize=11)
     axes = figure.subplots(windows, columns, squeeze=False)
-    horizon = (future if future is not None else said).shape[1]
+    horizon = (future if future is not None else said.middle).shape[1]
     shown = min(lookback, SEEN * horizon)
     before, after = np.arange(-shown + 1, 1), np.arange(1, horizon + 1)
     for row in range(windows):
@@ -53,11 +54,11 @@ def draw_forecasts(
             if future is not None:
                 axis.plot(after, future[row, :, column], color=INK, linewidth=1, label="truth")
             if said is not None:
-                line = said[row, :, column]
+                line, low, high = (each[row, :, column] for each in said[:3])
                 axis.plot(after, line, color=RIGHT, linewidth=1, label="forecast")
                 if width is not None:
-                    reach = width[:, column]
-                    axis.fill_between(after, line - reach, line + reach, color=RIGHT, alpha=0.18, linewidth=0)
+                    low, high = low - width[:, column], high + width[:, column]
+                axis.fill_between(after, low, high, color=RIGHT, alpha=0.18, linewidth=0)
             axis.axvline(0.5, color=FAINT, linewidth=0.5)
             axis.tick_params(labelsize=6)
             name = names[column] if names else f"variable {column}"

@@ -14,8 +14,7 @@ from ...core.errors import UserError, closest
 from ...core.pictures import save_figure
 from ...core.ranges import Count, Fraction, Size, checked
 from ..trained import Answer, Trained
-from .conformal import Conformal
-from .forecasting import Forecasting, calibrate, forecast
+from .forecasting import Forecasting, Said, adapted, calibrate, forecast
 from .pictures import draw_coming
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 TABLE = "forecasts.csv"
 COLUMNS = ("series", "time", "variable", "forecast", "low", "high")
 SHOWN = 12  # lines that are printed
+END = 2**62  # a step behind all others
 
 
 class Coming(NamedTuple):
@@ -113,11 +113,19 @@ def coming(
     known = data.known_ahead(chosen, steps, horizon, future)
     ends = [data.last(number) for number in chosen]
     conformal = calibrate(task, own, horizon)
+    learnt = {} if conformal is None else adapted(task, own, conformal, horizon, level)
     found = []
     for number, (past, marks, place), more in zip(chosen, ends, known, strict=True):
         ahead = torch.cat([marks, torch.from_numpy(more)])
-        said = forecast(task, past[None], ahead[None], horizon)[0, :, : task.targets]
-        found.append(_in_units(data, number, place, said, conformal, level))
+        said = Said(
+            *(each if each is None else each[..., 0, :, :] for each in forecast(task, past[None], ahead[None], horizon))
+        )
+        reach = torch.full_like(said.middle, float("nan"))
+        if place in learnt:
+            reach = learnt[place].width(END)
+        elif conformal is not None:
+            reach = conformal.width(level)
+        found.append(_in_units(data, number, place, said, reach))
     return found
 
 
@@ -152,14 +160,14 @@ def _chosen(names: Sequence[str], wanted: str | Sequence[str] | None) -> list[in
     return found
 
 
-def _in_units(data: Any, number: int, place: int, said: Tensor, conformal: Conformal | None, level: float) -> Coming:
+def _in_units(data: Any, number: int, place: int, said: Said, reach: Tensor) -> Coming:
     scaler, each = data.scaler, data.series[number]
-    reach = torch.full_like(said, float("nan")) if conformal is None else conformal.width(level)
-    low, middle, high = (scaler.original(part.double().numpy(), place) for part in (said - reach, said, said + reach))
-    past = each.values[-data.lookback :, : said.shape[1]]
+    parts = (said.low - reach, said.middle, said.high + reach)
+    low, middle, high = (scaler.original(part.double().numpy(), place) for part in parts)
+    past = each.values[-data.lookback :, : middle.shape[1]]
     before = np.arange(len(each.values)) if each.stamps is None else each.stamps
-    times, before = (data.local(part) for part in (data.after_end(number, len(said)), before[-data.lookback :]))
-    return Coming(each.name, times, list(data.variables)[: said.shape[1]], middle, low, high, past, before)
+    times, before = (data.local(part) for part in (data.after_end(number, len(middle)), before[-data.lookback :]))
+    return Coming(each.name, times, list(data.variables)[: middle.shape[1]], middle, low, high, past, before)
 
 
 def _rows(each: Coming) -> Iterator[tuple]:
