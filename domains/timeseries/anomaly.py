@@ -72,9 +72,10 @@ class Anomaly(Hiding):
 
     def scores(self, values: Tensor, marks: Tensor | None) -> Tensor:
         """The score of every value of a window, (batch, look-back, variables): its absolute error, scaled as the values are."""
-        return (self._expected(values, marks) - values.float()).abs()
+        return (self.expected(values, marks) - values.float()).abs()
 
-    def _expected(self, values: Tensor, marks: Tensor | None) -> Tensor:
+    def expected(self, values: Tensor, marks: Tensor | None) -> Tensor:
+        """What the other pieces of a window say of each value, (batch, look-back, variables)."""
         even, odd = (self._side(values, side) for side in (0, 1))
         return torch.where(even, self.filled(values, odd, marks), self.filled(values, even, marks))
 
@@ -132,7 +133,7 @@ class Anomaly(Hiding):
         weight = next(self.model.parameters(), values)
         with torch.no_grad():
             given = values.to(weight), None if marks is None else marks[:12].to(weight)
-            said = self._expected(*given).cpu()
+            said = self.expected(*given).cpu()
         name = "first_batch" if stage == "train" else "anomalies"
         return {
             name: draw_anomalies(

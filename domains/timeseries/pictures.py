@@ -183,3 +183,24 @@ def _panels(heading: str, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     for axis in axes.flat:
         axis.tick_params(labelsize=6)
     return figure, axes
+
+
+def draw_scores(found: Sequence) -> Figure:
+    """Series, a row each, their first variables a column each: values, what was expected, alarms.
+
+    Args:
+        found: scores.Scored.
+    """
+    figure, axes = _panels(
+        "Values, what was expected of them, and alarms", len(found), max(len(each.variables) for each in found)
+    )
+    for row, each in enumerate(found):
+        times = _as_times(each.times)
+        for column, name in enumerate(each.variables[: axes.shape[1]]):
+            axis, values = axes[row, column], each.values[:, column]
+            axis.plot(times, values, color=FAINT, linewidth=1)
+            axis.plot(times, each.expected[:, column], color=RIGHT, linewidth=0.7)
+            axis.plot(times, np.where(each.score[:, column] > 1, values, np.nan), ".", color=WRONG, markersize=4)
+            axis.set_title(f"{each.series}: {name}" if each.series != name else name, fontsize=8, color=INK)
+            axis.tick_params(axis="x", rotation=20)
+    return figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...core.errors import UserError
@@ -38,7 +38,10 @@ def after_training(result: Result, config: Config, options: Options) -> str:
     longer = [f"resume={folder}", f"trainer.epochs={2 * config.trainer.epochs}"]
     longer += [] if config.trainer.steps is None else [f"trainer.steps={2 * config.trainer.steps}"]
     kept = [each for each in read_arguments(folder) if not each.lstrip("+").startswith(("scan=", "scan.", "run_dir="))]
-    example, scan = predict_example(config.domain, options), another_scan(config, result.task.model, kept, options)
+    example, scan = (
+        predict_example(config.domain, config.task.get("name"), options),
+        another_scan(config, result.task.model, kept, options),
+    )
     commands = {
         "go on with it": ["train.py", f"resume={folder}"] if result.ended else None,
         "test again": ["eval.py", f"ckpt={folder}"],
@@ -50,10 +53,12 @@ def after_training(result: Result, config: Config, options: Options) -> str:
     return "\n".join(lines) + "\n"
 
 
-def predict_example(domain: str, options: Options) -> list[str]:
-    """What the domain's predict.yaml gives as an example of what to type; empty where it gives none."""
+def predict_example(domain: str, task: str | None, options: Options) -> list[str]:
+    """What the domain's predict.yaml gives as an example of what to type, for all its tasks or by their names; empty where none."""
     files = [file for file in predict_files(options.groups()) if file.domain == domain]
-    return shlex.split(files[0].card.get("example") or "") if files else []
+    example = files[0].card.get("example") if files else None
+    example = example.get(task) if isinstance(example, Mapping) else example
+    return shlex.split(example or "")
 
 
 def another_scan(config: Config, model: Any, arguments: Sequence[str], options: Options) -> str | None:

@@ -179,6 +179,7 @@ class BiMambaPlus(Forecaster):
         over = lookback % stride if published else (lookback - patch_len) % stride
         self.patch_len, self.stride, self.behind = patch_len, stride, (stride - over) % stride if padding else 0
         self.channel_mixing, self.reads_marks = channel_mixing, mark_tokens and channel_mixing
+        self.tokens_are = "variables" if channel_mixing else "patches"
         self.revin_layer = InstanceNorm() if use_norm else NoNorm()
         count = patch_count(lookback + self.behind, patch_len, stride)
         self.local_token_layer = PatchTokens(

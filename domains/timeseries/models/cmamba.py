@@ -134,6 +134,8 @@ class CMamba(Forecaster):
         backend: of the scans.
     """
 
+    tokens_are = "patches"
+
     @checked
     def __init__(
         self,
@@ -158,7 +160,7 @@ class CMamba(Forecaster):
     ):
         super().__init__(lookback, horizon, variables)
         check_patches(lookback, patch_len)
-        self.patch_len, self.stride = patch_len, stride
+        self.patch_len, self.stride, self.behind = patch_len, stride, stride
         count = patch_count(lookback + stride, patch_len, stride)
         self.revin_layer = InstanceNorm()
         self.patch_embedding = nn.Module()
@@ -177,7 +179,7 @@ class CMamba(Forecaster):
 
     def encode(self, x: Tensor, marks: Tensor | None) -> Tensor:
         """(batch, variables, d_model, patches)."""
-        x = patched(x, self.patch_len, self.stride, behind=self.stride)
+        x = patched(x, self.patch_len, self.stride, behind=self.behind)
         x = self.patch_embedding.value_embedding(x) + self.patch_embedding.position_embedding(x.shape[2])
         x = self.embed_dropout(x)
         for layer in self.encoder.layers:

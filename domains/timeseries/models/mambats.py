@@ -190,6 +190,8 @@ class MambaTS(Forecaster):
         backend: of the scans.
     """
 
+    tokens_are = "both"
+
     @checked
     def __init__(
         self,

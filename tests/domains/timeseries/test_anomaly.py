@@ -30,11 +30,11 @@ def task_of(**settings):
 def test_every_value_is_expected_from_the_others_alone():
     data, task = task_of(width=5)
     values = data.example(2).past
-    expected = task._expected(values, None)
+    expected = task.expected(values, None)
     assert all(((x == 0).sum(1) >= 20).all() for x in task.model.shown)
     other = values.clone()
     other[:, 12] += 100.0
-    changed = task._expected(other, None)
+    changed = task.expected(other, None)
     # step 12 is in the piece from 10 to 14, whose values are expected from the other pieces
     assert torch.equal(changed[:, 10:15], expected[:, 10:15])
 

@@ -13,6 +13,8 @@ from polymamba.engine.training.summary import after_training, predict_example
     [
         ("card: {example: 'say=\"The \"'}\nsay: ''\n", ["say=The "]),
         ("card: {example: input=a.png explain=raw}\n", ["input=a.png", "explain=raw"]),
+        ("card: {example: {painting: size=3, music: say=la}}\n", ["size=3"]),
+        ("card: {example: {music: say=la}}\n", []),
         ("card: {rest: say}\n", []),
         ("card:\nsay: ''\n", []),
         ("say: ''\n", []),
@@ -21,18 +23,18 @@ from polymamba.engine.training.summary import after_training, predict_example
 def test_what_a_domain_suggests_to_predict(tmp_path, text, words):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "predict.yaml").write_text(text)
-    assert predict_example("elsewhere", Options((), config_dirs=(tmp_path,))) == words
+    assert predict_example("elsewhere", "painting", Options((), config_dirs=(tmp_path,))) == words
 
 
 def test_a_domain_without_predict_yaml_suggests_nothing(tmp_path):
-    assert predict_example("elsewhere", Options((), config_dirs=(tmp_path,))) == []
+    assert predict_example("elsewhere", "painting", Options((), config_dirs=(tmp_path,))) == []
 
 
 def test_a_broken_predict_yaml_is_named(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "predict.yaml").write_text("card: [")
     with pytest.raises(UserError, match=r"predict\.yaml cannot be read"):
-        predict_example("elsewhere", Options((), config_dirs=(tmp_path,)))
+        predict_example("elsewhere", "painting", Options((), config_dirs=(tmp_path,)))
 
 
 @pytest.mark.parametrize(("links", "weights"), [(("best", "last"), "best"), (("last",), "last")])
@@ -43,7 +45,7 @@ def test_the_commands_name_what_is_there(tmp_path, links, weights):
     (config_dir / "elsewhere" / "predict.yaml").write_text("card: {example: 'text=\"a b\"'}")
     (run / "first_batch.png").touch()
     trainer = SimpleNamespace(epochs=3, steps=7)
-    config = SimpleNamespace(domain="elsewhere", scan=None, trainer=trainer)
+    config = SimpleNamespace(domain="elsewhere", scan=None, task={}, trainer=trainer)
     result = Result(run, {"test/loss": 0.5}, SimpleNamespace(model=SimpleNamespace(modules=list)), "time is over")
     said = after_training(result, config, Options((), config_dirs=(config_dir,)))
     assert f"weights    {run}/checkpoints/{weights}/weights.safetensors" in said
