@@ -93,7 +93,7 @@ REFUSED = {
     "a time stamp with two values": ([*lines(), "2024-03-01,7"], ("lines 12, 102", "data.duplicates")),
     "a column too many": (changed(4, "2024-02-22,1,5"), ("line 4", "2")),
     "a thousand or one and a bit": (AMBIGUOUS, ("line 2", "data.decimal")),
-    "a currency": (changed(5, "2024-02-23,£ 120"), ("line 5", "'sales'", "120")),
+    "a currency": (changed(5, "2024-02-23,EUR 120"), ("line 5", "'sales'", "120")),
     "a day that there is not": (changed(12, "2024-02-30,5"), ("line 12", "'ds'", "2024-02-30")),
     "two marks of decimals": (changed(6, "2024-02-24,1.2.3"), ("line 6", "'sales'", "1.2.3")),
     "a number too large": (changed(7, "2024-02-25,1e999"), ("line 7", "1e999")),
