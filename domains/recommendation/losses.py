@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .models.sequential import Recommender
+from .softmax import cross_entropy
 
 CELLS = 2**25  # scores that are held at once
 LossName = Literal["full", "sampled", "bce"]
@@ -21,6 +22,9 @@ def full(model: Recommender, hidden: Tensor, targets: Tensor) -> Tensor:
     Args:
         hidden: (events, channels). targets: (events,) int64.
     """
+    if (factors := model.factors(hidden)) is not None:
+        left, right = factors
+        return cross_entropy(left, right[1:], targets - 1)
 
     def summed(hidden: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(model.scores(hidden)[:, 1:].float(), targets - 1, reduction="sum")

@@ -13,6 +13,7 @@ from ...core.errors import check_choice
 from ...core.ranges import Count, Share, Size, Weight, checked
 from ..task import Task
 from . import losses
+from .packed import Packed
 from .pictures import Tested, draw_tested, in_words
 from .ranking import Coverage, OfGroup, of_offers, of_ranks
 from .top_k import Best, best_items
@@ -88,6 +89,12 @@ class NextItem(Task):
         items, targets = batch["items"], batch["targets"]
         if hasattr(self.model, "mask"):
             return self._masked(items if batch.get("features") else targets, batch.get("features"))
+        if self.model.carries_state:  # it reads on from any event, so several histories of a row as well
+            packed = Packed((items > 0).sum(1))
+            _, _, *beside = map(packed.together, self.inputs(batch))
+            hidden, _ = self.model(packed.together(items), packed.seq_idx, *beside)
+            hidden, targets = packed.apart(hidden), targets[items > 0]
+            return hidden[targets > 0], targets[targets > 0]
         if self.model.causal:
             hidden, _ = self.model(*self.inputs(batch))
             return hidden[targets > 0], targets[targets > 0]

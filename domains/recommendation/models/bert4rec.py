@@ -105,8 +105,11 @@ class BERT4Rec(SequentialModel):
         said = last_of_each(hidden, asked != 0)
         return said.new_zeros(len(items), self.channels).index_put((real,), said)
 
-    def scores(self, hidden: Tensor, items: Tensor | None = None) -> Tensor:
-        return super().scores(hidden, items) + (self.output_bias if items is None else self.output_bias[items])
+    def factors(self, hidden: Tensor, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As of Recommender: the embeddings, and a channel more for the items' biases."""
+        left, right = super().factors(hidden, items)
+        bias = self.output_bias if items is None else self.output_bias[items]
+        return torch.cat([left, torch.ones_like(left[..., :1])], -1), torch.cat([right, bias[:, None]], -1)
 
 
 @checked(group="model")

@@ -2,8 +2,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from polymamba.domains.recommendation import losses
+from polymamba.domains.recommendation import losses, softmax
+from polymamba.domains.recommendation.models.bert4rec import BERT4Rec
 from polymamba.domains.recommendation.models.gru4rec import GRU4Rec
+from polymamba.domains.recommendation.models.hstu import HSTU
+from polymamba.domains.recommendation.models.popularity import Popularity
 
 
 @pytest.fixture
@@ -15,20 +18,38 @@ def parts():
     return model, torch.randn(7, 6, dtype=torch.float64), torch.randint(1, 10, (7,))
 
 
-@pytest.mark.parametrize("cells", [2**25, 25, 1])
-def test_cross_entropy_in_parts_is_that_of_the_whole(parts, monkeypatch, cells):
-    model, hidden, targets = parts
+@pytest.mark.parametrize("cells", [2**20, 25, 1])
+@pytest.mark.parametrize("make", [GRU4Rec, HSTU, BERT4Rec, Popularity])
+def test_cross_entropy_in_parts_is_that_of_the_whole(monkeypatch, cells, make):
+    torch.manual_seed(0)
+    model = make(9, 5) if make is Popularity else make(9, 5, 6)
+    model = model.double()
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight)
     monkeypatch.setattr(losses, "CELLS", cells)
+    monkeypatch.setitem(softmax.CELLS, "cpu", cells)
+    hidden = torch.randn(7, 1 if make is Popularity else 6, dtype=torch.float64)
+    targets = torch.randint(1, 10, (7,))
     found = []
     for part in (False, True):
         own = hidden.clone().requires_grad_()
-        if part:
-            loss = losses.full(model, own, targets)
-        else:
-            loss = F.cross_entropy(model.scores(own)[:, 1:].float(), targets - 1)
-        found.append((loss, *torch.autograd.grad(loss, [own, model.item_embedding.weight])))
+        whole = F.cross_entropy(model.scores(own)[:, 1:], targets - 1)
+        loss = losses.full(model, own, targets) if part else whole
+        wanted = [own, *(each for each in (*model.parameters(),) if make is not Popularity)]
+        found.append((loss.double(), *torch.autograd.grad(3 * loss, wanted, allow_unused=True)))
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if make is Popularity else {"rtol": 1e-12, "atol": 1e-14}
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other)
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, **tolerance)
+    with torch.no_grad():
+        torch.testing.assert_close(losses.full(model, hidden, targets).double(), whole, **tolerance)
+
+
+def test_large_scores_do_not_overflow():
+    left, right = torch.tensor([[200.0], [-200.0]]), torch.tensor([[1.0], [-1.0]])
+    loss = softmax.cross_entropy(left.bfloat16(), right, torch.tensor([1, 1]))
+    assert loss.dtype == torch.float32 and float(loss) == 200
 
 
 def test_a_sampled_softmax_of_very_many_is_that_of_all(parts):
