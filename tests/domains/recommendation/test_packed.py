@@ -10,7 +10,8 @@ def test_every_event_is_in_one_place_beside_its_own(lengths):
     items = torch.randint(1, 99, (len(lengths), 7, 2))
     packed = Packed(lengths)
     rows = packed.together(items)
-    assert rows.shape == (packed.rows, packed.width, 2) and packed.seq_idx.shape == rows.shape[:2]
+    assert rows.shape == (packed.rows, packed.width, 2)
+    assert packed.seq_idx.shape == rows.shape[:2]
     assert packed.width == (max(lengths) if len(lengths) else 0)
     for history, length in enumerate(lengths.tolist()):
         own = packed.seq_idx == history
