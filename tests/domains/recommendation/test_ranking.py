@@ -39,7 +39,7 @@ def targets_of(batch):
 @pytest.mark.parametrize("cells", [2**25, 9 * 8, 1])
 @pytest.mark.parametrize("levels", [None, 4, 1])
 def test_ranks_and_lists_by_hand(model, monkeypatch, cells, levels):
-    monkeypatch.setattr(top_k, "CELLS", cells)  # a part of the items at a time
+    monkeypatch.setitem(top_k.CELLS, "cpu", cells)  # a part of the items at a time
     hidden, targets = scores(9, levels), targets_of(9)
     best = best_items(model, hidden, 6, targets)
     for row, target in enumerate(targets.tolist()):
@@ -81,9 +81,21 @@ def test_sampled_ranks_are_among_items_the_user_has_not_had(model, monkeypatch):
         sampled_ranks(model, hidden, targets, torch.arange(1, ITEMS).repeat(9, 1), 5, torch.Generator())
 
 
+@pytest.mark.parametrize("levels", [None, 300, 7, 1])
+def test_the_first_of_many_columns_are_those_of_a_stable_sort(levels):
+    found = torch.rand(20, 64 * 40 + 17, generator=torch.Generator().manual_seed(3))
+    found = found if levels is None else (found * levels).floor()
+    found[3], found[4, 5], found[5, :2000] = -torch.inf, torch.inf, -torch.inf
+    for k in (1, 6, 19):
+        values, columns = top_k._first_best(found, k)
+        expected = found.sort(dim=1, descending=True, stable=True)
+        assert torch.equal(columns, expected.indices[:, :k])
+        assert torch.equal(values, expected.values[:, :k])
+
+
 @pytest.mark.parametrize("cells", [2**25, 20])
 def test_hidden_items_and_candidates(model, monkeypatch, cells):
-    monkeypatch.setattr(top_k, "CELLS", cells)
+    monkeypatch.setitem(top_k.CELLS, "cpu", cells)
     hidden, targets = scores(4), targets_of(4)
     hide = torch.tensor([[1, 2, 3, 0], [9, 9, 0, 0], [0, 0, 0, 0], [23, 22, 5, 4]])
     found = best_items(model, hidden, ITEMS, hide=hide)
