@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ....core.errors import check_choice
 from ....core.ranges import Depth, Rate, Size, checked
+from .feed_forward import EPS
 from .rows import Rows
 from .sasrec import Activation
 from .sequential import (
@@ -24,7 +25,7 @@ from .sequential import (
     init_normal,
     last_of_each,
 )
-from .transformer import EPS, TransformerEncoder
+from .transformer import TransformerEncoder
 
 
 class BERT4Rec(SequentialModel):
