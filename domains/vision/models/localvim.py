@@ -112,7 +112,7 @@ def checkpoint_filter_fn(state_dict: Mapping, model: LocalVim) -> dict[str, Tens
     )  # fmt: skip
     state = {name: value for name, value in strip_wrapping(state_dict).items() if not name.startswith("rope.")}
     state = with_names(state, rules)
-    fit_saved_positions(state, model.grid.sizes)
+    fit_saved_positions(state, model.grid)
     return state
 
 
