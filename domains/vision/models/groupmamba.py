@@ -238,7 +238,13 @@ class GroupMamba(Hierarchical):
 
 def checkpoint_filter_fn(state_dict: Mapping, model: GroupMamba) -> dict[str, Tensor]:
     """A saved state dict as the model can load it: unwrapped, under its names, without a second head that the model lacks."""
-    stages = len(model.widths)
+    state = renamed(strip_wrapping(state_dict))
+    return {name: value for name, value in state.items() if model.distilled or not name.startswith("dist_head.")}
+
+
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A saved state under the names of the model: what lies between two stages belongs to the first."""
+    stages = max((int(found[1]) for name in state if (found := re.match(r"block(\d+)\.", name))), default=0)
 
     def before(found: re.Match) -> str:
         return "norm." if int(found[1]) == stages else f"layers.{int(found[1]) - 1}.downsample.before."
@@ -248,10 +254,10 @@ def checkpoint_filter_fn(state_dict: Mapping, model: GroupMamba) -> dict[str, Te
         (re.compile(r"^block(\d+)\.(\d+)\."), lambda found: f"layers.{int(found[1]) - 1}.blocks.{found[2]}."),
         (re.compile(r"^norm(\d+)\."), before),
     )
-    state = with_names(strip_wrapping(state_dict), ((r"^module\.", ""),))
+    state = with_names(state, ((r"^module\.", ""),))
     for pattern, replaced in numbered:
         state = {pattern.sub(replaced, name): value for name, value in state.items()}
-    return {name: value for name, value in state.items() if model.distilled or not name.startswith("dist_head.")}
+    return state
 
 
 def _embedded(number: int) -> str:
