@@ -110,3 +110,29 @@ IMAGE_FOLDER = Source(
     licence="the user's own",
     protocol="folders train, val, test where they exist; otherwise a fixed, stratified split by a hash of each file's path",
 )
+
+
+SOLIDS = Source(
+    title="Points on the surfaces of ten kinds of solids",
+    homepage="",
+    citation="",
+    licence="Apache 2.0 (made here)",
+    protocol="each part's clouds are made from data.data_seed; no cloud is in two parts",
+)
+
+MODELNET10 = Source(
+    title="ModelNet10, 256 points of each surface",
+    homepage="https://modelnet.cs.princeton.edu",
+    citation="Z. Wu et al.: 3D ShapeNets, CVPR 2015",
+    licence="academic research; the CAD models belong to their authors",
+    protocol="3,991 training and 908 test clouds as published; validation clouds are taken out of the training clouds",
+    folder="point_clouds/modelnet10_256pts",
+    content=(
+        ("train_points_u16.npy", "80fb8800e49b28bcae51ce4f14b91b5748b7d3dcdb24cfef1af3ebd005e7d97e"),
+        ("train_offset_scale.npy", "32af21592ebb0ea80d0660cfde76fb32d2378d76395d146275e7ce856a194fd9"),
+        ("train_labels.npy", "ac75acd03c331c17fe8eada4f9bb2dac85f56a9b47f0654d91d5f3b4cc2fa351"),
+        ("test_points_u16.npy", "83abf515993e01f2f08bec0c796541dd2d8f18e7e1f4ac8f8bc0abbe32e04699"),
+        ("test_offset_scale.npy", "01f82252b191b66fb7317e0e9c4d044e56ca63fcba9b481dbddbc3c91de61483"),
+        ("test_labels.npy", "98a7f66138616f9ed1165436130c156b9e3cf939869a1870dda149cc90256da1"),
+    ),
+)

@@ -79,14 +79,16 @@ class Groups(nn.Module):
         self.num_group, self.group_size, self.skip_origin = num_group, group_size, skip_origin
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, points, 3) to the groups, counted from their centres, (batch, groups, size, 3), and the centres (batch, groups, 3).
+        """(batch, points, 3) to groups (batch, groups, size, 3), counted from their centres, and these (batch, groups, 3).
 
         Raises:
             UserError: clouds of fewer points than a group or than groups.
         """
         least = max(self.num_group, self.group_size)
         if points.dim() != 3 or points.shape[2] != 3 or points.shape[1] < least:
-            raise UserError("these are no clouds for this model", given=tuple(points.shape), allowed=f"(batch, {least} or more, 3)")
+            raise UserError(
+                "these are no clouds for this model", given=tuple(points.shape), allowed=f"(batch, {least} or more, 3)"
+            )
         rows = torch.arange(len(points), device=points.device)
         centres = points[rows[:, None], farthest_points(points, self.num_group, self.skip_origin)]
         near = points[rows[:, None, None], nearest_points(points, centres, self.group_size)]
@@ -109,7 +111,9 @@ class GroupEncoder(nn.Module):
         def pair(sizes: tuple[int, int, int]) -> nn.Sequential:
             first, middle, last = sizes
             norm = nn.BatchNorm1d(middle, **make)
-            return nn.Sequential(nn.Conv1d(first, middle, 1, **make), norm, nn.ReLU(), nn.Conv1d(middle, last, 1, **make))
+            return nn.Sequential(
+                nn.Conv1d(first, middle, 1, **make), norm, nn.ReLU(), nn.Conv1d(middle, last, 1, **make)
+            )
 
         self.first_conv = pair((3, width, 2 * width))
         self.second_conv = pair((4 * width, 4 * width, channels))
@@ -130,7 +134,10 @@ class GroupEncoder(nn.Module):
     def flops(self, groups: int, size: int) -> int:
         """Of one cloud (a multiply-add is two)."""
         once = self.second_conv[0].weight.shape[0] * self.first_conv[3].weight.shape[0]
-        each = sum(part.weight.numel() for pair in (self.first_conv, self.second_conv) for part in (pair[0], pair[3])) - once
+        each = (
+            sum(part.weight.numel() for pair in (self.first_conv, self.second_conv) for part in (pair[0], pair[3]))
+            - once
+        )
         return 2 * groups * (size * each + once)
 
 

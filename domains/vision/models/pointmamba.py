@@ -7,6 +7,7 @@ belongs to it, follow one another in one sequence, which plain Mamba layers read
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -39,7 +40,8 @@ class PointMamba(nn.Module):
         cell: side of the cells whose curve is followed.
         use_cls_token: a token behind all others; the head reads it and the mean. Else the mean (avg_head), the largest (max_head).
         rms_norm: instead of layer norm.
-        drop_path: stochastic depth of the last layer, rising from none. drop_out: of the stream after each layer. head_drop: in the head.
+        drop_path: stochastic depth of the last layer, rising from none. drop_out, head_drop: of the stream after each layer; in
+            the head.
         d_state, backend: the mixers'.
         compat: "published": points within 0.03 of the origin are no centres, and curves are as deep as the batch needs.
     """
@@ -98,8 +100,13 @@ class PointMamba(nn.Module):
         sizes = (read * trans_dim, head_width, head_width)
         hidden = [
             layer
-            for given, wide in zip(sizes, sizes[1:], strict=False)
-            for layer in (nn.Linear(given, wide, **make), nn.BatchNorm1d(wide, **make), nn.ReLU(), nn.Dropout(head_drop))
+            for given, wide in pairwise(sizes)
+            for layer in (
+                nn.Linear(given, wide, **make),
+                nn.BatchNorm1d(wide, **make),
+                nn.ReLU(),
+                nn.Dropout(head_drop),
+            )
         ]
         self.cls_head_finetune = nn.Sequential(*hidden, nn.Linear(head_width, num_classes, **make))
         self._init_weights()
@@ -117,7 +124,9 @@ class PointMamba(nn.Module):
         """(batch, points, 3) to normalised tokens (batch, tokens, trans_dim), those of one order after those of another."""
         groups, centres = self.group_divider(points)
         tokens, positions, order = self.encoder(groups), self.pos_embed(centres), self.order_of(centres)
-        x = torch.cat([self._along(tokens, positions, each, number) for number, each in enumerate(order.unbind(1), 1)], 1)
+        x = torch.cat(
+            [self._along(tokens, positions, each, number) for number, each in enumerate(order.unbind(1), 1)], 1
+        )
         if self.use_cls_token:
             x = torch.cat([x, (self.cls_token + self.cls_pos).expand(len(x), -1, -1)], 1)
         for layer in self.blocks.layers:
@@ -143,7 +152,7 @@ class PointMamba(nn.Module):
         return {name for name, _ in self.named_parameters() if name.rpartition(".")[2] in ends}
 
     def flops(self, batch: int = 1) -> int:
-        """Floating point operations of a forward pass; choosing centres and neighbours counts 8 a pair of points and more is not known."""
+        """Floating point operations of a forward pass (a multiply-add is two), without those that choose centres and neighbours."""
         divider, layers = self.group_divider, [*self.pos_embed, *self.cls_head_finetune]
         linear = [each.weight.numel() for each in layers if isinstance(each, nn.Linear)]
         position, head = sum(linear[:2]), sum(linear[2:])

@@ -2,6 +2,9 @@
 
 SHORT = ("data.limit=8", "data.batch_size=4")
 DEFAULT = ("model.depth=2", "model.embed_dim=16")
+MODELS = {
+    "pointmamba": ("model.trans_dim=16", "model.depth=2", "model.num_group=8", "model.group_size=4", "data.points=40"),
+}
 ODD = (
     ("data.image_size=[6,10]",),
     ("data.image_size=[8,8]", "model.patch_size=8"),
