@@ -1,4 +1,4 @@
-"""Pictures of clouds of points, drawn flat without pyplot: seen from above one corner, what is near dark; paths along them."""
+"""Pictures of clouds of points and of graphs, drawn flat without pyplot; paths along the points of a cloud."""
 
 from __future__ import annotations
 
@@ -90,3 +90,37 @@ def seen(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x, y, z = points.T
     across, depth = x * np.cos(TURN) - y * np.sin(TURN), x * np.sin(TURN) + y * np.cos(TURN)
     return across, z * np.cos(TILT) + depth * np.sin(TILT), z * np.sin(TILT) - depth * np.cos(TILT)
+
+
+def draw_graphs(
+    graphs: Sequence[tuple[Tensor, Tensor]], titles: Sequence[str], heading: str, colours: Sequence[str] | None = None
+) -> Figure:
+    """Graphs in a grid, nodes in the colour of their tag.
+
+    Args:
+        graphs: tags (nodes,) and edges (edges, 2) of each; negative ones are none.
+        titles, colours: one a graph. heading: above all.
+    """
+    from matplotlib.collections import LineCollection
+
+    figure, places = grid_of_axes(len(graphs), titles, heading, colours)
+    for place, (tags, edges) in zip(places, graphs, strict=False):
+        tags, edges = tags[tags >= 0].cpu().numpy(), edges[edges[:, 0] >= 0].cpu().numpy()
+        nodes = laid_out(len(tags), edges)
+        place.add_collection(LineCollection(nodes[edges], colors="0.7", linewidths=0.6, zorder=1))
+        place.scatter(*nodes.T, c=tags, s=9, cmap="tab20", vmin=0, vmax=19, linewidths=0, zorder=2)
+    return figure
+
+
+def laid_out(nodes: int, edges: np.ndarray, rounds: int = 60) -> np.ndarray:
+    """Places for the nodes of a graph, (nodes, 2): all push one another away, edges pull (Fruchterman and Reingold 1991)."""
+    place = np.random.default_rng(0).normal(size=(nodes, 2))
+    pulled = np.zeros((nodes, nodes))
+    pulled[edges[:, 0], edges[:, 1]] = 1
+    for heat in np.linspace(0.3, 0.01, rounds):
+        apart = place[:, None] - place[None]
+        far = np.maximum(np.linalg.norm(apart, axis=2), 1e-3)
+        move = (apart * (0.1 / far**2 - pulled * far - 0.02)[..., None]).sum(1)
+        length = np.maximum(np.linalg.norm(move, axis=1, keepdims=True), 1e-9)
+        place = place + move / length * np.minimum(length, heat)
+    return place

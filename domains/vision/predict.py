@@ -230,6 +230,13 @@ def _parts(images: Any, size: int) -> Iterator[Any]:
 
 
 def _photos(run: Trained) -> Any:
+    if not hasattr(run.data, "photos"):
+        what = type(run.data).__name__
+        raise UserError(
+            "nothing is read from files for this kind of data",
+            given=f"data {what}",
+            do=f"eval.py ckpt={run.folder} tests it",
+        )
     return run.data.photos()
 
 

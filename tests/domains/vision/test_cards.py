@@ -10,8 +10,13 @@ from polymamba.engine.training.targets import build
 
 DIGITS = {"name": "digits", "channels": 1, "image_size": [8, 8], "num_classes": 10}
 IMAGENET = {"name": "imagenet", "channels": 3, "image_size": [224, 224], "num_classes": 1000}
+MOTIFS = {"name": "graph_motifs", "tags": 1, "walks": 8, "num_classes": 5}
 OTHERS = {
-    "pointmamba": ({"name": "solids", "points": 256, "num_classes": 10}, {"name": "", "points": 1024, "num_classes": 40}),
+    "graphmamba": (MOTIFS, MOTIFS),
+    "pointmamba": (
+        {"name": "solids", "points": 256, "num_classes": 10},
+        {"name": "", "points": 1024, "num_classes": 40},
+    ),
 }
 MODELS = [model for model in entries("models") if "vision" in model.domains]
 SIZES = [(model.name, size, count) for model in MODELS for size, count in model.card["sizes"].items()]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+GRAPHS = ("data=graph_motifs", "data.train=10", "data.val=5", "data.test=5", "model.dim_h=8", "model.depth=1")
 QUICK = ("data=solids", "data.train=20", "data.val=10", "data.test=10", "data.batch_size=5", "data.points=40",
          "model.trans_dim=16", "model.depth=1", "model.num_group=8", "model.group_size=4")  # fmt: skip
 HERE = ("trainer.steps=2", "trainer.progress=none", "trainer.threads=1", "trainer.accelerator=cpu", "run_dir=run")
@@ -29,3 +30,14 @@ def test_a_model_of_images_refuses_clouds(command):
     code, _, problems = command(*QUICK[:6], *HERE, "model=vim", job="train")
     assert code == 2
     assert "Traceback" not in problems
+
+
+def test_a_run_draws_graphs(command, tmp_path):
+    code, said, problems = command(*GRAPHS, *HERE, job="train")
+    assert code == 0, problems
+    assert "class_accuracy" in said
+    for name in ("first_batch.png", "worst_predictions.png"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+    code, _, problems = command("ckpt=run", "input=a.txt")
+    assert code == 2
+    assert "eval.py" in problems
