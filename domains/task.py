@@ -50,6 +50,16 @@ class Task(LightningModule):
         self._epoch_sums: dict[str, Tensor] = {}
         self._epoch_samples = 0
 
+    @classmethod
+    def asks(cls, describe: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a model for this task is told other than the data say, such as the number of values that it answers.
+
+        Args:
+            describe: what the data say.
+            settings: the task's own.
+        """
+        return {}
+
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.model(*inputs)
 
