@@ -46,7 +46,7 @@ HEAD = 1 << 20  # bytes of a file in which its names stand
 
 
 def is_published(where: str) -> bool:
-    """Whether this, which is no run, holds weights of a model of sound: a folder of SpeechBrain's parts, or a file with such names."""
+    """Whether this, which is no run, holds weights of a model of sound: SpeechBrain's parts in a folder, a file of such names."""
     path = Path(where).expanduser()
     if path.is_dir():
         return all((path / f"{part}.ckpt").is_file() for part in PARTS)
