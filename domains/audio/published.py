@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.errors import UserError
-from ...data.audio import files
+from ...data.audio.pairs import Pairs
 from ..trained import Trained
 from .models.aum import AuM
 from .models.dpmamba import DPMamba
@@ -101,7 +101,7 @@ def load(where: str | Path, device: str = "cpu", rate: int | None = None) -> Tra
         names = ["clean"] if model.sources == 1 else [f"s{number + 1}" for number in range(model.sources)]
         describe |= {"sources": model.sources, "names": names}
     describe["rate"] = rate or (8000 if kind in (MambaTasNet, DPMamba, SPMamba) else 16000)
-    return Trained(model.to(device).eval(), None, SimpleNamespace(sounds=files), describe, device, Path())
+    return Trained(model.to(device).eval(), None, SimpleNamespace(sounds=Pairs.sounds), describe, device, Path())
 
 
 def _read(where: str | Path) -> tuple[dict[str, Tensor], type[nn.Module]]:

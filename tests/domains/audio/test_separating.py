@@ -61,7 +61,7 @@ CAUSAL = {
 @torch.no_grad()
 def test_a_causal_model_in_pieces_is_the_whole(name, milliseconds):
     torch.manual_seed(0)
-    model, given = CAUSAL[name]().eval(), torch.randn(6000)
+    model, given = CAUSAL[name]().eval(), torch.randn(4000)
     sizes = [8 * milliseconds] * 100 if milliseconds else torch.randint(0, 900, (100,)).tolist()
     ends = np.cumsum(sizes)
     pieces = torch.tensor_split(given, ends[ends < len(given)].tolist())
