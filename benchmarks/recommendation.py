@@ -135,7 +135,7 @@ def million_suite(device: str) -> Iterator[dict]:
         "what": "peak memory of the process",
         "against": "the table of items",
         "ratio": round(megabytes / weights, 2),
-        "ms": round(1e3 * seconds, 1),
+        "step_ms": round(1e3 * seconds, 1),
         "megabytes": round(megabytes, 1),
         "loss": [round(first, 3), round(last, 3)],
     }
