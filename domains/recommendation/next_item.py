@@ -86,14 +86,14 @@ class NextItem(Task):
     def step(self, batch: Mapping[str, Any], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
         if stage != "train":
             return self._ranked(batch, stage)
-        hidden, targets = self.learning(batch)
+        hidden, targets = self.places_to_learn(batch)
         if self.loss == "full":
             return losses.full(self.model, hidden, targets), {}
         if self.loss == "sampled":
             return losses.sampled(self.model, hidden, targets, self.negatives, self.shares), {}
         return losses.bce(self.model, hidden, targets, self.negatives), {}
 
-    def learning(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def places_to_learn(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Where the model learns: hidden states (events, channels) and the items (events,) that they are to name."""
         items, targets = batch["items"], batch["targets"]
         if hasattr(self.model, "mask"):

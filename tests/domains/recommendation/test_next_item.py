@@ -44,7 +44,7 @@ SMALL = {"channels": 16, "d_state": 4}
 def test_a_causal_model_learns_at_every_event(data):
     task = task_of(data, "mamba4rec", {**SMALL, "dropout": 0.0})
     batch = data.load_batch("train", 0, np.arange(5))
-    hidden, targets = task.learning(batch)
+    hidden, targets = task.places_to_learn(batch)
     assert targets.tolist() == batch["targets"][batch["targets"] > 0].tolist()
     row, size = 2, int((batch["items"][2] > 0).sum())
     before = int((batch["targets"][:2] > 0).sum())
@@ -59,7 +59,7 @@ def test_another_learns_at_prefixes_and_sees_nothing_behind_them(data):
     assert rows.tolist() == [each for each in range(5) for _ in range(3)]
     assert (batch["targets"][rows, last] > 0).all()
     torch.manual_seed(3)
-    hidden, targets = task.learning(batch)
+    hidden, targets = task.places_to_learn(batch)
     torch.manual_seed(3)
     rows, last = task._prefixes(batch["targets"])
     for number, (row, place) in enumerate(zip(rows.tolist(), last.tolist(), strict=True)):
@@ -73,10 +73,10 @@ def test_one_with_masks_learns_at_masks(data):
     batch = data.load_batch("train", 0, np.arange(30))
     real, last = batch["targets"] > 0, (batch["targets"] > 0).sum(1) - 1
     torch.manual_seed(1)
-    _, targets = task.learning(batch)
+    _, targets = task.places_to_learn(batch)
     assert 30 <= len(targets) < int(real.sum())
     only = task_of(data, "bert4rec", {"channels": 16}, mask_last=1.0)
-    _, targets = only.learning(batch)
+    _, targets = only.places_to_learn(batch)
     assert targets.tolist() == batch["targets"][torch.arange(30), last].tolist()
 
 
