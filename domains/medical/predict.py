@@ -16,6 +16,7 @@ from ...core.errors import UserError
 from ...core.pictures import save_figure
 from ...core.ranges import Count, Rate, Size, checked
 from ..trained import Answer, Trained
+from .bundle import write_bundle
 from .explaining import draw_attention
 from .inference import count_windows, likeliest, logits_along, on_grid
 from .overlays import draw_cases, pictures_of
@@ -36,8 +37,9 @@ def predict(
     pictures: Count = 16,
     progress: bool | None = None,
     output: str | None = None,
+    bundle: str | None = None,
 ) -> Answer:
-    """Writes a label file for each image, an overlay, and a table of the volume of each class.
+    """Writes a label file for each image, an overlay, and a table of the volume of each class; or a MONAI bundle of the run.
 
     Args:
         run: a trained segmentation model; of several with the same classes the mean of their probabilities answers.
@@ -48,16 +50,20 @@ def predict(
         explain: draw for each class where the Mamba layers took it from.
         pictures: overlays drawn. progress: show a bar of windows; None: on a terminal.
         output: folder of what is written; None: `segmented` in the run's.
+        bundle: folder of a MONAI bundle, which predicts without this package; nothing else is done.
 
     Raises:
         UserError: no image is found, or none of them can be read; runs that do not know the same classes.
     """
-    runs = [run, *run.others]
+    runs, names = [run, *run.others], _classes_of([run, *run.others])
+    kept = kept_parts(runs, names, largest)
+    if bundle is not None:
+        if run.others or input is not None:
+            raise UserError("a bundle is made of one run, without input=", given=f"{len(runs)} runs, input={input}")
+        return write_bundle(run, Path(bundle).expanduser(), overlap, kept)
     if input is None:
         raise UserError("which image?", allowed="a NIfTI, PNG or TIFF file, or a folder", do="input=scan.nii.gz")
-    names = _classes_of(runs)
     files, folder = run.data.volumes(), run.folder / "segmented" if output is None else Path(output).expanduser()
-    kept = kept_parts(runs, names, largest)
     rows, drawn, written, problems = [], [], [], []
     for path in files.find(input):
         try:
