@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from gzip import BadGzipFile
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from ...core.errors import UserError
 from .plan import Plan, resampled
 
 VOLUMES = (".nii", ".nii.gz")
+LUMA = (0.299, 0.587, 0.114)
+LOSSY = (".jpg", ".jpeg")
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 
 
@@ -83,7 +85,7 @@ class Volumes:
         Raises:
             UserError: it cannot be read, or has another number of axes or channels than the model was trained with.
         """
-        raw = read_raw(path)
+        raw = in_channels(read_raw(path), self.plan.channels)
         axes, channels = len(raw.sizes), len(raw.values)
         if axes != self.plan.axes or channels != self.plan.channels:
             raise UserError(
@@ -178,13 +180,25 @@ def prepared(raw: Raw, plan: Plan) -> np.ndarray:
     return resampled(plan.normalised(raw.values), plan.sizes_for(raw.sizes, raw.spacing))
 
 
-def read_raw(path: Path) -> Raw:
-    """A file's content.
+def in_channels(raw: Raw, channels: int) -> Raw:
+    """An image in colours as grey values, or grey values as colours, where 1 or 3 channels are wanted; all else as it is."""
+    found = len(raw.values)
+    if len(raw.sizes) != 2 or {found, channels} != {1, 3}:
+        return raw
+    if channels == 3:
+        return replace(raw, values=np.repeat(raw.values, 3, 0))
+    return replace(raw, values=np.tensordot(LUMA, raw.values.astype(np.float32), 1)[None])
+
+
+def read_raw(path: Path, labels: bool = False) -> Raw:
+    """A file's content; labels: of an image with a palette the numbers themselves, not the grey of its colours.
 
     Raises:
-        UserError: naming the file, where it is damaged or not an image.
+        UserError: naming the file, where it is missing, damaged or not an image.
     """
-    return _volume(path) if path.name.lower().endswith(VOLUMES) else _image(path)
+    if not path.exists():
+        raise UserError(f"{path} is not there")
+    return _volume(path) if path.name.lower().endswith(VOLUMES) else _image(path, labels)
 
 
 def _volume(path: Path) -> Raw:
@@ -218,14 +232,18 @@ def _volume(path: Path) -> Raw:
     return Raw(path, values, tuple(along), affine, file.header, turned)
 
 
-def _image(path: Path) -> Raw:
+def _image(path: Path, labels: bool) -> Raw:
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as file:
-            values = np.asarray(file.convert("L") if file.mode in ("1", "P", "LA") else file)
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+            pages = getattr(file, "n_frames", 1)
+            grey = file.mode in ("1", "LA") or (file.mode == "P" and not labels)
+            values = np.asarray(file.convert("L") if grey else file)
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
         raise UserError(f"{path} is damaged or not an image", do="copy it anew, or take it out") from error
+    if pages > 1:
+        raise UserError(f"{path} has {pages} pages", do="save each page as a file of its own, or all as a NIfTI volume")
     return Raw(path, values[None] if values.ndim == 2 else np.moveaxis(values[..., :3], -1, 0))
 
 

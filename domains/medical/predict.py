@@ -21,6 +21,7 @@ from .explaining import draw_attention
 from .inference import count_windows, likeliest, logits_along, on_grid
 from .overlays import draw_cases, pictures_of
 from .parts import largest_parts
+from .predict_classes import name_classes
 
 TABLE = "volumes.csv"
 
@@ -41,6 +42,8 @@ def predict(
 ) -> Answer:
     """Writes a label file for each image, an overlay, and a table of the volume of each class; or a MONAI bundle of the run.
 
+    A classifier writes a table of the images' classes.
+
     Args:
         run: a trained segmentation model; of several with the same classes the mean of their probabilities answers.
         input: a NIfTI, PNG or TIFF file, or a folder of them.
@@ -56,13 +59,17 @@ def predict(
         UserError: no image is found, or none of them can be read; runs that do not know the same classes.
     """
     runs, names = [run, *run.others], _classes_of([run, *run.others])
+    classifies = run.describe.get("task") == "classification"
+    if bundle is not None and (classifies or run.others or input is not None):
+        given = f"{len(runs)} runs, input={input}, task {run.describe.get('task')}"
+        raise UserError("a bundle is made of one segmentation run, without input=", given=given)
+    if bundle is None and input is None:
+        raise UserError("which image?", allowed="a NIfTI, PNG or TIFF file, or a folder", do="input=scan.nii.gz")
+    if classifies:
+        return name_classes(runs, names, input, output, pictures)
     kept = kept_parts(runs, names, largest)
     if bundle is not None:
-        if run.others or input is not None:
-            raise UserError("a bundle is made of one run, without input=", given=f"{len(runs)} runs, input={input}")
         return write_bundle(run, Path(bundle).expanduser(), overlap, kept)
-    if input is None:
-        raise UserError("which image?", allowed="a NIfTI, PNG or TIFF file, or a folder", do="input=scan.nii.gz")
     files, folder = run.data.volumes(), run.folder / "segmented" if output is None else Path(output).expanduser()
     rows, drawn, written, problems = [], [], [], []
     for path in files.find(input):

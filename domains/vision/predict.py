@@ -41,6 +41,7 @@ def predict(
     batch_size: Size = 32,
     output: str | None = None,
     classes: str | None = None,
+    layout: str | None = None,
 ) -> Answer:
     """Names the classes of images: a table, predictions.csv, and for each image a picture of what its class rests on.
 
@@ -52,13 +53,14 @@ def predict(
         pictures: images drawn.
         batch_size: images at a time.
         output: folder of what is written; None: the run's.
-        classes: of published weights alone, which are loaded with it.
+        classes, layout: of published weights alone, which are loaded with them.
 
     Raises:
         UserError: no image is found or none of them can be read, or the model has no hidden attention to explain with.
     """
-    if classes is not None and run.task is not None:
-        raise UserError("the run knows its classes' names", given=f"classes={classes}", do="leave classes= out")
+    for key, value in (("classes", classes), ("layout", layout)):
+        if value is not None and run.task is not None:
+            raise UserError("the run knows its own model and classes", given=f"{key}={value}", do=f"leave {key}= out")
     if explain is not None:
         check_method(explain, "explain")
     folder = run.folder if output is None else Path(output).expanduser()
@@ -176,8 +178,13 @@ def _explain(run: Trained, where: str | None, method: str, path: Path) -> Answer
 
 
 def _draw(run: Trained, path: Path, image: Tensor, answer: Classified, folder: Path, number: int) -> Path:
-    """The image as the model sees it and, where it has hidden attention, what its class rests on: (channels, height, width)."""
+    """The image (channels, height, width) as the model sees it and, where it has hidden attention, what its class rests on;
+    what is no image as its task draws it."""
     folder.mkdir(exist_ok=True)
+    target = folder / f"{number:04}_{path.stem}.png"
+    if hasattr(run.task, "draw_answer"):
+        save_figure(run.task.draw_answer(image, path.name, answer), target)
+        return target
     titles = [
         shorten(path.name, 24),
         "\n".join(f"{shorten(name, 18)} {confidence:.0%}" for name, confidence in zip(*answer, strict=True)),
@@ -191,7 +198,6 @@ def _draw(run: Trained, path: Path, image: Tensor, answer: Classified, folder: P
     figure = draw_grid(
         pictures, titles, f"{shorten(answer.names[0], 30)} ({answer.confidences[0]:.0%})", columns=len(titles)
     )
-    target = folder / f"{number:04}_{path.stem}.png"
     save_figure(figure, target)
     return target
 
@@ -226,6 +232,13 @@ def _parts(images: Any, size: int) -> Iterator[Any]:
 
 
 def _photos(run: Trained) -> Any:
+    if not hasattr(run.data, "photos"):
+        what = type(run.data).__name__
+        raise UserError(
+            "nothing is read from files for this kind of data",
+            given=f"data {what}",
+            do=f"eval.py ckpt={run.folder} tests it",
+        )
     return run.data.photos()
 
 

@@ -81,7 +81,7 @@ def test_monai_alone_says_the_same(tmp_path, normalisation):
 
 def test_a_bundle_is_of_one_run_on_volumes(tmp_path):
     run = trained(tmp_path)
-    with pytest.raises(UserError, match="one run"):
+    with pytest.raises(UserError, match="one segmentation run"):
         predict(replace(run, others=(run,)), bundle=str(tmp_path / "bundle"))
     images = Plan(2, (16, 16), ("background", "ball"), (0, 5))
     with pytest.raises(UserError, match="of volumes"):
