@@ -17,6 +17,7 @@ from .audio import training_suite as audio_training_suite
 from .drop_in import drop_in_suite, drop_in_training_suite
 from .heads import heads_suite
 from .language import decode_suite
+from .medical import training_suite as medical_suite
 from .mixer import mixer_suite, others_suite
 from .operators import conv_suite, length_suite, order_suite, scan_suite
 from .plot import plot
@@ -38,6 +39,7 @@ SUITES = {
     "first_call": first_call_suite,
     "audio_training": audio_training_suite,
     "audio_real_time": real_time_suite,
+    "medical": medical_suite,
     "recommendation_training": training_suite,
     "recommendation_serving": serving_suite,
     "recommendation_top_k": top_k_suite,

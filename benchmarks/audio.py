@@ -10,8 +10,7 @@ from torchmetrics.functional.audio import scale_invariant_signal_noise_ratio
 
 from ..domains.audio.models import conv_tasnet, dpmamba, semamba, spmamba, tasnet
 from ..domains.audio.separation import best
-from .recommendation import in_turn
-from .timing import row
+from .timing import in_turn, row
 
 RATE, SECONDS = 8000, 2
 BUILDS = {
