@@ -26,7 +26,7 @@ class PredictFile:
         domain: its name.
         target: the function that answers.
         options: what may be asked, with its defaults.
-        card: `example`: what may be typed after ckpt=, or that by task; `rest`: the option that words without a key go to.
+        card: `example`: what may be typed after ckpt=; `rest`: the option that words without a key go to.
     """
 
     domain: str

@@ -15,6 +15,7 @@ from typing import Any
 from ...core.errors import UserError, closest
 from ..training.stop import Failed, Stopped, listening
 from .options import SCRIPTS, Options, joined, read_options
+from .startup import import_torchmetrics, quick_start
 from .terminal import to_nowhere, write_whatever_the_terminal_takes
 
 MOST_RUNS = 8  # that a message names
@@ -58,9 +59,10 @@ def _run(arguments: list[str], job: str) -> int:
     _check_words(arguments, job)
     options = read_options(arguments)
     if options.help:
-        from .help import help_text
+        with quick_start():
+            from .help import help_text
 
-        print(help_text(options, job))
+            print(help_text(options, job))
         return 0
     return {"train": _train, "evaluate": _evaluate, "predict": _predict}[job](options)
 
@@ -103,12 +105,15 @@ def _train(options: Options) -> int:
     if resume is not None:
         return _resume(options, resume, typed)
     if options.sweep:
+        from .comparison import asked_for, compare
         from .sweep import sweep
 
-        return sweep(options)
-    from .compose import compose
+        table = asked_for(options)
+        return sweep(options) if table is None else compare(options, *table)
+    with quick_start():
+        from .compose import compose
 
-    config = compose(typed, options.groups(), options.allow)
+        config = compose(typed, options.groups(), options.allow)
     return show(config, options) if options.show_config else run(config, options, typed)
 
 
@@ -164,7 +169,6 @@ def run(config, options: Options, typed: Sequence[str], resume: Path | None = No
     """Trains one composed run and prints its result and the next commands; returns the exit code."""
     from ..training.run_folder import run_of
     from ..training.summary import after_stop, after_training
-    from .startup import import_torchmetrics
 
     try:
         import_torchmetrics()
@@ -192,8 +196,6 @@ def _evaluate(options: Options) -> int:
     _note(notes)
     if options.show_config:
         return show(config, options)
-    from .startup import import_torchmetrics
-
     import_torchmetrics()
     from ..evaluate import evaluate
 
@@ -215,7 +217,6 @@ def _predict(options: Options) -> int:
     checkpoint, typed = _weights(options, "predict")
     from ..checkpoints.stored_config import stored_config
     from ..predict import predict_run, show
-    from .startup import import_torchmetrics
 
     stored, notes = stored_config(checkpoint)
     _note(notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ...core.errors import UserError
@@ -38,8 +38,9 @@ def after_training(result: Result, config: Config, options: Options) -> str:
     longer = [f"resume={folder}", f"trainer.epochs={2 * config.trainer.epochs}"]
     longer += [] if config.trainer.steps is None else [f"trainer.steps={2 * config.trainer.steps}"]
     kept = [each for each in read_arguments(folder) if not each.lstrip("+").startswith(("scan=", "scan.", "run_dir="))]
+    task = str(config.task.get("name"))
     example, scan = (
-        predict_example(config.domain, config.task.get("name"), options),
+        predict_example(config.domain, options, task),
         another_scan(config, result.task.model, kept, options),
     )
     commands = {
@@ -53,12 +54,13 @@ def after_training(result: Result, config: Config, options: Options) -> str:
     return "\n".join(lines) + "\n"
 
 
-def predict_example(domain: str, task: str | None, options: Options) -> list[str]:
-    """What the domain's predict.yaml gives as an example of what to type, for all its tasks or by their names; empty where none."""
-    files = [file for file in predict_files(options.groups()) if file.domain == domain]
-    example = files[0].card.get("example") if files else None
-    example = example.get(task) if isinstance(example, Mapping) else example
-    return shlex.split(example or "")
+def predict_example(domain: str, options: Options, task: str | None = None) -> list[str]:
+    """An example of what to type, from the card of the task where it has one, else of the domain's predict.yaml; empty: none."""
+    groups = options.groups()
+    files = [file for file in predict_files(groups) if file.domain == domain]
+    known = task is not None and task in groups.files(domain)["task"]
+    own = groups.read("task", task, domain).get("card") or {} if known else {}
+    return shlex.split({**files[0].card, **own}.get("example") or "") if files else []
 
 
 def another_scan(config: Config, model: Any, arguments: Sequence[str], options: Options) -> str | None:
