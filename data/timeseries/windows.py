@@ -154,7 +154,12 @@ class SeriesData(DataModule):
             horizon: steps of their future; None: as set.
         """
         steps = self.lookback + (self.horizon if horizon is None else horizon)
-        rows = torch.from_numpy(starts)[:, None] + torch.arange(steps)
+        return self.rows(starts[:, None] + np.arange(steps), index)
+
+    def rows(self, rows: np.ndarray, index: np.ndarray | None = None) -> Window:
+        """Windows of these rows of all series, (batch, steps), or of one window, (steps,); index as of `window`."""
+        rows = np.atleast_2d(rows)
+        starts, rows = rows[:, 0], torch.from_numpy(rows)
         values, series = self._values[rows], torch.from_numpy(self._numbers[starts]).long()
         names = torch.from_numpy(np.asarray(starts if index is None else index, np.int64))
         return Window(

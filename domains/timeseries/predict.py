@@ -19,6 +19,7 @@ from ..trained import Answer, Trained
 from .anomaly import Anomaly
 from .class_of_series import name_series
 from .classification import Classification
+from .cross_validation import roll
 from .explanation import Explained, draw_explained, explain_windows
 from .forecasting import Forecasting, Said, adapted, calibrate, forecast
 from .pictures import draw_coming
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 TASKS = {"forecasting": Forecasting, "classification": Classification, "anomaly": Anomaly}
 TABLES = {"forecasting": "forecasts.csv", "classification": "predictions.csv", "anomaly": "scores.csv"}
 OPTIONS = {  # of those that not every task has
-    "forecasting": ("horizon", "future", "level", "series", "explain"),
+    "forecasting": ("horizon", "future", "level", "series", "explain", "windows", "step"),
     "classification": ("explain",),
     "anomaly": ("series",),
 }
@@ -69,6 +70,8 @@ def predict(
     series: str | list[str] | None = None,
     future: str | None = None,
     level: Fraction | None = None,
+    windows: Size | None = None,
+    step: Size | None = None,
     explain: str | None = None,
     top: Size = 3,
     pictures: Count = 6,
@@ -84,6 +87,8 @@ def predict(
         series: names of those wanted; None: all.
         future: a file with the coming values of the columns that are known ahead.
         level: share of the truth that intervals shall hold; None: the task's.
+        windows: so many windows at the end of the run's own data are forecast instead, as if their future were not known, and set
+            beside it; see cross_validation. step: steps between them; None: the horizon.
         explain: one of core.explanation.METHODS: draws what the answers rest on, over look-back or variables.
         top: classes named of each series.
         pictures: series in the picture; 0: none.
@@ -105,6 +110,7 @@ def predict(
     if target.suffix not in (".csv", ".parquet"):
         raise UserError("tables are written as .csv or .parquet", given=f"output={output}")
     asked = {"horizon": horizon, "future": future, "level": level, "series": series, "explain": explain}
+    asked |= {"windows": windows, "step": step}
     others = [key for key in asked if asked[key] is not None and key not in OPTIONS[name]]
     if others:
         raise UserError(
@@ -116,6 +122,15 @@ def predict(
         return score_series(run, input, series, pictures, target)
     if explain is not None:
         return _explain(run, input, series, explain, pictures)
+    if windows is not None:
+        if input is not None or future is not None:
+            raise UserError(
+                "windows= are of the run's own data", given=f"windows={windows}", do="leave input= and future= out"
+            )
+        target = run.folder / "cross_validation.csv" if output is None else target
+        return roll(run, windows, step, horizon, series, level, target)
+    if step is not None:
+        raise UserError("step= lies between windows", given=f"step={step}", do="windows=5")
     level = run.task.level if level is None else level
     found = coming(run, input, horizon, series, future, level)
     problems = []
