@@ -132,10 +132,13 @@ class CSVFile(SeriesData):
         both = np.concatenate([values, known], 1)[rows]
         where = str(self.path) if self.roles.id is None else f"{self.path}, series {name!r}"
         say = self._say if self.roles.id is None else lambda text: self._say(f"series {name!r}: {text}")
-        even, filled = regular(stamps[rows], both, table.lines[rows], self.frequency, self.policies, where, say)
+        even, filled, measured = regular(
+            stamps[rows], both, table.lines[rows], self.frequency, self.policies, where, say
+        )
         width = values.shape[1]
         more = filled[:, width:] if known.shape[1] else None
-        return Series(name, filled[:, :width], even, shares(len(even), *self.fractions), more)
+        ends = shares(len(even), *self.fractions)
+        return Series(name, filled[:, :width], even, ends, more, measured[:, :width])
 
     def known_ahead(
         self, chosen: Sequence[int], steps: int, needed: int, future: str | None = None

@@ -49,6 +49,7 @@ class Series:
         values: (steps, variables) float64.
         stamps: (steps,) datetime64[s]; None: no times.
         known: (steps, features): what is known of coming steps too, beside the calendar; None: nothing.
+        measured: (steps, variables) bool: which values are not filled in; None: all are measured.
         ends: where the training, the validation and the test part end, in steps.
     """
 
@@ -57,6 +58,7 @@ class Series:
     stamps: np.ndarray | None
     ends: tuple[int, int, int]
     known: np.ndarray | None = None
+    measured: np.ndarray | None = None
 
 
 class SeriesData(DataModule):

@@ -199,8 +199,35 @@ def test_forecasts_are_explained(tmp_path):
     assert picture == tmp_path / "explained_rollout.png"
 
 
-def test_tasks_that_answer_nothing_of_a_persons_own_say_so(tmp_path):
+def test_gaps_are_filled(tmp_path):
     run = scorer(tmp_path)
     task = Imputation(DLinear(14, 14), run.describe)
-    with pytest.raises(UserError, match="answers nothing about data of your own"):
-        predict(Trained(task.model, task, run.data, run.describe, "cpu", tmp_path))
+    task.eval()
+    run = Trained(task.model, task, run.data, run.describe, "cpu", tmp_path)
+    with pytest.raises(UserError, match="no gap"):
+        predict(run)
+    text = (tmp_path / "shops.csv").read_text()
+    for day in (40, 41, 139):
+        text = text.replace(
+            f"north,{START + timedelta(day)},{100 * (1 + day % 7)},", f"north,{START + timedelta(day)},,"
+        )
+    (tmp_path / "gaps.csv").write_text(text)
+    answer = predict(run, input=str(tmp_path / "gaps.csv"), series="north")
+    assert answer.files == [tmp_path / "filled.csv"]
+    with open(answer.files[0], newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [day for day, row in enumerate(rows) if row["filled"] == "True"] == [40, 41, 139]
+    assert all(float(row["value"]) == 100 * (1 + day % 7) for day, row in enumerate(rows) if row["filled"] == "False")
+    # the last window ends at the last day: what it says is what the model says of it without that day
+    data = run.data.again(str(tmp_path / "gaps.csv"))
+    data.setup()
+    past = data.last(0)[0][None]
+    seen = torch.ones(1, 14, 1, dtype=torch.bool)
+    seen[0, -1] = False
+    expected = data.scaler.original(task.filled(past, seen, None)[0].detach().double().numpy(), 0)[-1, 0]
+    assert float(rows[139]["value"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_runs_of_no_task_of_the_domain_answer_nothing(tmp_path):
+    with pytest.raises(UserError, match="this run answers nothing"):
+        predict(Trained(torch.nn.Identity(), None, None, {}, "cpu", tmp_path))
