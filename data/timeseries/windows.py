@@ -50,6 +50,7 @@ class Series:
         stamps: (steps,) datetime64[s]; None: no times.
         known: (steps, features): what is known of coming steps too, beside the calendar; None: nothing.
         measured: (steps, variables) bool: which values are not filled in; None: all are measured.
+        before: so many of the first steps are not the file's own: they are those that it goes on from.
         ends: where the training, the validation and the test part end, in steps.
     """
 
@@ -59,6 +60,7 @@ class Series:
     ends: tuple[int, int, int]
     known: np.ndarray | None = None
     measured: np.ndarray | None = None
+    before: int = 0
 
 
 class SeriesData(DataModule):

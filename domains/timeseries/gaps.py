@@ -26,14 +26,17 @@ def fill_gaps(run: Trained, input: str | None, series: Any, target: Path) -> Ans
     data = run.data if input is None else run.data.again(input)
     data.setup()
     places = chosen([each.name for each in data.series], series)
-    if all(data.series[place].measured is None or data.series[place].measured.all() for place in places):
+    if all(
+        data.series[place].measured is None or data.series[place].measured[data.series[place].before :].all()
+        for place in places
+    ):
         raise UserError("there is no gap in these data", given=f"{data.name}", do="input=FILE.csv with empty cells")
     rows = []
     for place in places:
         each = data.series[place]
         values = filled(run.task, data, place)
         times = np.arange(len(values)) if each.stamps is None else data.local(each.stamps)
-        for step, time in enumerate(times):
+        for step, time in list(enumerate(times))[each.before :]:
             for column, variable in enumerate(data.variables):
                 gap = each.measured is not None and not each.measured[step, column]
                 rows.append((each.name, said_time(time), variable, float(f"{values[step, column]:.6g}"), gap))
