@@ -23,6 +23,7 @@ from .operators import conv_suite, length_suite, order_suite, scan_suite
 from .plot import plot
 from .process import first_call_suite, memory_suite
 from .recommendation import million_suite, serving_suite, top_k_suite, training_suite
+from .timeseries import timeseries_suite
 
 SUITES = {
     "mixer": mixer_suite,
@@ -35,6 +36,7 @@ SUITES = {
     "others": others_suite,
     "drop_in": drop_in_suite,
     "drop_in_training": drop_in_training_suite,
+    "timeseries": timeseries_suite,
     "memory": memory_suite,
     "first_call": first_call_suite,
     "audio_training": audio_training_suite,

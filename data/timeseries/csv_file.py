@@ -132,10 +132,33 @@ class CSVFile(SeriesData):
         both = np.concatenate([values, known], 1)[rows]
         where = str(self.path) if self.roles.id is None else f"{self.path}, series {name!r}"
         say = self._say if self.roles.id is None else lambda text: self._say(f"series {name!r}: {text}")
-        even, filled = regular(stamps[rows], both, table.lines[rows], self.frequency, self.policies, where, say)
+        even, filled, measured = regular(
+            stamps[rows], both, table.lines[rows], self.frequency, self.policies, where, say
+        )
         width = values.shape[1]
         more = filled[:, width:] if known.shape[1] else None
-        return Series(name, filled[:, :width], even, shares(len(even), *self.fractions), more)
+        ends = shares(len(even), *self.fractions)
+        found = Series(name, filled[:, :width], even, ends, more, measured[:, :width])
+        return self._joined(self.known_before[name], found) if name in self.known_before else found
+
+    def _joined(self, known: Series, new: Series) -> Series:
+        """A series with the steps in front that the run knows of it, where it begins no later than the step behind these.
+
+        So a file of a few new rows is enough: a forecast looks back on what was known before, as it would in one file.
+        """
+        earlier = int((known.stamps < new.stamps[0]).sum())
+        kept = slice(max(earlier - self.lookback, 0), earlier)
+        if not earlier or self.frequency.after(known.stamps[earlier - 1], 1)[1] != new.stamps[0]:
+            return new
+        self._say(f"series {new.name!r} goes on from what is known of it up to {known.stamps[earlier - 1]}")
+
+        def both(part: str) -> np.ndarray | None:
+            one, other = getattr(known, part), getattr(new, part)
+            return None if one is None or other is None else np.concatenate([one[kept], other])
+
+        values, stamps, more, measured = (both(part) for part in ("values", "stamps", "known", "measured"))
+        ends = shares(len(values), *self.fractions)
+        return Series(new.name, values, stamps, ends, more, measured, kept.stop - kept.start)
 
     def known_ahead(
         self, chosen: Sequence[int], steps: int, needed: int, future: str | None = None
@@ -171,9 +194,11 @@ class CSVFile(SeriesData):
         }
         found = CSVFile(loading=self.loading, files=files, **settings)
         found.scaler, found.encodings, found.whole = self.scaler, self.encodings, True
+        found.known_before = {each.name: each for each in self.series}
         return found
 
     whole = False  # read to be gone on from: no part of it is tested
+    known_before: Mapping[str, Series] = {}  # the series of the run's own data, where this file may go on from them
 
     def samples(self, split: str) -> int:
         """See `DataModule.samples`."""

@@ -32,7 +32,7 @@ def regular(
     policies: Policies,
     where: str,
     say: Callable[[str], None],
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Evenly spaced steps.
 
     Args:
@@ -43,7 +43,7 @@ def regular(
         say: is told what was changed.
 
     Returns:
-        stamps (steps,), values (steps, columns) without NaN.
+        stamps (steps,), values (steps, columns) without NaN, and which of them stand in the file, the same shape, bool.
 
     Raises:
         UserError: what a policy refuses, with the line.
@@ -78,7 +78,7 @@ def regular(
             f"{where}: values are missing", given=f"at {frequency.at(stamps[0], np.array([step]))[0]}",
             do=f"data.missing={MISSING[1]}, or one of {', '.join(MISSING[2:])}",
         )  # fmt: skip
-    return frequency.at(stamps[0], np.arange(steps)), _filled(even, policies.missing, where)
+    return frequency.at(stamps[0], np.arange(steps)), _filled(even, policies.missing, where), ~missing
 
 
 def _once(

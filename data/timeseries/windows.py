@@ -49,6 +49,8 @@ class Series:
         values: (steps, variables) float64.
         stamps: (steps,) datetime64[s]; None: no times.
         known: (steps, features): what is known of coming steps too, beside the calendar; None: nothing.
+        measured: (steps, variables) bool: which values are not filled in; None: all are measured.
+        before: so many of the first steps are not the file's own: they are those that it goes on from.
         ends: where the training, the validation and the test part end, in steps.
     """
 
@@ -57,6 +59,8 @@ class Series:
     stamps: np.ndarray | None
     ends: tuple[int, int, int]
     known: np.ndarray | None = None
+    measured: np.ndarray | None = None
+    before: int = 0
 
 
 class SeriesData(DataModule):
@@ -154,7 +158,12 @@ class SeriesData(DataModule):
             horizon: steps of their future; None: as set.
         """
         steps = self.lookback + (self.horizon if horizon is None else horizon)
-        rows = torch.from_numpy(starts)[:, None] + torch.arange(steps)
+        return self.rows(starts[:, None] + np.arange(steps), index)
+
+    def rows(self, rows: np.ndarray, index: np.ndarray | None = None) -> Window:
+        """Windows of these rows of all series, (batch, steps), or of one window, (steps,); index as of `window`."""
+        rows = np.atleast_2d(rows)
+        starts, rows = rows[:, 0], torch.from_numpy(rows)
         values, series = self._values[rows], torch.from_numpy(self._numbers[starts]).long()
         names = torch.from_numpy(np.asarray(starts if index is None else index, np.int64))
         return Window(

@@ -1,6 +1,6 @@
 """The coming values of series, in their own units and times, with intervals: `predict.py ckpt=<run> horizon=30`.
 
-Classes of series and scores of their values, for runs of those tasks: class_of_series.py, scores.py.
+Of runs of the other tasks: class_of_series.py, scores.py, gaps.py; of windows that are known: cross_validation.py.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from ..trained import Answer, Trained
 from .anomaly import Anomaly
 from .class_of_series import name_series
 from .classification import Classification
+from .cross_validation import roll
 from .explanation import Explained, draw_explained, explain_windows
 from .forecasting import Forecasting, Said, adapted, calibrate, forecast
+from .gaps import fill_gaps
+from .imputation import Imputation
 from .pictures import draw_coming
 from .scores import score_series
 from .tables import chosen, said_time, write
@@ -28,12 +31,15 @@ from .tables import chosen, said_time, write
 if TYPE_CHECKING:
     from torch import Tensor
 
-TASKS = {"forecasting": Forecasting, "classification": Classification, "anomaly": Anomaly}
-TABLES = {"forecasting": "forecasts.csv", "classification": "predictions.csv", "anomaly": "scores.csv"}
+TASKS = {"forecasting": Forecasting, "classification": Classification, "anomaly": Anomaly, "imputation": Imputation}
+TABLES = {
+    name: f"{table}.csv" for name, table in zip(TASKS, ("forecasts", "predictions", "scores", "filled"), strict=True)
+}
 OPTIONS = {  # of those that not every task has
-    "forecasting": ("horizon", "future", "level", "series", "explain"),
+    "forecasting": ("horizon", "future", "level", "series", "explain", "windows", "step"),
     "classification": ("explain",),
     "anomaly": ("series",),
+    "imputation": ("series",),
 }
 COLUMNS = ("series", "time", "variable", "forecast", "low", "high")
 SHOWN = 12  # lines that are printed
@@ -69,42 +75,44 @@ def predict(
     series: str | list[str] | None = None,
     future: str | None = None,
     level: Fraction | None = None,
+    windows: Size | None = None,
+    step: Size | None = None,
     explain: str | None = None,
     top: Size = 3,
     pictures: Count = 6,
     output: str | None = None,
 ) -> Answer:
-    """What comes after the end of the data, the class of each series, or the scores of its values: a table, and a picture.
+    """What comes after the end of the data, the class of each series, the scores of its values, or what stands in its gaps.
 
     Args:
-        run: a trained forecaster, classifier or scorer of anomalies.
-        input: a file of the same form as the training data, whose end is gone on from or whose series are named or scored; None:
-            the run's own data, of which a classifier names the test series, and of which the test part is scored.
+        run: a trained forecaster, classifier, scorer of anomalies or imputer.
+        input: a file of the same form as the training data, whose end is gone on from or whose series are named, scored or
+            filled; None: the run's own data, of which a classifier names the test series, and the test part is scored.
         horizon: steps; None: as many as the model was trained for. Beyond that it goes on from its own forecasts.
         series: names of those wanted; None: all.
         future: a file with the coming values of the columns that are known ahead.
         level: share of the truth that intervals shall hold; None: the task's.
+        windows: so many windows at the end of the run's own data are forecast instead, as if their future were not known, and set
+            beside it; see cross_validation. step: steps between them; None: the horizon.
         explain: one of core.explanation.METHODS: draws what the answers rest on, over look-back or variables.
         top: classes named of each series.
         pictures: series in the picture; 0: none.
-        output: the table's file, .csv or of forecasts and scores .parquet; None: forecasts.csv, predictions.csv or scores.csv in
-            the run's folder.
+        output: the table's file, .csv or of forecasts and scores .parquet; None: forecasts.csv, predictions.csv, scores.csv
+            or filled.csv in the run's folder.
 
     Raises:
-        UserError: a task that answers nothing, an option of another task's, a series that there is not, coming values that are
-            lacking.
+        UserError: an option of another task's, a series that there is not, coming values that are lacking, no gaps.
     """
-    kinds = {kind: name for name, kind in TASKS.items() if isinstance(run.task, kind)}
-    if not kinds:
+    name = next((name for name, kind in TASKS.items() if isinstance(run.task, kind)), None)
+    if name is None:
         raise UserError(
-            "this run answers nothing about data of your own", given=f"task {type(run.task).__name__}",
-            allowed="runs of task=forecasting, probabilistic, classification or anomaly",
-        )  # fmt: skip
-    [name] = kinds.values()
+            "this run answers nothing", given=f"task {type(run.task).__name__}", allowed=f"runs of {', '.join(TASKS)}"
+        )
     target = run.folder / TABLES[name] if output is None else Path(output).expanduser()
     if target.suffix not in (".csv", ".parquet"):
         raise UserError("tables are written as .csv or .parquet", given=f"output={output}")
     asked = {"horizon": horizon, "future": future, "level": level, "series": series, "explain": explain}
+    asked |= {"windows": windows, "step": step}
     others = [key for key in asked if asked[key] is not None and key not in OPTIONS[name]]
     if others:
         raise UserError(
@@ -114,8 +122,19 @@ def predict(
         return name_series(run, input, explain, top, pictures, target)
     if name == "anomaly":
         return score_series(run, input, series, pictures, target)
+    if name == "imputation":
+        return fill_gaps(run, input, series, target)
     if explain is not None:
         return _explain(run, input, series, explain, pictures)
+    if windows is not None:
+        if input is not None or future is not None:
+            raise UserError(
+                "windows= are of the run's own data", given=f"windows={windows}", do="leave input= and future= out"
+            )
+        target = run.folder / "cross_validation.csv" if output is None else target
+        return roll(run, windows, step, horizon, series, level, target)
+    if step is not None:
+        raise UserError("step= lies between windows", given=f"step={step}", do="windows=5")
     level = run.task.level if level is None else level
     found = coming(run, input, horizon, series, future, level)
     problems = []

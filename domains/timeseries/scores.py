@@ -90,6 +90,7 @@ def scored(task: Anomaly, data: Any, number: int, threshold: Tensor, whole: bool
     score = np.abs(expected - scaled) / threshold.double().numpy()
     times = np.arange(len(each.values)) if each.stamps is None else data.local(each.stamps)
     expected = data.scaler.original(expected, place)
+    first = each.before if whole else first
     return Scored(
         each.name, times[first:], list(data.variables), *(part[first:] for part in (each.values, expected, score))
     )

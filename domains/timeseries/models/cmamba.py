@@ -65,8 +65,8 @@ class MMamba(SelectiveMixer):
     Args: as of SelectiveMixer.
     """
 
-    def __init__(self, d_model: int, d_inner: int, **options):
-        super().__init__(d_model, d_inner, bias=True, conv="none", parameters=TokenSkips, **options)
+    def __init__(self, d_model: int, d_inner: int, bias: bool = True, **options):
+        super().__init__(d_model, d_inner, bias=bias, conv="none", parameters=TokenSkips, **options)
 
     def project(self, call: Call) -> Selection:
         """As of every mixer."""
@@ -127,6 +127,7 @@ class CMamba(Forecaster):
     Args:
         lookback, horizon: steps seen and answered. variables: series of a window.
         d_model, d_ff, n_layer, d_state, dt_rank: channels of a token and within a mixer, layers, states, rank of the step.
+        bias: of the mixers' two outer projections.
         patch_len, stride: steps of a patch, and between patches; the last value is repeated a stride long first.
         gdd_mlp: have one in every layer. average, maximum, reduction: see GDDMLP.
         scan: the way over the patches.
@@ -147,6 +148,7 @@ class CMamba(Forecaster):
         n_layer: Depth = 3,
         d_state: Size = 16,
         dt_rank: Size = 32,
+        bias: bool = True,
         patch_len: Size = 16,
         stride: Size = 8,
         gdd_mlp: bool = True,
@@ -168,9 +170,10 @@ class CMamba(Forecaster):
         self.patch_embedding.position_embedding = Positions(d_model, count)
         self.embed_dropout = nn.Dropout(head_dropout)
         self.encoder = nn.Module()
+        mixing = {"d_state": d_state, "dt_rank": dt_rank, "bias": bias, "backend": backend}
         self.encoder.layers = nn.ModuleList(
             Layer(
-                MMamba(d_model, d_ff, d_state=d_state, dt_rank=dt_rank, scan=of_layer(scan, index), backend=backend), d_model,
+                MMamba(d_model, d_ff, scan=of_layer(scan, index), **mixing), d_model,
                 GDDMLP(variables, reduction, average, maximum) if gdd_mlp else None, dropout,
             )
             for index in range(n_layer)

@@ -17,4 +17,4 @@ EXPLAIN = ("explain=rollout",)
 
 
 def predict(folder):
-    return [(), ("horizon=9", "level=0.5"), ("horizon=3", "output=three.parquet")]
+    return [(), ("horizon=9", "level=0.5"), ("horizon=3", "output=three.parquet"), ("windows=3", "step=2")]

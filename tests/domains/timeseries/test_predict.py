@@ -199,8 +199,67 @@ def test_forecasts_are_explained(tmp_path):
     assert picture == tmp_path / "explained_rollout.png"
 
 
-def test_tasks_that_answer_nothing_of_a_persons_own_say_so(tmp_path):
+def test_gaps_are_filled(tmp_path):
     run = scorer(tmp_path)
     task = Imputation(DLinear(14, 14), run.describe)
-    with pytest.raises(UserError, match="answers nothing about data of your own"):
-        predict(Trained(task.model, task, run.data, run.describe, "cpu", tmp_path))
+    task.eval()
+    run = Trained(task.model, task, run.data, run.describe, "cpu", tmp_path)
+    with pytest.raises(UserError, match="no gap"):
+        predict(run)
+    text = (tmp_path / "shops.csv").read_text()
+    for day in (40, 41, 139):
+        text = text.replace(
+            f"north,{START + timedelta(day)},{100 * (1 + day % 7)},", f"north,{START + timedelta(day)},,"
+        )
+    (tmp_path / "gaps.csv").write_text(text)
+    answer = predict(run, input=str(tmp_path / "gaps.csv"), series="north")
+    assert answer.files == [tmp_path / "filled.csv"]
+    with open(answer.files[0], newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [day for day, row in enumerate(rows) if row["filled"] == "True"] == [40, 41, 139]
+    assert all(float(row["value"]) == 100 * (1 + day % 7) for day, row in enumerate(rows) if row["filled"] == "False")
+    # the last window ends at the last day: what it says is what the model says of it without that day
+    data = run.data.again(str(tmp_path / "gaps.csv"))
+    data.setup()
+    past = data.last(0)[0][None]
+    seen = torch.ones(1, 14, 1, dtype=torch.bool)
+    seen[0, -1] = False
+    expected = data.scaler.original(task.filled(past, seen, None)[0].detach().double().numpy(), 0)[-1, 0]
+    assert float(rows[139]["value"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_runs_of_no_task_of_the_domain_answer_nothing(tmp_path):
+    with pytest.raises(UserError, match="this run answers nothing"):
+        predict(Trained(torch.nn.Identity(), None, None, {}, "cpu", tmp_path))
+
+
+def rows_from(text, first):
+    """A table of shops without the days before one."""
+    head, *rows = text.splitlines()
+    return "\n".join([head, *(row for row in rows if row.split(",")[1] >= str(first))])
+
+
+def test_a_file_of_a_few_new_rows_goes_on_from_what_was_known(run, tmp_path):
+    longer = shops(tmp_path, "longer.csv", 145)
+    whole = coming(run, input=longer, horizon=3)
+    # from the day behind the run's own data, and from a day within them
+    for first in (START + timedelta(140), START + timedelta(133)):
+        (tmp_path / "new.csv").write_text(rows_from((tmp_path / "longer.csv").read_text(), first))
+        for one, other in zip(coming(run, input=str(tmp_path / "new.csv"), horizon=3), whole, strict=True):
+            np.testing.assert_array_equal(one.times, other.times)
+            np.testing.assert_allclose(one.forecast, other.forecast)
+    # a day later there is a gap between the two
+    (tmp_path / "new.csv").write_text(rows_from((tmp_path / "longer.csv").read_text(), START + timedelta(141)))
+    with pytest.raises(UserError, match="shorter than what the model looks back on"):
+        coming(run, input=str(tmp_path / "new.csv"))
+
+
+def test_only_the_new_rows_are_scored(tmp_path):
+    run = scorer(tmp_path)
+    text = (tmp_path / "shops.csv").read_text()
+    shops(tmp_path, "longer.csv", 145)
+    (tmp_path / "new.csv").write_text(rows_from((tmp_path / "longer.csv").read_text(), START + timedelta(140)))
+    answer = predict(run, input=str(tmp_path / "new.csv"), series="south", pictures=0)
+    with open(answer.files[0], newline="") as file:
+        assert [row["time"] for row in csv.DictReader(file)] == [str(START + timedelta(day)) for day in range(140, 145)]
+    assert text == (tmp_path / "shops.csv").read_text()
