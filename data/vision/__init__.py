@@ -1,8 +1,13 @@
-"""Image data sets: digits (nothing to download), Fashion-MNIST, CIFAR-10, and the user's own folders."""
+"""Data sets of images: digits (nothing to download), Fashion-MNIST, CIFAR-10, the user's own folders; of point clouds: solids
+(nothing to download), ModelNet10; of graphs: motifs in trees (nothing to download), the TU sets."""
 
 from .cifar10 import CIFAR10
+from .clouds import Solids
 from .digits import Digits
 from .fashion_mnist import FashionMNIST
+from .graphs import GraphMotifs
 from .image_folder import ImageFolder
+from .modelnet10 import ModelNet10
+from .tu import TU
 
-__all__ = ["CIFAR10", "Digits", "FashionMNIST", "ImageFolder"]
+__all__ = ["CIFAR10", "TU", "Digits", "FashionMNIST", "GraphMotifs", "ImageFolder", "ModelNet10", "Solids"]

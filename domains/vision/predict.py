@@ -201,8 +201,13 @@ def _field(run: Trained, images: Tensor, path: Path) -> Answer:
 
 
 def _draw(run: Trained, path: Path, image: Tensor, answer: Classified, folder: Path, number: int) -> Path:
-    """The image as the model sees it and, where it has hidden attention, what its class rests on: (channels, height, width)."""
+    """The image (channels, height, width) as the model sees it and, where it has hidden attention, what its class rests on;
+    what is no image as its task draws it."""
     folder.mkdir(exist_ok=True)
+    target = folder / f"{number:04}_{path.stem}.png"
+    if hasattr(run.task, "draw_answer"):
+        save_figure(run.task.draw_answer(image, path.name, answer), target)
+        return target
     titles = [
         shorten(path.name, 24),
         "\n".join(f"{shorten(name, 18)} {confidence:.0%}" for name, confidence in zip(*answer, strict=True)),
@@ -216,7 +221,6 @@ def _draw(run: Trained, path: Path, image: Tensor, answer: Classified, folder: P
     figure = draw_grid(
         pictures, titles, f"{shorten(answer.names[0], 30)} ({answer.confidences[0]:.0%})", columns=len(titles)
     )
-    target = folder / f"{number:04}_{path.stem}.png"
     save_figure(figure, target)
     return target
 
@@ -251,6 +255,13 @@ def _parts(images: Any, size: int) -> Iterator[Any]:
 
 
 def _photos(run: Trained) -> Any:
+    if not hasattr(run.data, "photos"):
+        what = type(run.data).__name__
+        raise UserError(
+            "nothing is read from files for this kind of data",
+            given=f"data {what}",
+            do=f"eval.py ckpt={run.folder} tests it",
+        )
     return run.data.photos()
 
 

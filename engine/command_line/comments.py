@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from .groups import CONFIGS, LOADER, ROOT, Groups, read_yaml
+from .groups import CONFIGS, ROOT, Groups, Loader, read_yaml
 
 
 def explanations(values: Mapping[str, Any], groups: Groups) -> dict[str, str]:
@@ -65,7 +65,7 @@ def _ends(text: str, of_keys: bool = False) -> list[tuple[str, int, int]]:
             if isinstance(value, yaml.MappingNode) and not value.flow_style:
                 walk(value, f"{name}.")
 
-    walk(yaml.compose(text, Loader=LOADER), "")
+    walk(yaml.compose(text, Loader=Loader), "")
     return [each for each in found if each[1] < len(text.splitlines())]
 
 

@@ -124,7 +124,8 @@ def _run_hydra(domain: str, lines: Iterable[str], groups: Groups) -> DictConfig:
     """The configuration of some choices, its interpolations as they are written."""
     store = ConfigStore.instance()
     for name, path in groups.files(domain)["experiments"].items():
-        if f"experiments={name}" in lines:
+        # Those of a user's own folder are on Hydra's search path.
+        if f"experiments={name}" in lines and path.is_relative_to(groups.experiments):
             store.store(group="experiments", name=name, node=read_yaml(path), package="_global_")
     more = ",".join(f"file://{folder}" for folder in groups.search_path(domain)[1:])
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):

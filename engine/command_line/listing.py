@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ...core.errors import UserError, closest
-from .groups import CONFIGS, DOMAIN, EXPERIMENTS, LOADER, unreadable
+from .groups import CONFIGS, DOMAIN, EXPERIMENTS, Loader, unreadable
 from .options import Options
 
 KINDS = {"models": "model", "data": "data", "scans": "scan", "experiments": "experiments"}
@@ -93,7 +93,7 @@ def entries(kind: str, folders: Sequence[Path] = ()) -> list[Entry]:
 
 def _read(name: str, path: Path, within: tuple[str, ...]) -> Entry:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise unreadable(path, error) from error
     values = values if isinstance(values, dict) else {}

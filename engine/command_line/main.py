@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError, closest
 from ..training.stop import Failed, Stopped, listening
 from .options import SCRIPTS, Options, joined, read_options
+from .startup import import_torchmetrics, quick_start
 from .terminal import to_nowhere, write_whatever_the_terminal_takes
 
 MOST_RUNS = 8  # that a message names
@@ -58,9 +60,10 @@ def _run(arguments: list[str], job: str) -> int:
     _check_words(arguments, job)
     options = read_options(arguments)
     if options.help:
-        from .help import help_text
+        with quick_start():
+            from .help import help_text
 
-        print(help_text(options, job))
+            print(help_text(options, job))
         return 0
     return {"train": _train, "evaluate": _evaluate, "predict": _predict}[job](options)
 
@@ -103,12 +106,15 @@ def _train(options: Options) -> int:
     if resume is not None:
         return _resume(options, resume, typed)
     if options.sweep:
+        from .comparison import asked_for, compare
         from .sweep import sweep
 
-        return sweep(options)
-    from .compose import compose
+        table = asked_for(options)
+        return sweep(options) if table is None else compare(options, *table)
+    with quick_start():
+        from .compose import compose
 
-    config = compose(typed, options.groups(), options.allow)
+        config = compose(typed, options.groups(), options.allow)
     return show(config, options) if options.show_config else run(config, options, typed)
 
 
@@ -164,7 +170,6 @@ def run(config, options: Options, typed: Sequence[str], resume: Path | None = No
     """Trains one composed run and prints its result and the next commands; returns the exit code."""
     from ..training.run_folder import run_of
     from ..training.summary import after_stop, after_training
-    from .startup import import_torchmetrics
 
     try:
         import_torchmetrics()
@@ -192,8 +197,6 @@ def _evaluate(options: Options) -> int:
     _note(notes)
     if options.show_config:
         return show(config, options)
-    from .startup import import_torchmetrics
-
     import_torchmetrics()
     from ..evaluate import evaluate
 
@@ -212,22 +215,34 @@ def _predict(options: Options) -> int:
         from ..predict import predict_published, show
 
         return show(predict_published(where, *found, typed, groups, allow))
-    checkpoint, typed = _weights(options, "predict")
     from ..checkpoints.stored_config import stored_config
     from ..predict import predict_run, show
-    from .startup import import_torchmetrics
 
-    stored, notes = stored_config(checkpoint)
-    _note(notes)
+    checkpoints, typed = [], []
+    for each in _several(where):
+        checkpoint, typed = _weights(options, "predict", each)
+        stored, notes = stored_config(checkpoint)
+        _note(notes)
+        checkpoints.append((checkpoint, stored))
     import_torchmetrics()
-    return show(
-        predict_run(checkpoint, stored, [each for each in typed if not each.startswith("domain=")], groups, allow)
-    )
+    return show(predict_run(checkpoints, [each for each in typed if not each.startswith("domain=")], groups, allow))
 
 
-def _weights(options: Options, job: str) -> tuple[Path, list[str]]:
-    """The checkpoint that ckpt= names, and the other arguments."""
-    where, typed = _take(options.arguments, "ckpt")
+def _several(where: str | None) -> list[str | None]:
+    """The runs that `ckpt=` names: one, several with commas between them, or those that patterns fit."""
+    if where is None or _exists(where):
+        return [where]
+    found: list[str | None] = []
+    for each in where.removeprefix("[").removesuffix("]").split(","):
+        runs = [path for path in sorted(glob(each.strip())) if (Path(path) / "checkpoints").is_dir()]
+        found += runs or [each.strip()]
+    return found
+
+
+def _weights(options: Options, job: str, where: str | None = None) -> tuple[Path, list[str]]:
+    """The checkpoint that ckpt= names, or the one given, and the other arguments."""
+    named, typed = _take(options.arguments, "ckpt")
+    where = where or named
     if where is None:
         near = next((each for each in typed if closest(each.partition("=")[0], ["ckpt"])), None)
         raise UserError(

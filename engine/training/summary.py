@@ -38,7 +38,11 @@ def after_training(result: Result, config: Config, options: Options) -> str:
     longer = [f"resume={folder}", f"trainer.epochs={2 * config.trainer.epochs}"]
     longer += [] if config.trainer.steps is None else [f"trainer.steps={2 * config.trainer.steps}"]
     kept = [each for each in read_arguments(folder) if not each.lstrip("+").startswith(("scan=", "scan.", "run_dir="))]
-    example, scan = predict_example(config.domain, options), another_scan(config, result.task.model, kept, options)
+    task = str(config.task.get("name"))
+    example, scan = (
+        predict_example(config.domain, options, task),
+        another_scan(config, result.task.model, kept, options),
+    )
     commands = {
         "go on with it": ["train.py", f"resume={folder}"] if result.ended else None,
         "test again": ["eval.py", f"ckpt={folder}"],
@@ -50,10 +54,13 @@ def after_training(result: Result, config: Config, options: Options) -> str:
     return "\n".join(lines) + "\n"
 
 
-def predict_example(domain: str, options: Options) -> list[str]:
-    """What the domain's predict.yaml gives as an example of what to type; empty where it gives none."""
-    files = [file for file in predict_files(options.groups()) if file.domain == domain]
-    return shlex.split(files[0].card.get("example") or "") if files else []
+def predict_example(domain: str, options: Options, task: str | None = None) -> list[str]:
+    """An example of what to type, from the card of the task where it has one, else of the domain's predict.yaml; empty: none."""
+    groups = options.groups()
+    files = [file for file in predict_files(groups) if file.domain == domain]
+    known = task is not None and task in groups.files(domain)["task"]
+    own = groups.read("task", task, domain).get("card") or {} if known else {}
+    return shlex.split({**files[0].card, **own}.get("example") or "") if files else []
 
 
 def another_scan(config: Config, model: Any, arguments: Sequence[str], options: Options) -> str | None:

@@ -10,6 +10,14 @@ from polymamba.engine.training.targets import build
 
 DIGITS = {"name": "digits", "channels": 1, "image_size": [8, 8], "num_classes": 10}
 IMAGENET = {"name": "imagenet", "channels": 3, "image_size": [224, 224], "num_classes": 1000}
+MOTIFS = {"name": "graph_motifs", "tags": 1, "walks": 8, "num_classes": 5}
+OTHERS = {
+    "graphmamba": (MOTIFS, MOTIFS),
+    "pointmamba": (
+        {"name": "solids", "points": 256, "num_classes": 10},
+        {"name": "", "points": 1024, "num_classes": 40},
+    ),
+}
 MODELS = [model for model in entries("models") if "vision" in model.domains]
 SIZES = [(model.name, size, count) for model in MODELS for size, count in model.card["sizes"].items()]
 
@@ -17,7 +25,7 @@ SIZES = [(model.name, size, count) for model in MODELS for size, count in model.
 @pytest.mark.parametrize(("model", "size", "count"), SIZES)
 def test_a_model_has_as_many_parameters_as_its_card_says(model, size, count):
     config = compose(["domain=vision", f"model={model}", f"model.size={size}"])
-    describe = DIGITS if size == "micro" else IMAGENET
+    describe = OTHERS.get(model, (DIGITS, IMAGENET))[size != "micro"]
     with torch.device("meta"):
         built = build(config.model, describe=describe, scan=get(config.scan["name"]))
     assert sum(each.numel() for each in built.parameters()) == count

@@ -16,3 +16,21 @@ print(len(scipy.signal.windows.hamming(8)))
 def test_scipy_signal_is_left_out_and_works_afterwards():
     result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
     assert result.stdout.strip() == "8", result.stderr
+
+
+def test_a_quick_start_leaves_python_as_it_was():
+    program = """
+import gc, sys
+from polymamba.engine.command_line.startup import quick_start
+try:
+    with quick_start():
+        import omegaconf
+        assert not gc.isenabled()
+        raise KeyError
+except KeyError:
+    pass
+import attr
+print(gc.isenabled(), omegaconf.OmegaConf.create({"a": 1}).a, attr.__name__)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert result.stdout.strip() == "True 1 attr", result.stderr

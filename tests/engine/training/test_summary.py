@@ -24,6 +24,21 @@ def test_what_a_domain_suggests_to_predict(tmp_path, text, words):
     assert predict_example("elsewhere", Options((), config_dirs=(tmp_path,))) == words
 
 
+def test_a_task_has_an_example_of_its_own(tmp_path):
+    (tmp_path / "elsewhere" / "task").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "domain.yaml").write_text("card: {title: elsewhere}")
+    (tmp_path / "elsewhere" / "predict.yaml").write_text("card: {example: input=a.png}")
+    for name, card in (
+        ("silent", "card: {example: null}"),
+        ("usual", "card: {title: usual}"),
+        ("own", "card: {example: k=3}"),
+    ):
+        (tmp_path / "elsewhere" / "task" / f"{name}.yaml").write_text(card)
+    options = Options((), config_dirs=(tmp_path,))
+    examples = {name: predict_example("elsewhere", options, name) for name in ("silent", "usual", "own", "unknown")}
+    assert examples == {"silent": [], "usual": ["input=a.png"], "own": ["k=3"], "unknown": ["input=a.png"]}
+
+
 def test_a_domain_without_predict_yaml_suggests_nothing(tmp_path):
     assert predict_example("elsewhere", Options((), config_dirs=(tmp_path,))) == []
 
@@ -43,7 +58,7 @@ def test_the_commands_name_what_is_there(tmp_path, links, weights):
     (config_dir / "elsewhere" / "predict.yaml").write_text("card: {example: 'text=\"a b\"'}")
     (run / "first_batch.png").touch()
     trainer = SimpleNamespace(epochs=3, steps=7)
-    config = SimpleNamespace(domain="elsewhere", scan=None, trainer=trainer)
+    config = SimpleNamespace(domain="elsewhere", scan=None, trainer=trainer, task={"name": "usual"})
     result = Result(run, {"test/loss": 0.5}, SimpleNamespace(model=SimpleNamespace(modules=list)), "time is over")
     said = after_training(result, config, Options((), config_dirs=(config_dir,)))
     assert f"weights    {run}/checkpoints/{weights}/weights.safetensors" in said
