@@ -20,6 +20,7 @@ from .operators import conv_suite, length_suite, order_suite, scan_suite
 from .plot import plot
 from .process import first_call_suite, memory_suite
 from .recommendation import million_suite, serving_suite, top_k_suite, training_suite
+from .vision import backbones_suite, cross_suite
 
 SUITES = {
     "mixer": mixer_suite,
@@ -34,6 +35,8 @@ SUITES = {
     "drop_in_training": drop_in_training_suite,
     "memory": memory_suite,
     "first_call": first_call_suite,
+    "vision": backbones_suite,
+    "cross": cross_suite,
     "recommendation_training": training_suite,
     "recommendation_serving": serving_suite,
     "recommendation_top_k": top_k_suite,
