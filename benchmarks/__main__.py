@@ -24,6 +24,7 @@ from .plot import plot
 from .process import first_call_suite, memory_suite
 from .recommendation import million_suite, serving_suite, top_k_suite, training_suite
 from .timeseries import timeseries_suite
+from .vision import backbones_suite, cross_suite
 
 SUITES = {
     "mixer": mixer_suite,
@@ -42,6 +43,8 @@ SUITES = {
     "audio_training": audio_training_suite,
     "audio_real_time": real_time_suite,
     "medical": medical_suite,
+    "vision": backbones_suite,
+    "cross": cross_suite,
     "recommendation_training": training_suite,
     "recommendation_serving": serving_suite,
     "recommendation_top_k": top_k_suite,

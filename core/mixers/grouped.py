@@ -50,6 +50,7 @@ class GroupedSS2D(PathMixer):
         for mixer in range(self.paths):
             # Its own order is none: what it says of a token does not depend on the path.
             made = SS2D(d_model // self.paths, scan="raster", axes=axes, device=device, dtype=dtype, **options)
+            made.unrolls = False
             self.add_module(f"{name}{mixer + 1}", made)
         self.backend = made.backend
 

@@ -57,6 +57,8 @@ class Mixer(nn.Module):
     causal = True
     # What forward returns beside the tokens.
     State: ClassVar[type]
+    # Whether its hidden attention is that of its kind (core/explanation): not of one that does more to its states.
+    unrolls = True
     # Decodes one token in one call, from what `weights` says; None: there is no such kernel.
     decoder: Decoder | None = None
     # Whether the mixer has what the decoder knows: one path in raster order.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ...core.pictures import RIGHT, WRONG
-from ...core.ranges import Count, Rate, Share, Weight, checked
+from ...core.ranges import Count, Positive, Rate, Share, Weight, checked
 from ..classification import Classifying, share_right
+from .distillation import Distillation
 from .image_grid import denormalise, draw_grid, shorten
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Classification(Classifying):
         cutmix_share: with both, share of the mixed batches that get CutMix.
         worst: number of test samples in the picture of the worst predictions; 0: none.
         auxiliary: weight of what the model itself wants added to the loss (a mixture of experts' balance).
+        teacher: a trained model that a part of the loss is held against (distillation.Distillation); None: none.
+        distillation, distillation_weight, temperature: how (kind, weight and temperature there).
     """
 
     @checked(group="task")
@@ -51,8 +54,17 @@ class Classification(Classifying):
         cutmix_share: Share = 0.5,
         worst: Count = 24,
         auxiliary: Weight = 1.0,
+        teacher: str | None = None,
+        distillation: Literal["soft", "hard"] = "hard",
+        distillation_weight: Share = 0.5,
+        temperature: Positive = 1.0,
     ):
         super().__init__(model, describe, label_smoothing, worst, auxiliary)
+        self.distillation = None
+        if teacher is not None:
+            self.distillation = Distillation(teacher, distillation, distillation_weight, temperature, self.describe)
+            # A model with a head for what a teacher says answers with both in training.
+            getattr(model, "set_distilled_training", lambda enable: None)(True)
         self.mixing = None
         if mixup > 0 or cutmix > 0:
             from timm.data.mixup import Mixup
@@ -67,11 +79,22 @@ class Classification(Classifying):
         return {"accuracy_top5": MulticlassAccuracy(self.num_classes, 5, average="micro", validate_args=False)}
 
     def step(self, batch: tuple[Tensor, Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
-        if stage != "train" or self.mixing is None:
+        if stage != "train" or (self.mixing is None and self.distillation is None):
             return super().step(batch, stage)
-        images, targets = self.mix(*batch)
-        logits = self.model(images).float()
-        return F.cross_entropy(logits, targets), {"accuracy": share_right(logits, targets.argmax(1))}
+        images, targets = batch if self.mixing is None else self.mix(*batch)
+        said = self.model(images)
+        logits, taught = (each.float() for each in (said if isinstance(said, tuple) else (said, said)))
+        labels = targets if self.mixing is None else targets.argmax(1)
+        # What is mixed has the label smoothing in its targets.
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing if self.mixing is None else 0.0)
+        if self.distillation is not None:
+            loss = self.distillation.loss(loss, taught, images)
+        return loss, {"accuracy": share_right(logits, labels)}
+
+    def on_fit_start(self) -> None:
+        """A teacher that is not there is missed before training begins."""
+        if self.distillation is not None:
+            self.distillation.teacher.to(self.device)
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mixes a batch with its own reverse (Mixup or CutMix).

@@ -21,6 +21,7 @@ from .models import (
     EfficientVMamba,
     GroupMamba,
     LocalVim,
+    LocalVimToken,
     LocalVMamba,
     MambaND,
     MambaVision,
@@ -72,8 +73,9 @@ def find(weights: Weights, where: str | Path, name: str | None = None) -> Layout
     names = with_names(weights, PREFIXES)
     for layout in LAYOUTS:
         if any(re.search(layout.mark, each) for each in names):
-            video = layout.model is Vim and "videomamba" in Path(where).name.lower()
-            return OF_VIDEOMAMBA if video else layout
+            if layout.model is Vim and "videomamba" in Path(where).name.lower():
+                return OF_VIDEOMAMBA
+            return WITH_TOKEN if layout.model is LocalVim and "cls_token" in names else layout
     raise UserError(
         "these are not the weights of an image model in its authors' layout",
         given=f"{where}: {', '.join(list(weights)[:3]) or 'no weights'} …",
@@ -213,12 +215,6 @@ def _localvmamba(weights: Weights) -> dict[str, Any]:
 
 
 def _localvim(weights: Weights) -> dict[str, Any]:
-    if "cls_token" in weights:
-        raise UserError(
-            "LocalVim is here without a class token",
-            given="weights of its form with one in the middle",
-            allowed="the others",
-        )
     patches = weights["patch_embed.proj.weight"]
     mixer = "layers.0.blocks.0.op.A_0_log" if any(".blocks." in name for name in weights) else "layers.0.mixer.A_log_0"
     depth = _count(weights, r"^layers\.0\.blocks\.(\d+)\." if ".blocks." in mixer else r"^layers\.(\d+)\.")
@@ -226,7 +222,19 @@ def _localvim(weights: Weights) -> dict[str, Any]:
         "img_size": _square(weights, patches.shape[-1]), "patch_size": patches.shape[-1], "in_chans": patches.shape[1],
         "embed_dim": patches.shape[0], "depth": depth, "d_state": weights[mixer].shape[1],
         "num_classes": _classes(weights), "directions": searched_directions("localvim", (patches.shape[0], depth)),
+        "compat": "published",
     }  # fmt: skip
+
+
+def _localvim_token(weights: Weights) -> dict[str, Any]:
+    own = any(name.endswith("mixer.A_0_log") for name in weights)
+    names = {"conv1d.weight": "conv1d_0.weight", "A_log": "A_0_log" if own else "A_log_0"}
+    weights = {
+        **weights,
+        **{f"layers.0.mixer.{ours}": weights[f"layers.0.mixer.{theirs}"] for ours, theirs in names.items()},
+    }
+    found = {name: value for name, value in _vim(weights).items() if name != "parameters"}
+    return {**found, "directions": searched_directions("localvim", (found["embed_dim"], found["depth"]))}
 
 
 def _msvmamba(weights: Weights) -> dict[str, Any]:
@@ -333,12 +341,15 @@ def _vssd(weights: Weights) -> dict[str, Any]:
 
 
 OF_VIDEOMAMBA = Layout(VideoMamba, r"^temporal_pos_embedding$", _videomamba)
+# Not told by one name: a LocalVim's with a class token among them.
+WITH_TOKEN = Layout(LocalVimToken, r"(?!)", _localvim_token)
 # The first whose mark is found: what is more special stands before what it was made from.
 LAYOUTS = (
     OF_VIDEOMAMBA,
     Layout(PlainMamba, r"\.mamba\.direction_Bs$", _plainmamba),
     Layout(MambaVision, r"^levels\.0\.blocks\.0\.conv1\.", _mambavision),
     Layout(LocalVMamba, r"\.op\.multi_scan\.attn\.", _localvmamba),
+    WITH_TOKEN,
     Layout(LocalVim, r"\.(mixer|op)\.x_proj_0\.", _localvim),
     Layout(EfficientVMamba, r"\.conv_branch\.", _efficientvmamba),
     Layout(MSVMamba, r"\.op\.conv2d_b1\.", _msvmamba),

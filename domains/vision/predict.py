@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import UserError
-from ...core.explanation import check_method
+from ...core.errors import UserError, check_choice
+from ...core.explanation import METHODS
 from ...core.pictures import INK, RIGHT, WRONG, save_figure
 from ...core.ranges import Count, Size, checked
 from ..classification import Classified, likeliest, write_table
 from ..trained import Answer, Trained
-from .explanation import beside_heat, explain_images
+from .explanation import beside_heat, can_explain, explain_images, receptive_field, share_within
 from .image_grid import denormalise, draw_grid, even_columns, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
+FIELD = "receptive_field"
 EXPLAINED = 16  # images in the picture of what answers rest on
 SHOWN = 20  # images in the table that is printed
 TABLE = "predictions.csv"
@@ -48,7 +49,8 @@ def predict(
     Args:
         run: a trained image classifier.
         input: a file, a folder or a pattern; None: test images, with `explain`.
-        explain: one of core.explanation.METHODS: draws what the answers rest on, in one picture; None: names classes.
+        explain: one of core.explanation.METHODS: draws what the answers rest on, in one picture; "receptive_field": draws which
+            pixels the middle of the last map sees; None: names classes.
         top: classes named of each image.
         pictures: images drawn.
         batch_size: images at a time.
@@ -62,7 +64,7 @@ def predict(
         if value is not None and run.task is not None:
             raise UserError("the run knows its own model and classes", given=f"{key}={value}", do=f"leave {key}= out")
     if explain is not None:
-        check_method(explain, "explain")
+        check_choice("explain", explain, (*METHODS, FIELD), "method")
     folder = run.folder if output is None else Path(output).expanduser()
     if input is None and explain is None:
         raise UserError(
@@ -70,7 +72,9 @@ def predict(
         )
     folder.mkdir(parents=True, exist_ok=True)
     if explain is not None:
-        return _explain(run, input, explain, folder / f"explained_{explain}.png")
+        return _explain(
+            run, input, explain, folder / (f"{FIELD}.png" if explain == FIELD else f"explained_{explain}.png")
+        )
     return _name(run, input, top, pictures, batch_size, folder)
 
 
@@ -139,10 +143,10 @@ def explain_classes(
     Raises:
         UserError: the model has no hidden attention, or an unknown method.
     """
-    if not hasattr(run.model, "answering"):
+    if not can_explain(run.model):
         raise UserError(
             "this model has no hidden attention to look into", given=f"model {type(run.model).__name__}",
-            allowed="models of Mamba layers that say which tokens they answer from, like model=vim",
+            allowed="models of Mamba layers, like model=vim and model=vmamba", do=f"explain={FIELD} works with any",
         )  # fmt: skip
     found = explain_images(run.model, images.to(run.device), method)
     confidences, said = (each.tolist() for each in found.logits.float().softmax(1).max(1))
@@ -150,7 +154,7 @@ def explain_classes(
     for number, (name, guess, confidence) in enumerate(zip(names, said, confidences, strict=True)):
         titles += [name, f"said {shorten(_label(run, guess), 13)} ({confidence:.0%})"]
         colours += [INK, INK if labels is None else RIGHT if guess == labels[number] else WRONG]
-    pairs = beside_heat(_visible(run, images), found.weights, run.model.grid)
+    pairs = beside_heat(_visible(run, images), found.weights, found.grid)
     columns = 2 * even_columns(len(images), 4)
     return draw_grid(pairs, titles, f"{method}: what the answers rest on", colours, columns=columns), said
 
@@ -169,12 +173,31 @@ def _explain(run: Trained, where: str | None, method: str, path: Path) -> Answer
             raise UserError(f"none of the images can be read: {problems[0]}", given=f"input={where}")
         images, labels = _photos(run).prepare([image for _, image in given]), None
         names = [shorten(each.name) for each, _ in given]
+    if method == FIELD:
+        return _field(run, images, path)
     figure, said = explain_classes(run, images, names, labels, method)
     save_figure(figure, path)
     line = f"of {len(names)} images"
     if labels is not None:
         line = f"{sum(map(int.__eq__, said, labels))} of {len(labels)} test images right"
     return Answer([f"  answer   {line}"], [path], problems)
+
+
+def _field(run: Trained, images: Tensor, path: Path) -> Answer:
+    """Which pixels move the middle of the last map: a picture, and the parts of the image that hold most of it."""
+    from matplotlib.figure import Figure
+
+    field = receptive_field(run.model, images.to(run.device)).cpu()
+    figure = Figure(figsize=(4.2, 3.8), layout="constrained", dpi=120)
+    axes = figure.add_subplot()
+    # The power lets what is a thousandth of the most be seen; Luo et al.'s pictures do alike.
+    shown = axes.imshow((field.float() ** 0.25).numpy(), cmap="viridis", vmin=0, vmax=1)
+    axes.set_title(f"effective receptive field, mean of {len(images)} images", fontsize=9)
+    axes.set_axis_off()
+    figure.colorbar(shown, ax=axes, label="gradient, its fourth root")
+    save_figure(figure, path)
+    held = ", ".join(f"{share:.0%} within {share_within(field, share):.1%}" for share in (0.5, 0.9, 0.99))
+    return Answer([f"  receptive field of the middle of the last map: {held} of the image"], [path])
 
 
 def _draw(run: Trained, path: Path, image: Tensor, answer: Classified, folder: Path, number: int) -> Path:
@@ -190,9 +213,9 @@ def _draw(run: Trained, path: Path, image: Tensor, answer: Classified, folder: P
         "\n".join(f"{shorten(name, 18)} {confidence:.0%}" for name, confidence in zip(*answer, strict=True)),
     ]
     pictures = _visible(run, image[None])
-    if hasattr(run.model, "answering"):
+    if can_explain(run.model):
         found = explain_images(run.model, image[None].to(run.device))
-        pictures = beside_heat(pictures, found.weights, run.model.grid)
+        pictures = beside_heat(pictures, found.weights, found.grid)
     else:
         titles = ["\n".join(titles)]
     figure = draw_grid(

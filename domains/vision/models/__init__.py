@@ -4,6 +4,7 @@ from . import vim_timm
 from .efficientvmamba import EfficientVMamba
 from .groupmamba import GroupMamba
 from .localvim import LocalVim
+from .localvim_token import LocalVimToken
 from .localvmamba import LocalVMamba
 from .mamband import MambaND
 from .mambavision import MambaVision
@@ -16,6 +17,7 @@ from .vmamba import VMamba
 from .vssd import VSSD
 
 __all__ = [
-    "VSSD", "EfficientVMamba", "GroupMamba", "LocalVMamba", "LocalVim", "MSVMamba", "MambaND", "MambaVision", "PlainMamba",
+    "VSSD", "EfficientVMamba", "GroupMamba", "LocalVMamba", "LocalVim", "LocalVimToken", "MSVMamba", "MambaND", "MambaVision",
+    "PlainMamba",
     "SpatialMamba", "VMamba", "VideoMamba", "Vim", "vim_timm",
 ]  # fmt: skip

@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from ....core.errors import UserError
 from ....core.grid_blocks import count_flops
 from ....core.linear import normalised
-from ....core.scans import Grid
+from ....core.mixers.mixer import PathMixer
+from ....core.scans import Grid, Scan
 from .position import grid_of
 
 UNDECAYED = ("pos_embed", "temporal_pos", "cls_token", "A_", "D_", "direction_Bs", "dt_projs_bias")
@@ -86,6 +87,20 @@ class Hierarchical(Backbone):
     def grids(self) -> tuple[Grid, ...]:
         """The tokens of each stage, for images of `img_size`; an image's last rows and columns count as whole tokens."""
         return tuple(grids_of(self.img_size, self.reductions))
+
+    @property
+    def walks(self) -> list[tuple[Scan, Grid]]:
+        """Which scan walks which grid in each stage that has one: that of its first mixer, over a window where it sees no more."""
+        found, scan = [], getattr(self, "scan", None)
+        # One whose layers walk different paths is drawn whole.
+        layers = [] if scan is None else [scan.layer(number) for number in range(scan.layers)]
+        for stage, grid in zip(self.stages, self.grids, strict=False):
+            mixer = next((module for module in stage.modules() if isinstance(module, PathMixer)), None)
+            window = getattr(stage, "window", None)
+            if mixer is not None:
+                walked = scan if mixer.scan in layers else mixer.scan
+                found.append((walked, grid if window is None else Grid((window, window))))
+        return found
 
     @property
     def grid(self) -> Grid:

@@ -70,6 +70,8 @@ class MultiScaleSS2D(SS2D):
         scan: its further paths walk the coarse map, of every second token along each axis (core.scans.coarse).
     """
 
+    unrolls = False
+
     def __init__(
         self, d_model: int, d_state: int = 1, scan: str | Scan = "multi_scale", device=None, dtype=None, **options
     ):

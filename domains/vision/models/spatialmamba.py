@@ -64,6 +64,8 @@ class StateFused(SS2D):
         compat: see StateFusion. options: as of SS2D.
     """
 
+    unrolls = False
+
     def __init__(self, d_model: int, scan: str | Scan = "raster", compat: str | None = None, **options):
         super().__init__(d_model, d_state=1, scan=scan, **options)
         self.state_fusion = StateFusion(self.d_inner, compat, device=options.get("device"), dtype=options.get("dtype"))

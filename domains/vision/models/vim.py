@@ -113,9 +113,9 @@ class Vim(Backbone):
         rates = [0.0, *torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()]
         self.layers = nn.ModuleList()
         for index in range(depth):
-            walked = self.scan.layer(index)
+            walked = self._scan_of(index)
             walked.order(self.grid)  # a scan that cannot walk this grid says so now, not in training
-            mixer, before = Mamba(embed_dim, scan=walked, **mixing), make_norm(norm, embed_dim, **factory)
+            mixer, before = self._mixer(embed_dim, walked, mixing), make_norm(norm, embed_dim, **factory)
             drop_path = DropPath(rates[index]) if rates[index] else None
             self.layers.append(ResidualBlock(mixer, before, drop_path=drop_path, residual_in_fp32=residual_in_fp32))
         self.norm_f = make_norm(norm, embed_dim, **factory)
@@ -259,6 +259,13 @@ class Vim(Backbone):
 
     # What cuts the images into patches, called as PatchEmbed.
     _patch_embed = PatchEmbed
+
+    def _scan_of(self, layer: int) -> Scan:
+        return self.scan.layer(layer)
+
+    @staticmethod
+    def _mixer(channels: int, scan: Scan, options: dict) -> Mamba:
+        return Mamba(channels, scan=scan, **options)
 
     def _merge(self, parameters: str, divide: bool) -> str:
         return "mean" if divide and parameters != "decay" and not self.scan.disjoint(self.grid.ndim) else "sum"

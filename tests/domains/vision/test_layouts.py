@@ -26,6 +26,7 @@ RULES = {
     ),
     "plainmamba": (*FLAT, (r"^head\.", "head.fc."), (r"^(?!head)", "backbone.")),
     "localvim": (*FLAT, (r"\.op\.", ".mixer."), (r"\.A_(\d)_log$", r".A_log_\1")),
+    "localvimtoken": ((r"\.A_(\d)_log$", r".A_log_\1"),),
     "localvmamba": (), "msvmamba": (), "vssd": (), "mambavision": (), "vim": (), "videomamba": (), "videomamba_video": (),
     "efficientvmamba": ((r"^", "module.module."),),
     "spatialmamba": ((r"\.norm([12])\.", r".ln_\1."), (r"\.attn\.", ".self_attention.")),
@@ -44,15 +45,17 @@ OPTIONS = {
     "vmamba_first": {"version": "v0", "d_state": 4, "mlp_ratio": 0, "expand": 2}, "plainmamba": {"depthwise_layers": (0,)},
     "mambavision": {"layer_scale": 1e-5}, "groupmamba": {"distilled": True}, "videomamba_video": {"frames": 4, "tube": 2},
     "vim": {"class_token": "middle"},
+    "localvimtoken": {"embed_dim": 48, "depth": 3, "d_state": 8, "directions": [["h", "h_flip", "w2", "w2_flip"]] * 3},
 }  # fmt: skip
 # What shapes cannot tell is as in the published files.
 PUBLISHED = {
     name: {"compat": "published"}
-    for name in ("plainmamba", "mambavision", "localvmamba", "efficientvmamba", "mamband", "spatialmamba")
+    for name in ("plainmamba", "localvim", "mambavision", "localvmamba", "efficientvmamba", "mamband", "spatialmamba")
 }
 PATCHES = {"plainmamba": 4, "localvim": 4, "vim": 8, "videomamba": 4, "videomamba_video": 4, "mamband": 4}
 WRAPPED = {
     "localvim": "state_dict",
+    "localvimtoken": "state_dict",
     "localvmamba": "state_dict",
     "efficientvmamba": "state_dict",
     "mambavision": "state_dict",
@@ -64,10 +67,11 @@ def made(name: str):
     torch.manual_seed(0)
     options = {**OPTIONS.get(name, {}), **PUBLISHED.get(name, {})}
     options |= {"patch_size": PATCHES[name]} if name in PATCHES else {"stride": 4}
-    size = 224 if name == "vim" else SIZE
-    if name == "vim":
-        options["patch_size"] = 56
-    model = timm.create_model(f"{name.split('_')[0]}_micro", img_size=size, num_classes=6, **options).eval()
+    plain = name in ("vim", "localvimtoken")
+    options |= {"patch_size": 56} if plain else {}
+    size = 224 if plain else SIZE
+    known = "localvim_tiny_midcls" if name == "localvimtoken" else f"{name.split('_')[0]}_micro"
+    model = timm.create_model(known, img_size=size, num_classes=6, **options).eval()
     with torch.no_grad():
         for each in model.parameters():
             each.add_(0.05 * torch.randn_like(each))
@@ -190,4 +194,4 @@ def test_names_that_mean_published_weights():
     assert is_published("vmamba_tiny.in1k")
     assert not is_published("vmamba_tiny_v0")
     assert not is_published("runs/vision/vim/1")
-    assert {module_of(each.model) for each in LAYOUTS} <= {name.split("_")[0] for name in default_cfgs}
+    assert {module_of(each.model).split("_")[0] for each in LAYOUTS} <= {name.split("_")[0] for name in default_cfgs}
