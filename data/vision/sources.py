@@ -205,3 +205,19 @@ EM_MEMBRANE = Source(
         ("train_labels.npy", "ad456d346fcdce86f54971889f2d02827d1d7ac12ab159d6027c91a4e032c78b"),
     ),
 )
+
+MOVING_SHAPES = Source(
+    title="Shapes that move in eight ways",
+    homepage="",
+    citation="",
+    licence="Apache 2.0 (made here)",
+    protocol="each part's clips are made from data.data_seed; no clip is in two parts",
+)
+
+VIDEO_FOLDER = Source(
+    title="Videos in the user's own folders",
+    homepage="",
+    citation="",
+    licence="the user's own",
+    protocol="folders train, val, test where they exist; otherwise a fixed, stratified division by a hash",
+)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...core.explanation import check_method, explain, heat_over, part_in_answer
 from ...core.scans import Grid
+from .film import strip_of_tokens
 
 
 class Explained(NamedTuple):
@@ -47,9 +48,11 @@ def beside_heat(images: Tensor, weights: Tensor, grid: Grid) -> Tensor:
     """Each image, then the same under the heat map of its tokens: (2 * batch, 3, height, width).
 
     Args:
-        images: (batch, channels, height, width) between 0 and 1; all but three channels become their mean in grey.
+        images: (batch, channels, height, width) between 0 and 1, of videos strips; all but three channels become their mean.
         weights: (batch, tokens).
     """
+    if grid.ndim == 3:
+        weights, grid = strip_of_tokens(weights, grid)
     if images.shape[1] != 3:
         images = images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     pairs = [(image, heat_over(each, grid, image)) for image, each in zip(images, weights, strict=True)]

@@ -20,6 +20,7 @@ from ...core.ranges import Count, Size, checked
 from ..classification import Classified, likeliest, write_table
 from ..trained import Answer, Trained
 from .explanation import beside_heat, explain_images
+from .film import strip
 from .image_grid import denormalise, draw_grid, even_columns, shorten
 from .predicted_masks import opened, write_masks
 from .segmentation import Segmentation
@@ -236,6 +237,7 @@ def _photos(run: Trained) -> Any:
 
 
 def _visible(run: Trained, images: Tensor) -> Tensor:
+    images = strip(images) if images.dim() == 5 else images
     return denormalise(images, run.describe.get("mean"), run.describe.get("std"))
 
 
