@@ -19,6 +19,7 @@ from .mixer import mixer_suite, others_suite
 from .operators import conv_suite, length_suite, order_suite, scan_suite
 from .plot import plot
 from .process import first_call_suite, memory_suite
+from .recommendation import million_suite, serving_suite, top_k_suite, training_suite
 
 SUITES = {
     "mixer": mixer_suite,
@@ -33,6 +34,10 @@ SUITES = {
     "drop_in_training": drop_in_training_suite,
     "memory": memory_suite,
     "first_call": first_call_suite,
+    "recommendation_training": training_suite,
+    "recommendation_serving": serving_suite,
+    "recommendation_top_k": top_k_suite,
+    "recommendation_million": million_suite,
 }
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"
 

@@ -86,16 +86,24 @@ class Mixtures(DataModule):
         training = split == "train"
         epoch, seed = (epoch if self.dynamic else 0, self.loading.seed) if training else (0, self.mix_seed)
         draws = uniforms(6 * self.speakers, seed, SPLITS.index(split), epoch, np.asarray(positions))
-        sources = np.stack([self._mixed(self.splits[split], each, training) for each in draws])
+        sources = np.stack([self._mixed(split, each) for each in draws])
         sources = torch.from_numpy(sources)
         return sources.sum(1), sources
 
-    def _mixed(self, bank: Bank, draws: np.ndarray, training: bool) -> np.ndarray:
+    def suits(self, split: str, speakers: Sequence[int], other: int) -> bool:
+        """Whether one more speaker may be mixed with these."""
+        return True
+
+    def _mixed(self, split: str, draws: np.ndarray) -> np.ndarray:
         """The signals of a mixture, (speakers, time), from uniform numbers (6 * speakers)."""
+        bank, training = self.splits[split], split == "train"
         order, *rest = draws.reshape(6, self.speakers)
-        left, signals = list(range(len(bank))), []
+        taken, signals = [], []
         for number in range(self.speakers):
-            speaker = left.pop(int(order[number] * len(left)))
+            left = [each for each in range(len(bank)) if each not in taken]
+            left = [each for each in left if self.suits(split, taken, each)] or left
+            speaker = left[int(order[number] * len(left))]
+            taken.append(speaker)
             utterance, start, level, speed, _ = (each[number] for each in rest)
             signal = bank[speaker][int(utterance * len(bank[speaker]))]
             if training and self.speed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,14 +57,10 @@ class Archive(DataModule):
         train, train_labels, names = read_ts(self._find("TRAIN"))
         test, test_labels, _ = read_ts(self._find("TEST"), names)
         self.classes = names
-        length = max(len(each) for each in train)
-        values = np.concatenate(train)
-        mean, deviation = values.mean(0), values.std(0)
-        deviation = np.where(deviation > 0, deviation, 1)
-        arrays = [
-            np.stack([(stretched(each, length) - mean) / deviation for each in part]).astype(np.float32)
-            for part in (train, test)
-        ]
+        self.length, values = max(len(each) for each in train), np.concatenate(train)
+        self.mean, deviation = values.mean(0), values.std(0)
+        self.deviation = np.where(deviation > 0, deviation, 1)
+        arrays = [self._prepared(part) for part in (train, test)]
         keys = hashed(self.split_seed, np.arange(len(train)))
         fit, val = stratified(train_labels, keys, (self.val_fraction,))
         parts = {"train": (arrays[0][fit], train_labels[fit]), "val": (arrays[0][val], train_labels[val])}
@@ -104,6 +101,27 @@ class Archive(DataModule):
             tested=f"the archive's own test part of {self.set}",
         )
 
+    def of_file(self, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+        """The series of another .ts file as models here take them, (series, length, variables), and labels, -1 where it has none.
+
+        Raises:
+            UserError: there is no such file, or it is not of this form.
+        """
+        self.setup()
+        if not path.is_file():
+            raise UserError("there is no such file", given=f"input={path}")
+        series, labels, _ = read_ts(path, self.classes)
+        if series[0].shape[1] != len(self.mean):
+            raise UserError(
+                f"{path} has other variables than {self.set}", given=series[0].shape[1], allowed=str(len(self.mean))
+            )
+        return torch.from_numpy(self._prepared(series)), torch.from_numpy(labels)
+
+    def _prepared(self, series: Sequence[np.ndarray]) -> np.ndarray:
+        """Series as models take them: stretched and scaled, (series, length, variables)."""
+        scaled = [(stretched(each, self.length) - self.mean) / self.deviation for each in series]
+        return np.stack(scaled).astype(np.float32)
+
     def known_series(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The archive's whole training part, validation series too: (series, length, variables), labels (series,)."""
         both = [self.splits[split] for split in ("train", "val")]
@@ -118,18 +136,19 @@ class Archive(DataModule):
 
 
 def read_ts(path: Path, classes: list[str] | None = None) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
-    """Reads a .ts file: variables separated by colons, values by commas, the label last.
+    """Reads a .ts file: variables separated by colons, values by commas, the label last where there are labels.
 
     Args:
-        classes: names that labels may have; None: those that the file's @classLabel line says.
+        classes: names that labels may have; None: those that the file's @classLabel line says. Where they are given, a file of
+            `@classLabel false` has no labels.
 
     Returns:
-        series, each (length, variables) float64, labels (series,) int64 and the classes' names.
+        series, each (length, variables) float64, labels (series,) int64 (-1 for ? and where there are none), the classes' names.
 
     Raises:
         UserError: no labels, or a line that is not as it should be.
     """
-    series, labels, header, begun = [], [], None, False
+    series, labels, header, begun, labelled = [], [], None, False, True
     for number, line in enumerate(read(path).decode("utf-8", "replace").splitlines(), 1):
         line = line.strip()
         if not line or line.startswith("#"):
@@ -138,15 +157,16 @@ def read_ts(path: Path, classes: list[str] | None = None) -> tuple[list[np.ndarr
             begun = line.lower() == "@data"
             said = re.fullmatch(r"@classlabel\s+true\s+(.*)", line, re.IGNORECASE)
             header = said[1].split() if said else header
+            labelled = labelled and re.fullmatch(r"@classlabel\s+false", line, re.IGNORECASE) is None
             continue
-        *variables, label = line.split(":")
+        *variables, label = line.split(":") if labelled or classes is None else [*line.split(":"), "?"]
         names = classes or header
         if names is None:
             raise UserError(f"{path} names no classes", allowed="a line @classLabel true <names> before @data")
         try:
             columns = [np.array(each.split(","), np.float64) for each in variables]
             series.append(np.stack(columns, 1))
-            labels.append(names.index(label.strip()))
+            labels.append(-1 if label.strip() == "?" and classes is not None else names.index(label.strip()))
         except ValueError as error:
             raise UserError(f"{path}, line {number} is no series with its class", given=str(error)) from error
         if not np.isfinite(series[-1]).all() or series[-1].shape[1] != series[0].shape[1]:

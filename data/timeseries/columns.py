@@ -47,6 +47,11 @@ def choose_roles(table: Table, asked: Mapping[str, str | Sequence[str] | None]) 
     taken = [name for group in listed.values() for name in group]
     time = asked["time"] or _time(table, [name for name in names if name not in taken])
     table.column(time, "data.time")
+    if is_time([time]):
+        raise UserError(
+            f"{table.path} has no line of names", given=f"{', '.join(names[:4])} in its first line",
+            allowed="names of columns there, like ds,sales", do="write them above the first row",
+        )  # fmt: skip
     series = asked["id"] or next((name for name in names if name.lower() in ID_NAMES and name != time), None)
     if series is not None:
         table.column(series, "data.id")

@@ -9,7 +9,8 @@ from ..download import fetch
 from ..files import check_content, data_root, find, not_there, read
 from ..loading import Loading
 from .frequency import infer
-from .sources import ETTH1, ETTH2, ETTM1, ETTM2, EXCHANGE, ILI, WEATHER
+from .sources import ETTH1, ETTH2, ETTM1, ETTM2, EXCHANGE, WEATHER
+from .sources import ILI as ILI_SOURCE
 from .table import read_table
 from .times import read_times
 from .windows import Series, SeriesData, shares
@@ -19,22 +20,34 @@ QUARTER_ENDS = (34_560, 46_080, 57_600)
 
 
 class PublishedSeries(SeriesData):
-    """Base of the published sets: a subclass says its source and, where they are not tenths, where its parts end.
+    """Base of the published sets: a subclass says its source, where its parts end if they are not tenths, and its usual steps.
 
     Args:
         root: folder that holds the data; None: $POLYMAMBA_DATA, else `.data`. The file may lie in it directly or in its source's
             folder, plain, .gz or .xz.
-        loading, lookback, horizon, step, windows, marks, name: see SeriesData.
+        loading, step, windows, marks: see SeriesData.
+        lookback, horizon: steps seen and answered; None: the set's usual ones.
+        name: in results; None: the class's, in small letters.
     """
 
     ends: tuple[int, int, int] | None = None
+    steps = (96, 96)  # seen and forecast, where nothing is said
     model_size = None
 
+    @checked(group="data")
     def __init__(
-        self, root: str | None, loading: Loading, lookback: int, horizon: int, step: int, windows: int | None, marks: bool,
-        name: str,
-    ):  # fmt: skip
-        super().__init__(name, loading, lookback, horizon, step, windows, marks)
+        self,
+        root: str | None = None,
+        loading: Loading = Loading(batch_size=32),
+        lookback: Size | None = None,
+        horizon: Size | None = None,
+        step: Size = 1,
+        windows: Size | None = None,
+        marks: bool = True,
+        name: str | None = None,
+    ):
+        lookback, horizon = lookback or self.steps[0], horizon or self.steps[1]
+        super().__init__(name or type(self).__name__.lower(), loading, lookback, horizon, step, windows, marks)
         self.root = data_root(root)
 
     def prepare_data(self) -> None:
@@ -63,144 +76,42 @@ class PublishedSeries(SeriesData):
 
 
 class ETTh1(PublishedSeries):
-    """Six loads and the oil temperature of a transformer, hourly, two years; arguments as of PublishedSeries."""
+    """Six loads and the oil temperature of a transformer, hourly, two years."""
 
-    source = ETTH1
-    ends = HOUR_ENDS
-
-    @checked(group="data")
-    def __init__(
-        self,
-        root: str | None = None,
-        loading: Loading = Loading(batch_size=32),
-        lookback: Size = 96,
-        horizon: Size = 96,
-        step: Size = 1,
-        windows: Size | None = None,
-        marks: bool = True,
-        name: str = "etth1",
-    ):
-        super().__init__(root, loading, lookback, horizon, step, windows, marks, name)
+    source, ends = ETTH1, HOUR_ENDS
 
 
 class ETTh2(PublishedSeries):
-    """The same of a second transformer; arguments as of PublishedSeries."""
+    """The same of a second transformer."""
 
-    source = ETTH2
-    ends = HOUR_ENDS
-
-    @checked(group="data")
-    def __init__(
-        self,
-        root: str | None = None,
-        loading: Loading = Loading(batch_size=32),
-        lookback: Size = 96,
-        horizon: Size = 96,
-        step: Size = 1,
-        windows: Size | None = None,
-        marks: bool = True,
-        name: str = "etth2",
-    ):
-        super().__init__(root, loading, lookback, horizon, step, windows, marks, name)
+    source, ends = ETTH2, HOUR_ENDS
 
 
 class ETTm1(PublishedSeries):
-    """The first transformer, every 15 minutes; arguments as of PublishedSeries."""
+    """The first transformer, every 15 minutes."""
 
-    source = ETTM1
-    ends = QUARTER_ENDS
-
-    @checked(group="data")
-    def __init__(
-        self,
-        root: str | None = None,
-        loading: Loading = Loading(batch_size=32),
-        lookback: Size = 96,
-        horizon: Size = 96,
-        step: Size = 1,
-        windows: Size | None = None,
-        marks: bool = True,
-        name: str = "ettm1",
-    ):
-        super().__init__(root, loading, lookback, horizon, step, windows, marks, name)
+    source, ends = ETTM1, QUARTER_ENDS
 
 
 class ETTm2(PublishedSeries):
-    """The second transformer, every 15 minutes; arguments as of PublishedSeries."""
+    """The second transformer, every 15 minutes."""
 
-    source = ETTM2
-    ends = QUARTER_ENDS
-
-    @checked(group="data")
-    def __init__(
-        self,
-        root: str | None = None,
-        loading: Loading = Loading(batch_size=32),
-        lookback: Size = 96,
-        horizon: Size = 96,
-        step: Size = 1,
-        windows: Size | None = None,
-        marks: bool = True,
-        name: str = "ettm2",
-    ):
-        super().__init__(root, loading, lookback, horizon, step, windows, marks, name)
+    source, ends = ETTM2, QUARTER_ENDS
 
 
 class Weather(PublishedSeries):
-    """21 measurements, every 10 minutes, one year; arguments as of PublishedSeries."""
+    """21 measurements, every 10 minutes, one year."""
 
     source = WEATHER
 
-    @checked(group="data")
-    def __init__(
-        self,
-        root: str | None = None,
-        loading: Loading = Loading(batch_size=32),
-        lookback: Size = 96,
-        horizon: Size = 96,
-        step: Size = 1,
-        windows: Size | None = None,
-        marks: bool = True,
-        name: str = "weather",
-    ):
-        super().__init__(root, loading, lookback, horizon, step, windows, marks, name)
-
 
 class Exchange(PublishedSeries):
-    """Eight exchange rates, daily, 1990 to 2010; arguments as of PublishedSeries."""
+    """Eight exchange rates, daily, 1990 to 2010."""
 
     source = EXCHANGE
 
-    @checked(group="data")
-    def __init__(
-        self,
-        root: str | None = None,
-        loading: Loading = Loading(batch_size=32),
-        lookback: Size = 96,
-        horizon: Size = 96,
-        step: Size = 1,
-        windows: Size | None = None,
-        marks: bool = True,
-        name: str = "exchange",
-    ):
-        super().__init__(root, loading, lookback, horizon, step, windows, marks, name)
-
 
 class ILI(PublishedSeries):
-    """Influenza-like illness, weekly; its horizons are 24, 36, 48 and 60; arguments as of PublishedSeries."""
+    """Influenza-like illness, weekly; its usual horizons are 24, 36, 48 and 60."""
 
-    source = ILI
-
-    @checked(group="data")
-    def __init__(
-        self,
-        root: str | None = None,
-        loading: Loading = Loading(batch_size=32),
-        lookback: Size = 36,
-        horizon: Size = 24,
-        step: Size = 1,
-        windows: Size | None = None,
-        marks: bool = True,
-        name: str = "ili",
-    ):
-        super().__init__(root, loading, lookback, horizon, step, windows, marks, name)
+    source, steps = ILI_SOURCE, (36, 24)

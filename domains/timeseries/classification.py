@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -13,6 +14,7 @@ from ...core.errors import UserError
 from ...core.pictures import INK, RIGHT, WRONG
 from ...core.ranges import Count, Rate, Weight, checked
 from ..classification import Classifying
+from .minirocket import minirocket as fit_minirocket
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,11 +26,12 @@ class Classification(Classifying):
     """One label a series. Batches are (batch, length, variables) and labels (batch,); the model returns logits (batch, classes).
 
     A test also says the accuracy of the nearest training series by Euclidean distance, the archives' own baseline, as
-    accuracy_nearest.
+    accuracy_nearest, and that of MiniRocket, a linear classifier over fixed convolutions, as accuracy_minirocket.
 
     Args:
         model: the network.
         describe: of the data: "num_classes", "classes".
+        minirocket: fit and test MiniRocket too, on the whole training part.
         label_smoothing, worst, auxiliary: see Classifying.
     """
 
@@ -39,6 +42,7 @@ class Classification(Classifying):
         describe: Mapping[str, Any],
         label_smoothing: Rate = 0.0,
         worst: Count = 12,
+        minirocket: bool = True,
         auxiliary: Weight = 1.0,
     ):
         if "num_classes" not in describe:
@@ -46,6 +50,14 @@ class Classification(Classifying):
                 "these data have no classes", given=describe.get("name"), do="choose another task= or data="
             )
         super().__init__(model, describe, label_smoothing, worst, auxiliary)
+        self.minirocket = minirocket
+        self._linear: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        if self.minirocket:
+            values, labels = self.trainer.datamodule.known_series()
+            self._linear = fit_minirocket(values.numpy(), labels.numpy())
 
     def step(self, batch: Any, stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
         loss, metrics = super().step(batch, stage)
@@ -53,6 +65,9 @@ class Classification(Classifying):
         if stage == "test" and data is not None:
             said = nearest(batch[0].cpu(), *data.known_series())
             metrics["accuracy_nearest"] = (said == batch[1].cpu()).float().mean().to(loss)
+            if self._linear is not None:
+                said = torch.from_numpy(self._linear(batch[0].float().cpu().numpy()))
+                metrics["accuracy_minirocket"] = (said == batch[1].cpu()).float().mean().to(loss)
         return loss, metrics
 
     def kept(self, batch: Any, positions: Tensor) -> Sequence[Tensor]:

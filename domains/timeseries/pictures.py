@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from .forecasting import Said
     from .models.mambats import VariableScan
 
 DRAWN = 3  # variables of a window
@@ -23,7 +24,7 @@ def draw_forecasts(
     heading: str,
     past: Tensor,
     future: Tensor | None,
-    said: Tensor | None = None,
+    said: Said | None = None,
     width: Tensor | None = None,
     titles: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
@@ -32,34 +33,28 @@ def draw_forecasts(
 
     Args:
         heading: above all.
-        past, future, said: (windows, steps, variables); None: is not drawn.
-        width: of the interval to either side, (horizon, variables).
+        past, future: (windows, steps, variables); None: is not drawn.
+        said: forecasts of these windows. width: how far the interval reaches beyond them, (horizon, variables).
         titles: of windows; names: of variables.
     """
-    from matplotlib.figure import Figure
-
     windows, lookback, variables = past.shape
-    columns = min(variables, DRAWN)
-    figure = Figure((3.4 * columns, 1.7 * windows + 0.6), dpi=110, layout="constrained")
-    figure.suptitle(heading, color=INK, fontsize=11)
-    axes = figure.subplots(windows, columns, squeeze=False)
-    horizon = (future if future is not None else said).shape[1]
+    figure, axes = _panels(heading, windows, variables)
+    horizon = (future if future is not None else said.middle).shape[1]
     shown = min(lookback, SEEN * horizon)
     before, after = np.arange(-shown + 1, 1), np.arange(1, horizon + 1)
     for row in range(windows):
-        for column in range(columns):
+        for column in range(axes.shape[1]):
             axis = axes[row, column]
             axis.plot(before, past[row, -shown:, column], color=FAINT, linewidth=1)
             if future is not None:
                 axis.plot(after, future[row, :, column], color=INK, linewidth=1, label="truth")
             if said is not None:
-                line = said[row, :, column]
+                line, low, high = (each[row, :, column] for each in said[:3])
                 axis.plot(after, line, color=RIGHT, linewidth=1, label="forecast")
                 if width is not None:
-                    reach = width[:, column]
-                    axis.fill_between(after, line - reach, line + reach, color=RIGHT, alpha=0.18, linewidth=0)
+                    low, high = low - width[:, column], high + width[:, column]
+                axis.fill_between(after, low, high, color=RIGHT, alpha=0.18, linewidth=0)
             axis.axvline(0.5, color=FAINT, linewidth=0.5)
-            axis.tick_params(labelsize=6)
             name = names[column] if names else f"variable {column}"
             title = f"{titles[row]}: {name}" if titles else name
             axis.set_title(title, fontsize=7, color=INK)
@@ -142,3 +137,70 @@ def draw_coming(found: Sequence, level: float) -> Figure:
 def _as_times(times: np.ndarray) -> np.ndarray:
     """Times for an axis: the clock's, without the offsets that text may have."""
     return np.array([each[:19] for each in times], "datetime64[s]") if times.dtype.kind == "U" else times
+
+
+def draw_hidden(heading: str, values: Tensor, seen: Tensor, said: Tensor, names: Sequence[str] | None = None) -> Figure:
+    """Windows, a row each, and their first variables, a column each: the values, those hidden of them, what was said of these.
+
+    Args:
+        values, seen, said: (windows, steps, variables), seen bool.
+    """
+    figure, axes = _panels(heading, *values.shape[::2])
+    steps = np.arange(values.shape[1])
+    for row, column in np.ndindex(axes.shape):
+        axis, hidden = axes[row, column], ~seen[row, :, column]
+        axis.plot(steps, values[row, :, column], color=FAINT, linewidth=1)
+        axis.plot(steps[hidden], values[row, hidden, column], ".", color=INK, markersize=3)
+        axis.plot(steps[hidden], said[row, hidden, column], ".", color=RIGHT, markersize=3)
+        axis.set_title(names[column] if names else f"variable {column}", fontsize=7, color=INK)
+    return figure
+
+
+def draw_anomalies(heading: str, values: Tensor, wrong: Tensor, said: Tensor) -> Figure:
+    """Windows, the variable of each with an anomaly or its first: the values, where they are wrong, what was expected.
+
+    Args:
+        values, wrong, said: (windows, steps, variables), wrong bool.
+    """
+    chosen = wrong.any(1).int().argmax(1)
+    figure, axes = _panels(heading, -(-len(values) // DRAWN), DRAWN)
+    for number, (axis, column) in enumerate(zip(axes.flat, chosen, strict=False)):
+        marked = np.where(wrong[number, :, column], values[number, :, column], np.nan)
+        axis.plot(values[number, :, column], color=FAINT, linewidth=1)
+        axis.plot(said[number, :, column], color=RIGHT, linewidth=0.8)
+        axis.plot(marked, color=WRONG, linewidth=1.4)
+        axis.set_title(f"variable {int(column)}", fontsize=7, color=INK)
+    return figure
+
+
+def _panels(heading: str, rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    from matplotlib.figure import Figure
+
+    columns = min(columns, DRAWN)
+    figure = Figure((3.4 * columns, 1.7 * rows + 0.6), dpi=110, layout="constrained")
+    figure.suptitle(heading, color=INK, fontsize=11)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.tick_params(labelsize=6)
+    return figure, axes
+
+
+def draw_scores(found: Sequence) -> Figure:
+    """Series, a row each, their first variables a column each: values, what was expected, alarms.
+
+    Args:
+        found: scores.Scored.
+    """
+    figure, axes = _panels(
+        "Values, what was expected of them, and alarms", len(found), max(len(each.variables) for each in found)
+    )
+    for row, each in enumerate(found):
+        times = _as_times(each.times)
+        for column, name in enumerate(each.variables[: axes.shape[1]]):
+            axis, values = axes[row, column], each.values[:, column]
+            axis.plot(times, values, color=FAINT, linewidth=1)
+            axis.plot(times, each.expected[:, column], color=RIGHT, linewidth=0.7)
+            axis.plot(times, np.where(each.score[:, column] > 1, values, np.nan), ".", color=WRONG, markersize=4)
+            axis.set_title(f"{each.series}: {name}" if each.series != name else name, fontsize=8, color=INK)
+            axis.tick_params(axis="x", rotation=20)
+    return figure

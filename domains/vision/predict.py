@@ -44,6 +44,7 @@ def predict(
     batch_size: Size = 32,
     output: str | None = None,
     classes: str | None = None,
+    layout: str | None = None,
 ) -> Answer:
     """Names the classes of images: a table, predictions.csv, and for each image a picture of what its class rests on.
 
@@ -57,13 +58,14 @@ def predict(
         pictures: images drawn.
         batch_size: images at a time.
         output: folder of what is written; None: the run's.
-        classes: of published weights alone, which are loaded with it.
+        classes, layout: of published weights alone, which are loaded with them.
 
     Raises:
         UserError: no image is found or none of them can be read, or the model has no hidden attention to explain with.
     """
-    if classes is not None and run.task is not None:
-        raise UserError("the run knows its classes' names", given=f"classes={classes}", do="leave classes= out")
+    for key, value in (("classes", classes), ("layout", layout)):
+        if value is not None and run.task is not None:
+            raise UserError("the run knows its own model and classes", given=f"{key}={value}", do=f"leave {key}= out")
     if explain is not None:
         check_method(explain, "explain")
     folder = run.folder if output is None else Path(output).expanduser()

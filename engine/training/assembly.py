@@ -18,7 +18,7 @@ from ..command_line.signature import LABELS, PACKAGE
 from . import seeds
 from .memory import check_memory
 from .run_folder import run_of
-from .targets import build
+from .targets import build, resolve
 
 KEPT = "data"  # the folder, in a run's own, of what its data module keeps
 
@@ -83,13 +83,15 @@ def _build_data(config: Config, allow: Sequence[str], kept_by: Path | None) -> D
 
 def _build(config: Config, data: DataModule, description: Description, allow: Sequence[str], training: bool) -> Parts:
     scan, describe = build_scan(config), {"name": description.name, **description.for_model, **data.kept()}
+    asked = getattr(resolve(str(config.task["_target_"]), allow), "asks", None)
+    asked = {**describe, **({} if asked is None else asked(describe, config.task))}
     if str(config.model["_target_"]).startswith(f"{PACKAGE}."):
         # Its sizes cost nothing here; of a model from elsewhere it is not known whether it can be made of sizes alone.
         with torch.device("meta"):
-            sizes = build(config.model, allow, describe=describe, scan=scan)
+            sizes = build(config.model, allow, describe=asked, scan=scan)
         check_memory(config, sizes, description, data.loading.batch_size if training else None)
     seeds.seed_everything(config.seed)
-    model = build(config.model, allow, "model", describe=describe, scan=scan)
+    model = build(config.model, allow, "model", describe=asked, scan=scan)
     task = build(config.task, allow, "task", model=model, describe=describe)
     return Parts(data, description, describe, scan, model, task)
 

@@ -34,7 +34,7 @@ def forward(x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx,
     final = empty(batch, paths, channels, states)
     kept = empty(*(saved_shape(batch, paths, call.steps, channels, call.groups, states) if save else (0,)))
     call.point(out=out, ungated=ungated, final=final, states=kept if save else None)
-    call.run(forward_scan, scratch_floats=WIDTH * call.widest * 2 * states)
+    call.run(forward_scan, scratch_floats=WIDTH * (call.widest * 2 * states + 3 * K))
     return out.to(dtype), final, kept, empty(0) if ungated is None else ungated
 
 
@@ -67,7 +67,7 @@ def backward(
         call.walk(name, made, "batch", "path")
     for name, made in (("dB", dB), ("dC", dC)):
         call.walk(name, made, "split", "batch", "path")
-    call.run(backward_scan, scratch_floats=WIDTH * (call.widest * (3 * states + 2) + 4 * K + 4 * K * states))
+    call.run(backward_scan, scratch_floats=WIDTH * (call.widest * (3 * states + 2) + 14 * K + 2 * K * states))
     found = (
         dx, ddelta, dA.sum(0), dB.sum(0), dC.sum(0), None if D is None else dD.sum(0), dz,
         None if delta_bias is None else dbias.sum(0), dinitial,

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ....core.errors import check_choice
 from ....core.ranges import Count, Depth, Positive, Rate, Share, Size, checked
@@ -37,19 +38,20 @@ GATES = ("forget", "plain")
 class MambaPlus(SelectiveMixer):
     """Mamba with a forget gate: y silu(z) + D u (1 - sigmoid(z)), where Mamba has (y + D u) silu(z).
 
-    Args: as of SelectiveMixer. gate: "forget" or "plain", which is Mamba.
+    Args:
+        gate: "forget" or "plain", which is Mamba. Others as of SelectiveMixer.
     """
 
     def __init__(self, *arguments, gate: str = "forget", **options):
-        super().__init__(*arguments, **options)
         check_choice("gate", gate, GATES)
-        self.gate = gate
+        super().__init__(*arguments, **options)
+        self.kind = gate
 
-    def after_scan(self, y: Tensor, u: Tensor, z: Tensor, *rest: Tensor) -> Tensor:
+    def joined(self, y: Tensor, skip: Tensor, gate: Tensor) -> Tensor:
         """As of SelectiveMixer."""
-        if self.gate == "plain":
-            return super().after_scan(y, u, z)
-        return y * nn.functional.silu(z) + self.merged(self.D * u) * torch.sigmoid(-z)
+        if self.kind == "plain":
+            return super().joined(y, skip, gate)
+        return y * F.silu(gate) + skip * torch.sigmoid(-gate)
 
 
 class AddNorm(nn.Module):
@@ -177,6 +179,7 @@ class BiMambaPlus(Forecaster):
         over = lookback % stride if published else (lookback - patch_len) % stride
         self.patch_len, self.stride, self.behind = patch_len, stride, (stride - over) % stride if padding else 0
         self.channel_mixing, self.reads_marks = channel_mixing, mark_tokens and channel_mixing
+        self.tokens_are = "variables" if channel_mixing else "patches"
         self.revin_layer = InstanceNorm() if use_norm else NoNorm()
         count = patch_count(lookback + self.behind, patch_len, stride)
         self.local_token_layer = PatchTokens(

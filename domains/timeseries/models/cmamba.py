@@ -5,7 +5,7 @@ Parameter names are those of the published code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 from ....core.errors import UserError
 from ....core.initialisation import log_decay
+from ....core.mixers.mamba import Mamba, Selection
+from ....core.mixers.mixer import Call
+from ....core.mixers.path_parameters import SharedParameters
 from ....core.ranges import Depth, Rate, Size, checked
 from ....core.scans import Scan
 from .embedding import Positions
@@ -29,29 +32,46 @@ SIZES = {
 }
 
 
+class TokenSkips(SharedParameters):
+    """One set, whose decays are the same for all channels, A_log (1, states), and whose x_proj also says the skip of each token."""
+
+    def add(self, mixer: Mamba, begin: Callable[[Tensor, Tensor], None], norm_eps: float | None, factory: dict) -> None:
+        """As of PathParameters."""
+        super().add(mixer, begin, norm_eps, factory)
+        del mixer.D
+        mixer.A_log = nn.Parameter(log_decay(1, mixer.d_state))
+        mixer.A_log._no_weight_decay = True
+        outputs = mixer.x_proj.out_features + mixer.d_inner
+        mixer.x_proj = nn.Linear(mixer.d_inner, outputs, bias=False, **factory)
+
+    def read(self, mixer: Mamba, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As of PathParameters; the skip is read by `MMamba.project`."""
+        sizes = [mixer.dt_rank, mixer.d_state, mixer.d_state]
+        step, B, C = F.linear(x, mixer.x_proj.weight[: sum(sizes)]).split(sizes, -1)
+        return F.linear(step, mixer.dt_proj.weight), B, C
+
+    def decay_log(self, mixer: Mamba) -> Tensor:
+        """As of PathParameters."""
+        return mixer.A_log.expand(mixer.d_inner, -1)
+
+    def skip(self, mixer: Mamba) -> None:
+        """Not a parameter."""
+        return
+
+
 class MMamba(SelectiveMixer):
     """Mamba without convolution, whose skip is chosen by the token and whose decays are the same for all channels.
 
     Args: as of SelectiveMixer.
     """
 
-    def __init__(self, d_model: int, d_inner: int, d_state: int, dt_rank: int, scan: str | Scan, backend: str):
-        super().__init__(d_model, d_inner, d_state, 0, dt_rank, True, scan, backend)
-        del self.D
-        self.A_log = nn.Parameter(log_decay(1, d_state))
-        self.x_proj = nn.Linear(d_inner, sum(self.parts()), bias=False)
+    def __init__(self, d_model: int, d_inner: int, **options):
+        super().__init__(d_model, d_inner, bias=True, conv="none", parameters=TokenSkips, **options)
 
-    def parts(self) -> list[int]:
-        """Step, B, C, and the skip."""
-        return [*super().parts(), self.dt_proj.out_features]
-
-    def before_scan(self, u: Tensor, order: Tensor | None) -> Tensor:
-        """As of SelectiveMixer."""
-        return F.silu(u)
-
-    def after_scan(self, y: Tensor, u: Tensor, z: Tensor, skip: Tensor) -> Tensor:
-        """As of SelectiveMixer; skip: (batch, length, d_inner)."""
-        return (y + skip * u) * F.silu(z)
+    def project(self, call: Call) -> Selection:
+        """As of every mixer."""
+        given = super().project(call)
+        return given._replace(D=F.linear(given.x, self.x_proj.weight[-self.d_inner :]))
 
 
 class GDDMLP(nn.Module):
@@ -114,6 +134,8 @@ class CMamba(Forecaster):
         backend: of the scans.
     """
 
+    tokens_are = "patches"
+
     @checked
     def __init__(
         self,
@@ -138,7 +160,7 @@ class CMamba(Forecaster):
     ):
         super().__init__(lookback, horizon, variables)
         check_patches(lookback, patch_len)
-        self.patch_len, self.stride = patch_len, stride
+        self.patch_len, self.stride, self.behind = patch_len, stride, stride
         count = patch_count(lookback + stride, patch_len, stride)
         self.revin_layer = InstanceNorm()
         self.patch_embedding = nn.Module()
@@ -148,7 +170,7 @@ class CMamba(Forecaster):
         self.encoder = nn.Module()
         self.encoder.layers = nn.ModuleList(
             Layer(
-                MMamba(d_model, d_ff, d_state, dt_rank, of_layer(scan, index), backend), d_model,
+                MMamba(d_model, d_ff, d_state=d_state, dt_rank=dt_rank, scan=of_layer(scan, index), backend=backend), d_model,
                 GDDMLP(variables, reduction, average, maximum) if gdd_mlp else None, dropout,
             )
             for index in range(n_layer)
@@ -157,7 +179,7 @@ class CMamba(Forecaster):
 
     def encode(self, x: Tensor, marks: Tensor | None) -> Tensor:
         """(batch, variables, d_model, patches)."""
-        x = patched(x, self.patch_len, self.stride, behind=self.stride)
+        x = patched(x, self.patch_len, self.stride, behind=self.behind)
         x = self.patch_embedding.value_embedding(x) + self.patch_embedding.position_embedding(x.shape[2])
         x = self.embed_dropout(x)
         for layer in self.encoder.layers:

@@ -27,6 +27,8 @@ class Forecaster(nn.Module):
 
     reads_marks = False
     future_marks = False  # whether it reads the calendar features of the horizon too
+    # What its mixers walk over: "patches" of a variable, "variables", "both" in one sequence, "steps"; None: something else.
+    tokens_are: str | None = None
 
     def __init__(self, lookback: int, horizon: int, variables: int | None = None, mark_features: int = 0):
         super().__init__()

@@ -45,6 +45,7 @@ class InvertedForecaster(Forecaster):
     """
 
     reads_marks = True
+    tokens_are = "variables"
 
     def __init__(
         self, lookback: int, horizon: int, mark_features: int, layers: Sequence[nn.Module], d_model: int, dropout: float,

@@ -76,6 +76,7 @@ class MambaForecaster(Forecaster):
     """
 
     reads_marks = True
+    tokens_are = "patches"
 
     @checked
     def __init__(

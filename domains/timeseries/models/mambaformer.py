@@ -101,6 +101,7 @@ class Mambaformer(Forecaster):
     """
 
     reads_marks = True
+    tokens_are = "steps"
     future_marks = True
 
     @checked

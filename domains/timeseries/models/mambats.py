@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from ....core.errors import UserError, check_choice
 from ....core.initialisation import scale_output_projections
+from ....core.mixers.convolutions import NoConvolution
+from ....core.mixers.mamba import Mamba
+from ....core.mixers.mixer import Call
 from ....core.ranges import Count, Depth, Positive, Rate, Seed, Size, checked
 from ....core.scans import Scan
 from .forecaster import Backend, Compat, Forecaster, described, is_published, sized
@@ -30,14 +33,23 @@ SIZES = {
 Solver = Literal["annealing", "local_search", "greedy"]
 
 
+class Untouched(NoConvolution):
+    """Neither convolution nor its SiLU."""
+
+    def __call__(self, mixer: Mamba, x: Tensor, call: Call, order: Tensor | None) -> tuple[Tensor, None]:
+        """The tokens as they are."""
+        return x, None
+
+
 class TemporalMamba(SelectiveMixer):
     """The paper's temporal Mamba block: without convolution (and then without its SiLU), with dropout of step, B and C.
 
-    Args: as of SelectiveMixer. dropout: see above.
+    Args: as of SelectiveMixer. d_conv: width of the convolution, 0: none. dropout: see above.
     """
 
-    def __init__(self, *arguments, dropout: float, **options):
-        super().__init__(*arguments, **options)
+    def __init__(self, d_model: int, d_inner: int, d_conv: int = 0, dropout: float = 0.0, **options):
+        conv = {"d_conv": d_conv} if d_conv else {"conv": Untouched}
+        super().__init__(d_model, d_inner, **conv, **options)
         if dropout:
             self.x_proj = nn.Sequential(self.x_proj, nn.Dropout(dropout))
 
@@ -177,6 +189,8 @@ class MambaTS(Forecaster):
             booked to other windows' neighbours, for they lie in memory in another order than the pairs.
         backend: of the scans.
     """
+
+    tokens_are = "both"
 
     @checked
     def __init__(

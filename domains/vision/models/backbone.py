@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from ....core.errors import UserError
 from ....core.grid_blocks import count_flops
 from ....core.linear import normalised
 from ....core.scans import Grid
+from .position import grid_of
 
 UNDECAYED = ("pos_embed", "temporal_pos", "cls_token", "A_", "D_", "direction_Bs", "dt_projs_bias")
 
@@ -25,6 +25,8 @@ class Backbone(nn.Module):
     """An image classifier that is one of timm's models."""
 
     grad_checkpointing = False
+    # Whether timm's option dynamic_img_size says nothing: it is so in any case.
+    takes_any_size = False
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, height, width) to class scores (batch, num_classes)."""
@@ -70,6 +72,7 @@ class Hierarchical(Backbone):
 
     # The names under which checkpoints have the stages, the norm of the last map and the head.
     stages_name, norm_name, head_name = "layers", "norm", "head"
+    takes_any_size = True
     img_size: tuple[int, int]
     reductions: tuple[int, ...]
     widths: tuple[int, ...]
@@ -262,9 +265,9 @@ def with_names(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) ->
     return dict(state)
 
 
-def fit_saved_positions(state: dict[str, Tensor], sizes: Sequence[int]) -> None:
-    """Resample saved position embeddings, of a square grid, to a grid of these sizes."""
+def fit_saved_positions(state: dict[str, Tensor], grid: Grid) -> None:
+    """Resample saved position embeddings, of a square grid or one of the same proportions, to this grid."""
     saved = state.get("pos_embed")
-    if saved is not None and saved.shape[1] != math.prod(sizes):
-        side = math.isqrt(saved.shape[1])
-        state["pos_embed"] = fitting_positions(saved, (side, side), sizes).flatten(1, 2)
+    if saved is not None and saved.shape[1] != grid.tokens:
+        made_for = grid_of(saved.shape[1], grid)
+        state["pos_embed"] = fitting_positions(saved, made_for, grid.sizes).flatten(1, 2)

@@ -23,6 +23,26 @@ DIRECTIONS = {
 }  # fmt: skip
 
 
+# The directions of each layer that the authors' search found, a letter each: what the published weights were trained with.
+LETTERS = dict(zip("hHvVaAbB", DIRECTIONS, strict=True))
+SEARCHED = {
+    ("localvim", (192, 20)): "hVbB HAbB hHvb hHvV hHvV hHvV HvVb HvVA hHvV hHvV hvVa hvVA hHVb HvVa hHvV hvaA vVab hHva hHAb vVaA",
+    ("localvmamba", (2, 2, 9, 2)): "hHbB HVaA HVAb HvVa hHVA HVaA hAbB hHvV hVbB HvaB vVaB hHVA VAbB HVAB HvbB",
+    ("localvmamba", (2, 2, 27, 2)): "hvVB hHvb HvVb HvAb HvAb HVaB HvVb hvVb hvVb hvVB hHvV hvVa vVAb hHva HvVB hHvV hvVB hvVB "
+    "hHVb HVAb HvVB vVbB hvVB HvVa hvVA hHvb hHbB hVaA hVab hvVB HvAb HVbB hvbB",
+}  # fmt: skip
+
+
+def searched_directions(model: str, size: tuple[int, ...]) -> list[list[str]] | None:
+    """The directions of a published model's layers; None: it was published without a search, or there is none of that size.
+
+    Args:
+        model: "localvim", of size (width, depth), or "localvmamba", of size depths.
+    """
+    rows = SEARCHED.get((model, tuple(size)))
+    return None if rows is None else [[LETTERS[letter] for letter in row] for row in rows.split()]
+
+
 def scans_of(directions: Sequence[Sequence[str]] | None, scan: str | Scan, layers: int) -> list[Scan]:
     """The scan of each layer.
 

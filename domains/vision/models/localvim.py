@@ -12,7 +12,7 @@ from ....core.grid_blocks import GridBlock
 from ....core.ranges import Count, Depth, Rate, Side, Size, checked
 from ....core.scans import Scan
 from .backbone import Hierarchical, Stage, both_sides, drop_paths, fit_saved_positions, size_for, with_names
-from .localmamba import LocalMixer, scans_of
+from .localmamba import LocalMixer, scans_of, searched_directions
 from .patches import suitable_patch_size
 from .position import strip_wrapping
 from .registration import Variant, register
@@ -112,7 +112,7 @@ def checkpoint_filter_fn(state_dict: Mapping, model: LocalVim) -> dict[str, Tens
     )  # fmt: skip
     state = {name: value for name, value in strip_wrapping(state_dict).items() if not name.startswith("rope.")}
     state = with_names(state, rules)
-    fit_saved_positions(state, model.grid.sizes)
+    fit_saved_positions(state, model.grid)
     return state
 
 
@@ -124,18 +124,20 @@ def build(
     patch_size: Side | None = None,
     d_state: Size | None = None,
     drop_path_rate: Rate = 0.0,
-    directions: list | None = None,
+    directions: list | Literal["searched"] | None = None,
     backend: Literal["auto", "cpu", "gpu", "reference"] = "auto",
 ) -> LocalVim:
     """A LocalVim for a data set.
 
     Args:
         describe: the data set's own description: channels, image_size (height, width), num_classes, model_size.
-        scan, directions: of its layers (LocalVim).
+        scan, directions: of its layers (LocalVim); "searched": those that the authors' search found for the size.
         size: a size of SIZES; None: what the data set asks for.
         patch_size: pixels; None: what suits the image size.
     """
     chosen = size_for(describe, size, SIZES) | ({} if d_state is None else {"d_state": d_state})
+    if directions == "searched":
+        directions = searched_directions("localvim", (chosen["embed_dim"], chosen["depth"]))
     return LocalVim(
         tuple(describe["image_size"]), describe["channels"], describe["num_classes"], patch_size=patch_size, scan=scan,
         drop_path_rate=drop_path_rate, directions=directions, backend=backend, **chosen,
@@ -148,7 +150,10 @@ register(
         "localvim_micro": Variant(
             "A small LocalVim.", {**SIZES["micro"], "patch_size": None}, more={"input_size": (3, 32, 32)}
         ),
-        "localvim_tiny": Variant("LocalVim-T: 8.0 million parameters, ImageNet-1k 76.2%.", SIZES["tiny"]),
+        "localvim_tiny": Variant(
+            "LocalVim-T: 8.0 million parameters, ImageNet-1k 76.2%.",
+            {**SIZES["tiny"], "directions": searched_directions("localvim", (192, 20))},
+        ),
         "localvim_small": Variant("LocalVim-S: 27.8 million parameters, ImageNet-1k 81.1%.", SIZES["small"]),
     },
     checkpoint_filter_fn, 1, first_conv="patch_embed.proj", classifier="head", license="apache-2.0",

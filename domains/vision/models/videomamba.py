@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ....core.errors import UserError
 from ....core.ranges import Rate, Side, Size, checked
-from ....core.scans import Scan
+from ....core.scans import Grid, Scan
 from .backbone import size_for
 from .patches import FEW_TOKENS, LARGEST_PATCH, PatchEmbed, fitting_patch_sizes
 from .registration import Variant, register
@@ -43,9 +43,11 @@ class TubeEmbed(PatchEmbed):
 
     def __init__(
         self, image_size: tuple[int, int], patch_size: int, stride: int | None, in_chans: int, embed_dim: int, device=None,
-        dtype=None, *, frames: int, tube: int,
+        dtype=None, dynamic: bool = False, *, frames: int, tube: int,
     ):  # fmt: skip
-        super().__init__(image_size, patch_size, stride, in_chans, embed_dim, device=device, dtype=dtype)
+        super().__init__(
+            image_size, patch_size, stride, in_chans, embed_dim, device=device, dtype=dtype, dynamic=dynamic
+        )
         if frames % tube:
             raise UserError(
                 "tubes do not fit the video", given=f"tube={tube}, frames={frames}", allowed="tubes that divide it"
@@ -57,10 +59,11 @@ class TubeEmbed(PatchEmbed):
 
     def forward(self, video: Tensor) -> Tensor:
         """(batch, channels, frames, height, width) to (batch, frames / tube, rows * columns, embed_dim)."""
-        if tuple(video.shape[-3:]) != (self.frames, *self.image_size):
+        other_size = not self.dynamic and tuple(video.shape[-2:]) != self.image_size
+        if video.shape[-3] != self.frames or other_size:
             made_for = "x".join(map(str, (self.frames, *self.image_size)))
             raise UserError(f"the model was made for videos of {made_for}", given="x".join(map(str, video.shape[-3:])))
-        return self.proj(video).flatten(3).permute(0, 2, 3, 1)
+        return self.proj(self.fitted(video)).flatten(3).permute(0, 2, 3, 1)
 
 
 class VideoMamba(Vim):
@@ -89,8 +92,9 @@ class VideoMamba(Vim):
     def _embed(self, x: Tensor) -> Tensor:
         if not hasattr(self, "temporal_pos_embedding"):
             return super()._embed(x)
-        tubes = self.patch_embed(x) + self.pos_embed[:, 1:] + self.temporal_pos_embedding[:, :, None]
-        first = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
+        positions = self._positions(Grid.with_class_token(self.grid_of(x).sizes[-2:], self.class_token))
+        tubes = self.patch_embed(x) + positions[:, 1:] + self.temporal_pos_embedding[:, :, None]
+        first = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
         return self.pos_drop(torch.cat([first, tubes.flatten(1, 2)], 1))
 
 

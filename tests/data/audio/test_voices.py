@@ -4,7 +4,7 @@ import torch
 
 from polymamba.core.errors import UserError
 from polymamba.data.audio.mixtures import stretch
-from polymamba.data.audio.voices import Voices, utterance
+from polymamba.data.audio.voices import Voices, pitch_of, utterance
 from polymamba.data.loading import Loading
 
 FEW = {"train_speakers": 3, "val_speakers": 2, "test_speakers": 2, "utterances": 1, "seconds": 0.25}
@@ -84,3 +84,12 @@ def test_a_stretch_of_a_signal(length, place, expected):
 @pytest.mark.parametrize(("place", "expected"), [(0, [1, 0, 0]), (0.5, [0, 1, 0]), (0.99, [0, 0, 1])])
 def test_a_signal_shorter_than_the_stretch(place, expected):
     assert stretch(np.array([1]), 3, place).tolist() == expected
+
+
+def test_pitches_of_a_mixture_are_apart():
+    data = Voices(**{**FEW, "train_speakers": 12}, speakers=2, apart=0.6)
+    pitches = [pitch_of(data.key("train", speaker)) for speaker in range(12)]
+    for one in range(12):
+        suited = [other for other in range(12) if data.suits("train", [one], other)]
+        assert all(abs(np.log2(pitches[one] / pitches[other])) >= 0.6 for other in suited)
+        assert 0 < len(suited) < 12

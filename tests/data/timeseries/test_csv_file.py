@@ -44,7 +44,15 @@ READ = {
     "newest first": {"rows": [lines()[0], *lines()[:0:-1]]},
     "a row twice": {"rows": [*lines(), lines()[5]]},
     "empty lines": {"rows": [lines()[0], "", *lines()[1:], ""]},
-}
+    "spaces around": {"rows": [row.replace(",", " , ") for row in lines()]},
+    "quotes": {"rows": ['"ds","sales"', *(f'"{row[:10]}","{row[11:]}"' for row in lines()[1:])]},
+    "midnights": {"rows": lines("%Y-%m-%d 00:00:00")},
+    "day, month in words, year": {"rows": lines("%d %b %Y")},
+    "another column of text that is not asked for": {
+        "rows": ["ds,sales,note", *(f"{row},fine" for row in lines()[1:])], "targets": "sales",
+    },
+    "a sign before numbers": {"rows": [row.replace(",", ",+") if row[0] == "2" else row for row in lines()]},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("way", READ)
@@ -52,6 +60,24 @@ def test_it_is_read_right(tmp_path, way):
     found = series_of(tmp_path, **{"rows": lines(), **READ[way]})
     np.testing.assert_array_equal(found.stamps, DAYS.astype("datetime64[s]"))
     np.testing.assert_allclose(found.values[:, 0], SALES)
+
+
+def test_thousands_marks_are_read_where_other_numbers_show_what_they_mean(tmp_path):
+    thousands = [1_000 * sale for sale in SALES]
+    for file, mark, point, separator in (("point.csv", ",", ".", ";"), ("comma.csv", ".", ",", ";")):
+        numbers = [f"{each:,.2f}".translate(str.maketrans(",.", mark + point)) for each in thousands]
+        rows = [f"ds{separator}sales", *(f"{day}{separator}{each}" for day, each in zip(DAYS, numbers, strict=True))]
+        np.testing.assert_allclose(series_of(tmp_path, rows, file=file).values[:, 0], thousands)
+
+
+@pytest.mark.parametrize("way", ["a line left out", "an empty cell", "NA", "a dash"])
+def test_a_gap_is_filled_between_its_neighbours(tmp_path, way):
+    row = lines()[20].split(",")[0]
+    rows = changed(21, {"an empty cell": f"{row},", "NA": f"{row},NA", "a dash": f"{row},-"}.get(way, ""))
+    found = series_of(tmp_path, [each for each in rows if each])
+    expected = np.array(SALES)
+    expected[19] = (SALES[18] + SALES[20]) / 2
+    np.testing.assert_allclose(found.values[:, 0], expected)
 
 
 def changed(line, text):
@@ -67,6 +93,13 @@ REFUSED = {
     "a time stamp with two values": ([*lines(), "2024-03-01,7"], ("lines 12, 102", "data.duplicates")),
     "a column too many": (changed(4, "2024-02-22,1,5"), ("line 4", "2")),
     "a thousand or one and a bit": (AMBIGUOUS, ("line 2", "data.decimal")),
+    "a currency": (changed(5, "2024-02-23,EUR 120"), ("line 5", "'sales'", "120")),
+    "a day that there is not": (changed(12, "2024-02-30,5"), ("line 12", "'ds'", "2024-02-30")),
+    "two marks of decimals": (changed(6, "2024-02-24,1.2.3"), ("line 6", "'sales'", "1.2.3")),
+    "a number too large": (changed(7, "2024-02-25,1e999"), ("line 7", "1e999")),
+    "a line cut short": (changed(10, "2024-02-28"), ("line 10", "1")),
+    "a word among dates": (changed(3, "yesterday,5"), ("line 3", "'ds'", "yesterday")),
+    "no names": (lines()[1:], ("no line of names", "2024-02-20, 100.00")),
     "another encoding": (["ds,sales", "2024-01-01,1", "2024-01-02,1 \xe9"], ("line 3", "latin-1")),
     "names and nothing else": (lines()[:1], ("nothing else",)),
     "no column of times": (["a,b", "1,2", "3,4"], ("data.time",)),

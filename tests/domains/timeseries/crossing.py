@@ -8,9 +8,12 @@ ODD = (
     ("data.lookback=25", "data.horizon=1"),
     ("data.step=3", "model=mamba_forecaster", "model.joint=true", "model.mixer=mamba2"),
     ("task.loss=quantile", "task.quantile=0.9", "scan=bidirectional"),
+    ("task=probabilistic", "trainer.pictures=true"),
+    ("task=imputation", "task.hidden=0.5", "trainer.pictures=true"),
+    ("task=anomaly", "trainer.pictures=true"),
 )
 PICTURES = ("first_batch.png", "forecasts.png", "errors.png")
-EXPLAIN = None
+EXPLAIN = ("explain=rollout",)
 
 
 def predict(folder):

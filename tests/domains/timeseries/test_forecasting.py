@@ -134,7 +134,7 @@ def test_only_targets_count(tmp_path):
 def test_beyond_its_horizon_it_goes_on_from_what_it_said():
     data = chaotic()
     task, batch = task_of(data), data.example(3)
-    found = forecast(task, batch.past, torch.zeros(3, 60 + 18, 0), 15)
+    found = forecast(task, batch.past, torch.zeros(3, 60 + 18, 0), 15).middle
     first = task.model(batch.past)
     second = task.model(torch.cat([batch.past, first], 1)[:, -60:])
     third = task.model(torch.cat([batch.past, first, second], 1)[:, -60:])
@@ -155,3 +155,61 @@ def test_intervals_come_from_the_validation_part():
 def test_data_that_are_no_series_are_refused():
     with pytest.raises(UserError, match="no series to forecast"):
         Forecasting(DLinear(8, 2), {"name": "points"})
+
+
+def quantile_task(data, quantiles=(0.05, 0.5, 0.95), **settings):
+    asked = {"loss": "quantiles", "quantiles": list(quantiles), **settings}
+    steps = Forecasting.asks(data.describe().for_model, asked)["horizon"]
+    return task_of(data, DLinear(data.lookback, steps), **asked)
+
+
+def test_quantiles_are_ordered_and_their_losses_averaged():
+    data = chaotic()
+    task, batch = quantile_task(data), data.example(5)
+    answer = task.model(batch.past).unflatten(1, (3, 6))
+    loss = task.step(batch, "train")[0]
+    above = batch.future[:, None] - answer
+    levels = torch.tensor([0.05, 0.5, 0.95])[:, None, None]
+    assert_close(loss, torch.where(above > 0, levels * above, (levels - 1) * above).mean())
+    said = task.said(task.model(batch.past))
+    assert (said.low <= said.middle).all()
+    assert (said.middle <= said.high).all()
+    assert said.quantiles.shape == (3, 5, 6, 4)
+
+
+def test_learnt_quantiles_are_held_and_their_score_is_that_of_the_quantiles():
+    torch.manual_seed(0)
+    data = chaotic(steps=1_500, horizon=3)
+    task = quantile_task(data)
+    optimizer = torch.optim.Adam(task.model.parameters(), 1e-2)
+    for _ in range(150):
+        batch = data.load_batch("train", 0, np.random.default_rng(0).integers(0, data.samples("train"), 128))
+        optimizer.zero_grad()
+        task.step(batch, "train")[0].backward()
+        optimizer.step()
+    batch = data.example(data.samples("test"))
+    said, truth = task.said(task.model(batch.past).detach()), batch.future
+    held = ((said.low <= truth) & (truth <= said.high)).float().mean()
+    assert 0.75 < held <= 1
+    _, metrics = task.step(batch, "test")
+    expected = [
+        2 * torch.maximum(q * (truth - each), (q - 1) * (truth - each))
+        for q, each in zip((0.05, 0.5, 0.95), said.quantiles, strict=True)
+    ]
+    assert_close(metrics["crps"], torch.stack(expected).mean())
+
+
+def test_beyond_its_horizon_quantiles_go_on_from_the_median():
+    data = chaotic()
+    task, batch = quantile_task(data), data.example(3)
+    found = forecast(task, batch.past, torch.zeros(3, 60 + 12, 0), 9)
+    first = task.said(task.model(batch.past))
+    second = task.said(task.model(torch.cat([batch.past, first.middle], 1)[:, -60:]))
+    assert_close(found.quantiles, torch.cat([first.quantiles, second.quantiles], 2)[:, :, :9].detach())
+    assert_close(found.low, torch.cat([first.low, second.low], 1)[:, :9].detach())
+
+
+@pytest.mark.parametrize("quantiles", [[], [0.5, 0.1], [0.0, 0.5], [0.5, 0.5]])
+def test_quantiles_that_are_none(quantiles):
+    with pytest.raises(UserError, match=r"task\.quantiles"):
+        Forecasting.asks({"horizon": 6}, {"loss": "quantiles", "quantiles": quantiles})

@@ -11,11 +11,11 @@ from polymamba.domains.timeseries.models.mambats import TemporalMamba
 
 LENGTHS = (1, 2, 7)
 MAKE = {
-    "plus": lambda **options: MambaPlus(6, 9, 4, 2, **options),
-    "plain": lambda **options: MambaPlus(6, 9, 4, 2, gate="plain", **options),
-    "m_mamba": lambda scan="raster": MMamba(6, 9, 4, 3, scan, "auto"),
-    "temporal": lambda **options: TemporalMamba(6, 9, 4, dropout=0.3, **options),
-    "temporal_conv": lambda **options: TemporalMamba(6, 9, 4, 3, dropout=0.0, **options),
+    "plus": lambda **options: MambaPlus(6, 9, d_state=4, d_conv=2, **options),
+    "plain": lambda **options: MambaPlus(6, 9, d_state=4, d_conv=2, gate="plain", **options),
+    "m_mamba": lambda **options: MMamba(6, 9, d_state=4, dt_rank=3, **options),
+    "temporal": lambda **options: TemporalMamba(6, 9, d_state=4, dropout=0.3, **options),
+    "temporal_conv": lambda **options: TemporalMamba(6, 9, d_state=4, d_conv=3, **options),
 }
 
 
@@ -41,7 +41,8 @@ def by_hand(name, mixer, x):
         u = F.silu(F.conv1d(wide, mixer.conv1d.weight, mixer.conv1d.bias, groups=u.shape[-1])).transpose(1, 2)
     elif name == "m_mamba":
         u = F.silu(u)
-    step, B, C, *rest = mixer.x_proj(u).split(mixer.parts(), -1)
+    sizes = [mixer.dt_rank, mixer.d_state, mixer.d_state, *([u.shape[-1]] if name == "m_mamba" else [])]
+    step, B, C, *rest = mixer.x_proj(u).split(sizes, -1)
     step, A, h, answers = F.softplus(mixer.dt_proj(step)), -mixer.A_log.exp(), 0, []
     for t in range(x.shape[1]):
         h = torch.exp(step[:, t, :, None] * A) * h + step[:, t, :, None] * B[:, t, None] * u[:, t, :, None]
