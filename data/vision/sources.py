@@ -172,7 +172,7 @@ DRAWN_SHAPES = Source(
     title="Scenes of coloured shapes",
     homepage="",
     citation="",
-    licence="Apache 2.0 (made here)",
+    licence="none needed: computed",
     protocol="each part's scenes are made from data.data_seed; no scene is in two parts",
 )
 
@@ -210,7 +210,7 @@ MOVING_SHAPES = Source(
     title="Shapes that move in eight ways",
     homepage="",
     citation="",
-    licence="Apache 2.0 (made here)",
+    licence="none needed: computed",
     protocol="each part's clips are made from data.data_seed; no clip is in two parts",
 )
 

@@ -12,6 +12,7 @@ MODELS = {
         "model.options={dims: [8, 8], depths: [1, 1]}", "model.channels=8", "data.image_size=[20,24]", "data.train=4", "data.val=2",
         "data.test=2",
     ),
+    "unet": ("model.features=2", "data.image_size=[20,24]", "data.train=4", "data.val=2", "data.test=2"),
 }  # fmt: skip
 ODD = (
     ("data.image_size=[6,10]",),

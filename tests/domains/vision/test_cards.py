@@ -14,6 +14,7 @@ MOTIFS = {"name": "graph_motifs", "tags": 1, "walks": 8, "num_classes": 5}
 SCENES = {"name": "drawn_shapes", "channels": 3, "image_size": [64, 64], "num_classes": 6, "model_size": "micro"}
 OTHERS = {
     "segmenter": (SCENES, SCENES),
+    "unet": (SCENES, SCENES),
     "graphmamba": (MOTIFS, MOTIFS),
     "pointmamba": (
         {"name": "solids", "points": 256, "num_classes": 10},
@@ -26,7 +27,7 @@ SIZES = [(model.name, size, count) for model in MODELS for size, count in model.
 
 @pytest.mark.parametrize(("model", "size", "count"), SIZES)
 def test_a_model_has_as_many_parameters_as_its_card_says(model, size, count):
-    sized = [f"model.size={size}"] if model != "segmenter" else []
+    sized = [f"model.size={size}"] if model not in ("segmenter", "unet") else []
     config = compose(["domain=vision", f"model={model}", *sized])
     describe = OTHERS.get(model, (DIGITS, IMAGENET))[size != "micro"]
     with torch.device("meta"):
