@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 
 from ..core.errors import UserError, closest
+from .audio import real_time_suite
+from .audio import training_suite as audio_training_suite
 from .drop_in import drop_in_suite, drop_in_training_suite
 from .heads import heads_suite
 from .language import decode_suite
@@ -34,6 +36,8 @@ SUITES = {
     "drop_in_training": drop_in_training_suite,
     "memory": memory_suite,
     "first_call": first_call_suite,
+    "audio_training": audio_training_suite,
+    "audio_real_time": real_time_suite,
     "recommendation_training": training_suite,
     "recommendation_serving": serving_suite,
     "recommendation_top_k": top_k_suite,

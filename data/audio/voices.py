@@ -37,7 +37,7 @@ class Voices(Mixtures):
         train_speakers, val_speakers, test_speakers: how many are made for each part. utterances: of each.
         apart: octaves between the mean pitches of the voices of a mixture, at least, as far as there are such speakers.
         voice_seed: of the speakers.
-        speakers, seconds, rate, samples, val_samples, test_samples, level, speed, dynamic, mix_seed: see Mixtures.
+        speakers, seconds, rate, samples, val_samples, test_samples, level, speed, dynamic, mix_seed, rooms: see Mixtures.
         loading, name: see DataModule.
     """
 
@@ -53,7 +53,7 @@ class Voices(Mixtures):
         samples: Size = 1000,
         val_samples: Count = 64,
         test_samples: Count = 128,
-        train_speakers: Size = 24,
+        train_speakers: Size = 60,
         val_speakers: Size = 5,
         test_speakers: Size = 6,
         utterances: Size = 4,
@@ -62,10 +62,11 @@ class Voices(Mixtures):
         speed: Weight = 0.05,
         dynamic: bool = True,
         mix_seed: Seed = 0,
+        rooms: Count = 0,
         voice_seed: Seed = 0,
         name: str = "voices",
     ):
-        options = (speakers, seconds, rate, samples, val_samples, test_samples, level, speed, dynamic, mix_seed)
+        options = (speakers, seconds, rate, samples, val_samples, test_samples, level, speed, dynamic, mix_seed, rooms)
         super().__init__(name, loading, *options)
         if rate < 2000:
             raise UserError("too few samples a second for a voice", given=f"data.rate={rate}", allowed="2,000 or more")

@@ -1,6 +1,7 @@
 """Labelled images and volumes."""
 
 from .chase_db1 import ChaseDB1
+from .decathlon import Decathlon
 from .folder import NiftiFolder
 from .hippocampus import Hippocampus
 from .membrane import Membrane
@@ -9,6 +10,7 @@ from .synthetic import SyntheticClasses, SyntheticVolumes
 
 __all__ = [
     "ChaseDB1",
+    "Decathlon",
     "Hippocampus",
     "Membrane",
     "NiftiFolder",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Plan:
         normalisation: "zscore" (each volume by its own mean and deviation) or "ct" (clipped, then by the data set's).
         low, high, mean, std: of the foreground in the training volumes, for "ct": clipped to low..high.
         classes: names, the background first. values: the number that stands for each class in label files.
+        regions: classes that are learnt and measured together, by name: {"whole tumour": ["oedema", "core"]}; None: each by itself.
         largest: classes of which the largest connected part alone is kept, because it helped in validation; None: not decided yet.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     mean: float = 0.0
     std: float = 1.0
     largest: tuple[str, ...] | None = None
+    regions: Mapping[str, Sequence[str]] | None = None
 
     def moments(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What `normalised` subtracts and divides by, of an image (channels, *sizes): float32 (channels, 1, ...)."""
@@ -132,6 +134,12 @@ class Plan:
             wrong = f"spacing is {self.spacing}, {self.axes} lengths above 0 are needed"
         elif self.normalisation not in NORMALISATIONS:
             wrong = f"normalisation is {self.normalisation!r}, one of {', '.join(NORMALISATIONS)} is allowed"
+        elif unknown := sorted(
+            {each for of_one in (self.regions or {}).values() for each in of_one} - set(self.classes[1:])
+        ):
+            wrong = f"regions name {', '.join(unknown)}, of {', '.join(self.classes[1:])} are allowed"
+        elif not all((self.regions or {"": self.classes}).values()):
+            wrong = "regions has one without a class"
         elif not set(self.largest or ()) <= set(self.classes[1:]):
             wrong = f"largest is {self.largest}, of {', '.join(self.classes[1:])} are allowed"
         elif len(self.classes) != len(self.values) or len(self.classes) < 2:
@@ -148,6 +156,7 @@ class Plan:
             "task": "segmentation", "axes": self.axes, "channels": self.channels, "classes": list(self.classes),
             "num_classes": len(self.classes), "patch_size": list(self.patch_size), "spacing": list(self.spacing),
             "kernels": [list(each) for each in kernels], "strides": [list(each) for each in strides],
+            "regions": {name: [self.classes.index(each) for each in of_one] for name, of_one in (self.regions or {}).items()},
             "model_size": "micro" if math.prod(self.patch_size) <= 48**self.axes else "full",
         }  # fmt: skip
 

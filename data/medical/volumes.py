@@ -1,4 +1,4 @@
-"""Image files in, label files out: NIfTI volumes with their own affine and sizes, and PNG or TIFF images."""
+"""Image files in, label files out: NIfTI volumes and DICOM series with their own affine and sizes, and PNG or TIFF images."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import UserError
+from .dicom import is_series, read_series
 from .plan import Plan, resampled
 
 VOLUMES = (".nii", ".nii.gz")
@@ -60,7 +61,7 @@ class Volumes:
         self.plan = plan
 
     def find(self, where: str) -> list[Path]:
-        """The files that `input=` means: a file, or those of a folder, ordered by name.
+        """The files that `input=` means: a file or a DICOM series, or those of a folder, ordered by name.
 
         Raises:
             UserError: there are none.
@@ -68,14 +69,15 @@ class Volumes:
         path = Path(where).expanduser()
         found = (
             [path]
-            if path.is_file()
+            if path.is_file() or is_series(path)
             else sorted(each for each in path.iterdir() if is_volume(each))
             if path.is_dir()
             else []
         )
         if not found or not is_volume(found[0]):
             raise UserError(
-                "there are no images here", given=f"input={where}", allowed=f"files that end in {', '.join(VOLUMES + IMAGES)}",
+                "there are no images here", given=f"input={where}",
+                allowed=f"files that end in {', '.join(VOLUMES + IMAGES)}, or folders of DICOM slices",
             )  # fmt: skip
         return found
 
@@ -127,7 +129,7 @@ class Volumes:
             from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 
             back = ornt_transform(axcodes2ornt("RAS"), raw.turned)
-            header = raw.header.copy()
+            header = nibabel.Nifti1Header() if raw.header is None else raw.header.copy()
             header.set_data_dtype(labels.dtype)
             header.set_slope_inter(1, 0)
             nibabel.save(nibabel.Nifti1Image(apply_orientation(labels, back), raw.affine, header), part)
@@ -135,9 +137,10 @@ class Volumes:
         return target
 
     def target(self, raw: Raw, folder: Path) -> Path:
-        """Where the labels of a file go: in a folder, under the file's own name; those of an image as PNG."""
-        name = raw.path.name
-        return folder / (name if raw.turned is not None else f"{raw.path.stem}.png")
+        """Where the labels of a file go: in a folder, under the file's own name; those of an image as PNG, of a series as NIfTI."""
+        if raw.turned is None:
+            return folder / f"{raw.path.stem}.png"
+        return folder / (f"{raw.path.name}.nii.gz" if raw.header is None else raw.path.name)
 
 
 class Prepared:
@@ -166,13 +169,17 @@ class Prepared:
 
 
 def stem(path: Path) -> str:
-    """A file's name without .nii.gz and the like."""
+    """A file's name without .nii.gz and the like; a folder's name."""
+    if path.is_dir():
+        return path.name
     return path.name[: -len(".nii.gz")] if path.name.endswith(".nii.gz") else path.stem
 
 
 def is_volume(path: Path) -> bool:
-    """Whether a file's name says that it is an image or a volume."""
-    return path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(VOLUMES + IMAGES)
+    """Whether a file's name says that it is an image or a volume, or a folder is a DICOM series."""
+    if path.is_file():
+        return not path.name.startswith(".") and path.name.lower().endswith(VOLUMES + IMAGES)
+    return is_series(path)
 
 
 def prepared(raw: Raw, plan: Plan) -> np.ndarray:
@@ -198,12 +205,13 @@ def read_raw(path: Path, labels: bool = False) -> Raw:
     """
     if not path.exists():
         raise UserError(f"{path} is not there")
+    if path.is_dir():
+        return _upright(path, *read_series(path), None)
     return _volume(path) if path.name.lower().endswith(VOLUMES) else _image(path, labels)
 
 
 def _volume(path: Path) -> Raw:
     import nibabel
-    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
     try:
         file = nibabel.load(path)
@@ -215,9 +223,15 @@ def _volume(path: Path) -> Raw:
         raise UserError(
             f"{path} is damaged or not a NIfTI volume: {str(error).splitlines()[0]}", do="copy it anew, or take it out"
         ) from error
-    affine = file.affine
     if values.ndim not in (3, 4):
         raise UserError(f"{path} has {values.ndim} axes", allowed="3, or 4 with the channels last")
+    return _upright(path, values, file.affine, file.header)
+
+
+def _upright(path: Path, values: np.ndarray, affine: np.ndarray, header: Any) -> Raw:
+    """A volume (x, y, z[, channels]) with its axes turned so that they run to the right, to the front and up."""
+    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise UserError(
             f"{path} has an affine that turns volumes into nothing", do="write it anew with a proper affine"
@@ -229,7 +243,7 @@ def _volume(path: Path) -> Raw:
     for axis, (place, _) in enumerate(turned):
         along[int(place)] = float(lengths[axis])
     values = values[None] if values.ndim == 3 else np.moveaxis(values, -1, 0)
-    return Raw(path, values, tuple(along), affine, file.header, turned)
+    return Raw(path, values, tuple(along), affine, header, turned)
 
 
 def _image(path: Path, labels: bool) -> Raw:

@@ -21,6 +21,11 @@ def dice_of(said: Tensor, truth: Tensor, classes: int) -> Tensor:
     return torch.where(all_ == 0, math.nan, 2 * both / all_.clamp(min=1)).float()
 
 
+def in_regions(labels: Tensor, regions: Sequence[Sequence[int]]) -> list[Tensor]:
+    """A label volume of each region, (*sizes): 1 where the label is one of the region's, else 0."""
+    return [torch.isin(labels, torch.tensor(list(members)).to(labels)).to(labels.dtype) for members in regions]
+
+
 def distances_of(
     said: Tensor, truth: Tensor, classes: int, spacing: Sequence[float], tolerance: float
 ) -> tuple[Tensor, Tensor]:

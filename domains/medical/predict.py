@@ -42,7 +42,7 @@ def predict(
 
     Args:
         run: a trained segmentation model; of several with the same classes the mean of their probabilities answers.
-        input: a NIfTI, PNG or TIFF file, or a folder of them.
+        input: a NIfTI, PNG or TIFF file, a DICOM series (a folder of slices), or a folder of them.
         mirror: average over mirror images: slower by a factor of 4 (images) or 8 (volumes).
         overlap: share of a window that the next one covers too. windows: at a time.
         largest: of each class keep the largest connected part alone; None: of those for which it helped in validation.
@@ -55,7 +55,9 @@ def predict(
     """
     runs = [run, *run.others]
     if input is None:
-        raise UserError("which image?", allowed="a NIfTI, PNG or TIFF file, or a folder", do="input=scan.nii.gz")
+        raise UserError(
+            "which image?", allowed="a NIfTI, PNG or TIFF file, a DICOM series, or a folder", do="input=scan.nii.gz"
+        )
     names = _classes_of(runs)
     if run.describe.get("task") == "classification":
         return name_classes(runs, names, input, output, pictures)

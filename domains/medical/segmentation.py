@@ -17,7 +17,7 @@ from ...core.scans.grid import as_grid
 from ..task import Task
 from .inference import InMemory, logits_along
 from .losses import IGNORED, LossSums, resized_labels, soft_dice
-from .measures import dice_of, distances_of
+from .measures import dice_of, distances_of, in_regions
 from .overlays import draw_bars, draw_cases, pictures_of
 from .parts import largest_parts
 
@@ -39,7 +39,8 @@ class Segmentation(Task):
 
     Args:
         model: the network.
-        describe: of the data: "classes" (the background first), "patch_size", "spacing" (mm).
+        describe: of the data: "classes" (the background first), "patch_size", "spacing" (mm); "regions" (classes that belong
+            together, by name), where there are any: Dice, NSD and HD95 are of them then, cross-entropy of the classes.
         dice, cross_entropy: weights of the two parts of the loss; Dice is of all classes but the background, over the batch.
         deep_supervision: how much less each coarser scale weighs than the one before it; 0: only the finest counts.
         overlap: share of a window that the next one covers too. windows: at a time.
@@ -74,7 +75,10 @@ class Segmentation(Task):
         self.overlap, self.windows, self.mirror = overlap, int(windows), mirror
         self.tolerance, self.worst = tolerance, worst
         self.distances = {"val": validation_distances, "test": distances}
-        self.names = [str(name) for name in self.describe["classes"]][1:]
+        self.classes = [str(name) for name in self.describe["classes"]][1:]
+        regions = self.describe.get("regions") or None
+        self.regions = None if regions is None else [list(members) for members in regions.values()]
+        self.names = self.classes if regions is None else list(map(str, regions))
         self.metrics = nn.ModuleDict({stage: self._new_metrics(stage) for stage in ("val", "test")})
         self._drawn: list[tuple[float, list[np.ndarray]]] = []
         self._tested, self._fitted = 0, False
@@ -90,8 +94,10 @@ class Segmentation(Task):
         if stage == "train":
             found = self.model(images)
             scales = found if isinstance(found, list | tuple) else [found]
-            return self.loss(scales, labels), {"dice": soft_dice(scales[0].detach().float(), labels).mean()}
-        sums = LossSums()
+            return self.loss(scales, labels), {
+                "dice": soft_dice(scales[0].detach().float(), labels, self.regions).mean()
+            }
+        sums = LossSums(self.regions)
         for image, truth in zip(images, labels, strict=True):
             self._measure(self._answer(image, truth, sums), truth, image, stage)
         return sums.loss(self.dice, self.cross_entropy), dict(self.metrics[stage])
@@ -119,7 +125,7 @@ class Segmentation(Task):
         weights = [self.deep_supervision**number for number in range(len(scales))]
         total = labels.new_zeros((), dtype=torch.float32)
         for weight, logits in zip(weights, scales, strict=True):
-            sums = LossSums()
+            sums = LossSums(self.regions)
             sums.add(logits.float(), resized_labels(labels, logits.shape[2:]))
             total = total + weight * sums.loss(self.dice, self.cross_entropy)
         return total / sum(weights)
@@ -135,7 +141,7 @@ class Segmentation(Task):
 
     def _decide_parts(self, data: Any) -> None:
         """Decides by the validation volumes of which classes the largest part alone is kept, and writes that beside the plan."""
-        classes, limit = len(self.names), self.trainer.limit_val_batches
+        classes, limit = len(self.classes), self.trainer.limit_val_batches
         gain = torch.zeros(classes, dtype=torch.float64)
         for images, labels in islice(data.val_dataloader(), limit if isinstance(limit, int) else None):
             for image, truth in zip(images.to(self.device), labels.to(self.device), strict=True):
@@ -143,7 +149,7 @@ class Segmentation(Task):
                 parts = torch.from_numpy(largest_parts(said.cpu().numpy().copy(), range(1, classes + 1))).to(said)
                 gain += (dice_of(parts, truth, classes) - dice_of(said, truth, classes)).nan_to_num(0.0).cpu()
         gain = self.all_gather(gain).view(-1, classes).sum(0)
-        data.keep_largest([name for name, more in zip(self.names, gain.tolist(), strict=True) if more > 0])
+        data.keep_largest([name for name, more in zip(self.classes, gain.tolist(), strict=True) if more > 0])
         if self.trainer.is_global_zero:
             data.keep(Path(self.trainer.default_root_dir) / "data")
 
@@ -151,7 +157,7 @@ class Segmentation(Task):
         if stage == "train":
             images, labels = (each[:6].cpu() for each in batch)
             cases = [("", pictures_of(image, truth)) for image, truth in zip(images, labels, strict=True)]
-            first = draw_cases(cases, self.names, f"First training batch: {len(batch[0])} patches")
+            first = draw_cases(cases, self.classes, f"First training batch: {len(batch[0])} patches")
             return {"first_batch": first, **self._scan_drawn()}
         if stage == "val" or not self._drawn:
             return {}
@@ -159,7 +165,7 @@ class Segmentation(Task):
         cases = [(f"Dice {dice:.3f}", pictures) for dice, pictures in self._drawn]
         return {
             "worst_predictions": draw_cases(
-                cases, self.names, f"Worst of {self._tested} test volumes: image, truth, answer"
+                cases, self.classes, f"Worst of {self._tested} test volumes: image, truth, answer"
             ),
             "classes": draw_bars([measured[f"dice{_ending(name)}"] for name in self.names], self.names),
         }
@@ -177,13 +183,25 @@ class Segmentation(Task):
         known = truth != IGNORED
         return said * known, (truth * known).to(torch.uint8)
 
+    def _measured(self, said: Tensor, truth: Tensor, distances: bool) -> dict[str, Tensor]:
+        """Dice, and where they are wanted NSD and HD95, of each class or region of two label volumes."""
+        if self.regions is not None:
+            parts = zip(in_regions(said, self.regions), in_regions(truth, self.regions), strict=True)
+            found = [self._of_classes(one, other, 1, distances) for one, other in parts]
+            return {kind: torch.cat([each[kind] for each in found]) for kind in found[0]}
+        return self._of_classes(said, truth, len(self.classes), distances)
+
+    def _of_classes(self, said: Tensor, truth: Tensor, classes: int, distances: bool) -> dict[str, Tensor]:
+        found = {"dice": dice_of(said, truth, classes)}
+        if distances:
+            spacing = self.describe.get("spacing") or (1.0,) * said.dim()
+            found["nsd"], found["hd95"] = distances_of(said, truth, classes, spacing, self.tolerance)
+        return found
+
     def _measure(self, said: Tensor, truth: Tensor, image: Tensor, stage: str) -> None:
         """One volume, (*sizes) each, into the metrics of a stage."""
         said, truth = self._known(said, truth)
-        found = {"dice": dice_of(said, truth, len(self.names))}
-        if self.distances[stage]:
-            spacing = self.describe.get("spacing") or (1.0,) * said.dim()
-            found["nsd"], found["hd95"] = distances_of(said, truth, len(self.names), spacing, self.tolerance)
+        found = self._measured(said, truth, self.distances[stage])
         metrics = self.metrics[stage]
         for kind, values in found.items():
             metrics[kind].update(values.nanmean())

@@ -86,14 +86,14 @@ class NextItem(Task):
     def step(self, batch: Mapping[str, Any], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
         if stage != "train":
             return self._ranked(batch, stage)
-        hidden, targets = self.learning(batch)
+        hidden, targets = self.places_to_learn(batch)
         if self.loss == "full":
             return losses.full(self.model, hidden, targets), {}
         if self.loss == "sampled":
             return losses.sampled(self.model, hidden, targets, self.negatives, self.shares), {}
         return losses.bce(self.model, hidden, targets, self.negatives), {}
 
-    def learning(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def places_to_learn(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Where the model learns: hidden states (events, channels) and the items (events,) that they are to name."""
         items, targets = batch["items"], batch["targets"]
         if hasattr(self.model, "mask"):
@@ -140,7 +140,9 @@ class NextItem(Task):
         targets = batch["targets"].amax(1)
         loss = losses.full(self.model, hidden, targets)
         hide = items.masked_fill(items == targets[:, None], 0) if self.filter_seen else None
-        best = best_items(self.model, hidden, 0 if stage == "val" else OFFERED, targets, hide)
+        testing = stage == "test"
+        seen = items if testing else None
+        best = best_items(self.model, hidden, OFFERED if testing else 0, targets, hide, seen=seen)
         found: dict[str, Any] = of_ranks(best.ranks)
         if known := self.describe.get("best"):
             found["ndcg@10_of_best"] = found["ndcg@10"] / known[stage]
@@ -154,10 +156,11 @@ class NextItem(Task):
         return loss, {name: each.float() if isinstance(each, Tensor) else each for name, each in found.items()}
 
     def _of_test(self, batch: Mapping[str, Any], targets: Tensor, best: Best) -> dict[str, Tensor | Metric]:
-        """What only a test says: ties, coverage, novelty, popularity, and the metrics of each group of users."""
+        """What only a test says: ties, metrics without the items seen, coverage, novelty, popularity, and metrics of groups."""
         self.coverage.update(best.items)
         found = {f"coverage@{OFFERED}": self.coverage, **of_offers(best.items, self.counts)}
         found["tied"] = (best.tied > 0).double().mean()
+        found |= {f"{name}_unseen": each for name, each in of_ranks(best.unseen).items() if name in WATCHED}
         for name, metric in self.groups.items():
             group = self.describe["group_names"].index(name.rpartition("_")[2])
             metric.update(best.ranks, batch["group"] == group)

@@ -19,12 +19,13 @@ GROUP = 64  # columns whose largest is looked at before they are
 class Best(NamedTuple):
     """items, scores: (batch, k), the best first; fewer where there are fewer items, item 0 where even those are hidden.
     ranks: (batch,) int64, the places of the targets, from 1; tied: (batch,) int64, other items exactly as good as the target; None
-    where no targets were given."""
+    where no targets were given. unseen: (batch,) int64, the places without the items seen; None where none were given."""
 
     items: Tensor
     scores: Tensor
     ranks: Tensor | None = None
     tied: Tensor | None = None
+    unseen: Tensor | None = None
 
 
 @torch.no_grad()
@@ -35,6 +36,7 @@ def best_items(
     targets: Tensor | None = None,
     hide: Tensor | None = None,
     candidates: Tensor | None = None,
+    seen: Tensor | None = None,
 ) -> Best:
     """Ranks items for each row.
 
@@ -47,14 +49,16 @@ def best_items(
         targets: (batch,) int64, items to find the ranks of.
         hide: (batch, events) int64, items of each row that are left out, 0: none; a target is never.
         candidates: (candidates,) int64, ascending, the only items that are ranked; None: all.
+        seen: as `hide`, with targets: items that are left out of `unseen` alone.
     """
     batch, every = len(hidden), model.items if candidates is None else len(candidates)
     wide = max(1, CELLS["cpu" if hidden.device.type == "cpu" else "cuda"] // max(batch, 1))
     found = (hidden.new_zeros(batch, 0, dtype=torch.int64), hidden.new_zeros(batch, 0, dtype=torch.float32))
-    ranks, tied, own = None, None, None
+    ranks, tied, unseen, own = None, None, None, None
     if targets is not None:
         ranks, tied = torch.ones_like(targets), torch.zeros_like(targets)
-        hide = None if hide is None else hide.masked_fill(hide == targets[:, None], 0)
+        hide, seen = (None if each is None else each.masked_fill(each == targets[:, None], 0) for each in (hide, seen))
+        unseen = None if seen is None else torch.ones_like(targets)
         if wide < every or candidates is not None:
             unique, place = targets.unique(return_inverse=True)
             own = model.scores(hidden, unique).float().gather(1, place[:, None])
@@ -71,12 +75,16 @@ def best_items(
         if targets is not None:
             # where all are scored at once the target's score is its own among them: another product may round it otherwise
             own = scores.gather(1, targets[:, None] - 1) if own is None else own
-            ranks += _count(~(scores < own), numbers, targets)
+            ahead = ~(scores < own)
+            ranks += (more := _count(ahead, numbers, targets))
+            if seen is not None:
+                place, inside = _columns(numbers, seen)
+                unseen += more - (ahead.gather(1, place) & inside).sum(1)
             tied += _count(scores == own, numbers, targets)
         if k:
             found = _merged(found, scores, numbers, k)
     items, scores = found
-    return Best(items.masked_fill(scores == -torch.inf, 0), scores, ranks, tied)
+    return Best(items.masked_fill(scores == -torch.inf, 0), scores, ranks, tied, unseen)
 
 
 @torch.no_grad()
@@ -103,6 +111,14 @@ def sampled_ranks(
     return 1 + (~(scores[:, 1:] < scores[:, :1])).sum(1)
 
 
+def _columns(numbers: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns of items, (batch, events) each, and whether they are among `numbers`, (columns,), and there for the first time."""
+    items = items.sort(1).values
+    again = torch.cat([torch.zeros_like(items[:, :1], dtype=torch.bool), items[:, 1:] == items[:, :-1]], 1)
+    place = torch.searchsorted(numbers, items).clamp_max(len(numbers) - 1)
+    return place, (numbers[place] == items) & ~again
+
+
 def _count(which: Tensor, numbers: Tensor, targets: Tensor) -> Tensor:
     """(batch,) int64, items with `which`, (batch, columns) bool, the target's own not counted; numbers: (columns,), ascending."""
     place = torch.searchsorted(numbers, targets).clamp_max(len(numbers) - 1)
@@ -112,8 +128,7 @@ def _count(which: Tensor, numbers: Tensor, targets: Tensor) -> Tensor:
 
 def _without(scores: Tensor, numbers: Tensor, hide: Tensor) -> Tensor:
     """The scores with hidden items at minus infinity; numbers: (columns,), ascending."""
-    place = torch.searchsorted(numbers, hide).clamp_max(len(numbers) - 1)
-    inside = numbers[place] == hide
+    place, inside = _columns(numbers, hide)
     row, event = inside.nonzero(as_tuple=True)
     return scores.index_put((row, place[row, event]), scores.new_tensor(-torch.inf))
 

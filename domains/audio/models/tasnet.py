@@ -20,7 +20,7 @@ from .blocks import Backend, MambaStack, MixerName, as_scan, sized
 
 EPS = 1e-8
 SIZES = {
-    "micro": {"channels": 64, "depth": 4, "kernel": 32},
+    "micro": {"channels": 64, "depth": 4, "kernel": 64},
     "xs": {"channels": 128, "depth": 16, "kernel": 16},
     "s": {"channels": 256, "depth": 16, "kernel": 16},
     "m": {"channels": 256, "depth": 32, "kernel": 16},

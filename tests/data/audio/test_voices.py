@@ -4,6 +4,7 @@ import torch
 
 from polymamba.core.errors import UserError
 from polymamba.data.audio.mixtures import stretch
+from polymamba.data.audio.rooms import responses
 from polymamba.data.audio.voices import Voices, pitch_of, utterance
 from polymamba.data.loading import Loading
 
@@ -93,3 +94,23 @@ def test_pitches_of_a_mixture_are_apart():
         suited = [other for other in range(12) if data.suits("train", [one], other)]
         assert all(abs(np.log2(pitches[one] / pitches[other])) >= 0.6 for other in suited)
         assert 0 < len(suited) < 12
+
+
+def test_voices_in_rooms():
+    pytest.importorskip("pyroomacoustics")
+    dry, wet = (Voices(**FEW, rooms=rooms, speed=0.0, samples=2) for rooms in (0, 3))
+    for data in (dry, wet):
+        data.setup()
+    (mixture, sources), (_, without) = (data.load_batch("train", 0, np.arange(2)) for data in (wet, dry))
+    torch.testing.assert_close(mixture, sources.sum(1))
+    assert not torch.allclose(sources, without)
+    assert torch.equal(mixture, wet.load_batch("train", 0, np.arange(2))[0])
+    one, other = responses(5, 2, 8000)
+    assert len(one) > 100
+    np.testing.assert_allclose([np.sum(one**2), np.sum(other**2)], 1, rtol=1e-5)
+
+
+def test_rooms_that_cannot_be_simulated(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pyroomacoustics"):
+        Voices(**FEW, rooms=1)

@@ -95,3 +95,31 @@ def test_folders_that_are_not_there(tmp_path):
         NiftiFolder(str(tmp_path)).setup()
     with pytest.raises(UserError, match="no such fold"):
         NiftiFolder(fold=5)
+
+
+def test_regions_are_labels_together(volumes, tmp_path):
+    root = volumes()
+    (root / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "whole": [1, 3], "back": 3}}))
+    data = NiftiFolder(str(root), patch_size=8)
+    described = data.describe().for_model
+    assert described["classes"] == ["background", "label 1", "back"]
+    assert described["regions"] == {"whole": [1, 2], "back": [2]}
+    data.keep(tmp_path / "kept")
+    other = NiftiFolder(str(root))
+    other.restore(tmp_path / "kept")
+    assert other.describe().for_model["regions"] == described["regions"]
+    mine = NiftiFolder(str(root), patch_size=8, regions={"all": [1, 3]})
+    assert mine.describe().for_model["regions"] == {"all": [1, 2]}
+    for wrong in ({"all": [1, 7]}, {"all": []}, {"all": 1}, {"all": [0, 1]}):
+        with pytest.raises(UserError, match="region all"):
+            NiftiFolder(str(root), patch_size=8, regions=wrong).setup()
+
+
+def test_an_ignored_label_is_no_class(volumes):
+    root = volumes()
+    (root / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "front": 1, "ignore": 3}}))
+    data = NiftiFolder(str(root), patch_size=8)
+    assert data.describe().for_model["classes"] == ["background", "front"]
+    labels = data.splits["train"][0].labels
+    assert set(np.unique(labels)) == {0, 1, 255}
+    assert (labels == 255).sum() == 2 * 4 * 3

@@ -6,7 +6,7 @@ DEFAULT = (*FEW, "model.depth=2", "model.channels=16")
 SOUNDS = ("data=audio_folder", "data.root=sounds", "task=tagging")
 NOISY = ("data=noisy_speech", "data.root=noisy", "task=enhancement")
 MODELS = dict.fromkeys(("conv_tasnet", "dpmamba", "mamba_tasnet", "spmamba"), FEW) | {
-    "aum": SOUNDS, "conmamba": SOUNDS, "semamba": NOISY,
+    "spectrogram_transformer": SOUNDS, "aum": SOUNDS, "conmamba": SOUNDS, "semamba": NOISY,
 }  # fmt: skip
 ODD = (("data.seconds=0.001",), ("data.speakers=1",), ("data.seconds=0.0777", "scan=raster"))
 PICTURES = ("first_batch.png", "worst_predictions.png")

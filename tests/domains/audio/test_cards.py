@@ -11,7 +11,7 @@ from polymamba.engine.training.targets import build
 NOISY = {"name": "noisy_speech", "sources": 1, "samples": 32000, "rate": 16000, "names": ["clean"]}
 MIXTURES = {"name": "voices", "sources": 2, "samples": 8000, "rate": 8000, "names": ["s1", "s2"]}
 SOUNDS = {"name": "sounds", "num_classes": 35, "samples": 16000, "rate": 16000}
-OF_SOUNDS, OF_NOISE = {"aum", "conmamba"}, {"semamba"}
+OF_SOUNDS, OF_NOISE = {"aum", "conmamba", "spectrogram_transformer"}, {"semamba"}
 MODELS = [model for model in entries("models") if "audio" in model.domains]
 SIZES = [(model.name, size, count) for model in MODELS for size, count in model.card["sizes"].items()]
 

@@ -81,8 +81,8 @@ def test_the_discriminator_learns_quality():
     judge, clean = MetricDiscriminator(2e-3), torch.rand(4, 33, 40)
     said = clean + torch.tensor([0.0, 0.0, 3.0, 3.0])[:, None, None]
     quality = torch.tensor([0.9, math.nan, 0.1, 0.1])
-    losses = [judge.learn(clean, said, quality).item() for _ in range(40)]
-    assert losses[-1] < 0.5 * losses[0]
+    losses = [judge.learn(clean, said, quality).item() for _ in range(25)]
+    assert losses[-1] < 0.6 * losses[0]
     estimate = (clean + 3).requires_grad_()
     before = [each.clone() for each in judge.parameters()]
     judge.zero_grad()

@@ -105,3 +105,23 @@ def test_a_volume_is_measured_plane_by_plane_as_at_once():
         dice_of(one, torch.where(truth == 255, 0, truth), 2).mean() for one, truth in zip(said, labels, strict=True)
     ]
     assert float(metrics["dice"].compute()) == pytest.approx(float(sum(dices)) / 2, rel=1e-5)
+
+
+def test_regions_are_learnt_and_measured_together():
+    from monai.losses import DiceLoss
+
+    logits, labels = seeded(2, 3, 6, 7), torch.randint(0, 3, (2, 6, 7), generator=torch.Generator().manual_seed(1))
+    task = Segmentation(torch.nn.Identity(), {**DESCRIBE, "regions": {"whole": [1, 2], "core": [2]}})
+    likely = logits.softmax(1)
+    truth = torch.stack([labels > 0, labels == 2], 1)
+    theirs = DiceLoss(batch=True, smooth_nr=1e-5, smooth_dr=1e-5)
+    expected = theirs(torch.stack([likely[:, 1] + likely[:, 2], likely[:, 2]], 1), truth)
+    found = task.loss([logits], labels) - F.cross_entropy(logits, labels)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    said = torch.zeros(12, 12, dtype=torch.uint8)
+    true = said.clone()
+    said[2:6, 2:6], true[2:6, 2:6], true[3, 3] = 1, 1, 2
+    measured = task._measured(said, true, True)
+    assert measured["dice"].tolist() == [1.0, 0.0]
+    assert measured["hd95"][0] == 0
+    assert set(task.metrics["test"]) >= {"dice_whole", "dice_core", "nsd_whole"}

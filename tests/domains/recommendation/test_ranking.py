@@ -60,6 +60,19 @@ def test_ranks_alone_and_targets_that_were_to_be_hidden(model):
     assert alone.items.shape == (9, 0)
 
 
+@pytest.mark.parametrize("cells", [2**25, 20])
+def test_places_without_the_items_seen_are_those_where_they_are_hidden(model, monkeypatch, cells):
+    monkeypatch.setitem(top_k.CELLS, "cpu", cells)
+    hidden, targets = scores(30, 5), targets_of(30)
+    seen = torch.randint(
+        0, ITEMS + 1, (30, 12), generator=torch.Generator().manual_seed(2)
+    )  # some twice, some the target
+    both = best_items(model, hidden, 3, targets, seen=seen)
+    assert torch.equal(both.ranks, best_items(model, hidden, 3, targets).ranks)
+    assert torch.equal(both.unseen, best_items(model, hidden, 3, targets, hide=seen).ranks)
+    assert (both.unseen < both.ranks).any()
+
+
 def test_sampled_ranks_are_among_items_the_user_has_not_had(model, monkeypatch):
     hidden, targets = scores(9), targets_of(9)
     seen = torch.stack([torch.randperm(ITEMS)[:15] + 1 for _ in range(9)])
