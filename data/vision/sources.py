@@ -167,3 +167,57 @@ TU = Source(
         ("IMDBBINARY/10fold_idx.json", "c72889cf274f691d3d2faed55846c0cd4a09ec3af1081e51a68b7c5131c96317"),
     ),
 )
+
+DRAWN_SHAPES = Source(
+    title="Scenes of coloured shapes",
+    homepage="",
+    citation="",
+    licence="none needed: computed",
+    protocol="each part's scenes are made from data.data_seed; no scene is in two parts",
+)
+
+MASK_FOLDER = Source(
+    title="Images and masks in the user's own folders",
+    homepage="",
+    citation="",
+    licence="the user's own",
+    protocol="folders train, val, test where they exist; otherwise a fixed split by a hash",
+)
+
+CHASE_DB1 = Source(
+    title="CHASE_DB1, retinal vessels",
+    homepage="https://researchdata.kingston.ac.uk/96",
+    citation="M. M. Fraz et al.: An Ensemble Classification-Based Approach, IEEE Trans. Biomedical Engineering, 2012",
+    licence="CC BY 4.0",
+    protocol="28 images, the first observer's masks: 20 for training and validation, the last eight for testing",
+    folder="medical/chase_db1",
+)
+
+EM_MEMBRANE = Source(
+    title="ISBI 2012, membranes in electron microscope images",
+    homepage="https://imagej.net/events/isbi-2012-segmentation-challenge",
+    citation="I. Arganda-Carreras et al.: Crowdsourcing the creation of image segmentation algorithms, 2015",
+    licence="free for research",
+    protocol="the 30 images whose labels are public: the last six for testing",
+    folder="medical/isbi2012_em_membrane",
+    content=(
+        ("train_images.npy", "268fcbcf2e0b46ab1b0ce544ade818ab72fcbe7fa5a4ecb60393486b9909423c"),
+        ("train_labels.npy", "ad456d346fcdce86f54971889f2d02827d1d7ac12ab159d6027c91a4e032c78b"),
+    ),
+)
+
+MOVING_SHAPES = Source(
+    title="Shapes that move in eight ways",
+    homepage="",
+    citation="",
+    licence="none needed: computed",
+    protocol="each part's clips are made from data.data_seed; no clip is in two parts",
+)
+
+VIDEO_FOLDER = Source(
+    title="Videos in the user's own folders",
+    homepage="",
+    citation="",
+    licence="the user's own",
+    protocol="folders train, val, test where they exist; otherwise a fixed, stratified division by a hash",
+)

@@ -16,6 +16,7 @@ from ...core.pictures import RIGHT, WRONG
 from ...core.ranges import Count, Positive, Rate, Share, Weight, checked
 from ..classification import Classifying, share_right
 from .distillation import Distillation
+from .film import strip
 from .image_grid import denormalise, draw_grid, shorten
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 class Classification(Classifying):
     """One label an image.
 
-    Batches are images (batch, channels, height, width) and labels (batch) int64; the model returns logits
-    (batch, classes).
+    Batches are images (batch, channels, height, width), or videos (batch, channels, frames, height, width), and labels (batch)
+    int64; the model returns logits (batch, classes).
 
     Args:
         model: the network.
@@ -100,7 +101,7 @@ class Classification(Classifying):
         """Mixes a batch with its own reverse (Mixup or CutMix).
 
         Args:
-            images: (batch, channels, height, width); left as they are.
+            images: (batch, channels, [frames,] height, width); left as they are.
             labels: (batch) int64.
 
         Returns:
@@ -109,15 +110,16 @@ class Classification(Classifying):
         """
         from timm.data.mixup import mixup_target
 
-        even = len(images) // 2 * 2
-        mixed = images.clone()
+        even, shape = len(images) // 2 * 2, images.shape
+        # of a video all frames alike
+        mixed = images.clone().flatten(1, -3)
         parts = []
         if even:
             _, target = self.mixing(mixed[:even], labels[:even])
             parts.append(target)
         if even < len(images):
             parts.append(mixup_target(labels[even:], self.num_classes, 1.0, self.label_smoothing))
-        return mixed, torch.cat(parts)
+        return mixed.view(shape), torch.cat(parts)
 
     def kept(self, batch: tuple[Tensor, Tensor], positions: Tensor) -> Tensor:
         return batch[0][positions].cpu()
@@ -151,7 +153,8 @@ class Classification(Classifying):
         return draw_grid(self.visible(images), titles, heading, colours)
 
     def visible(self, images: Tensor) -> Tensor:
-        """Images (batch, channels, height, width) as they were before the loader normalised them, within 0 and 1."""
+        """Images (batch, channels, height, width) as they were before they were normalised, within 0 and 1; of videos strips."""
+        images = strip(images) if images.dim() == 5 else images
         return denormalise(images, self.describe.get("mean"), self.describe.get("std"))
 
     def _title(self, target: Tensor) -> str:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ...core.errors import UserError
 from ...core.explanation import can_unroll, check_method, explain, heat_over, part_in_answer, walked_maps
 from ...core.scans import Grid
+from .film import strip_of_tokens
 from .models.backbone import Hierarchical, grids_of
 
 
@@ -146,9 +147,11 @@ def beside_heat(images: Tensor, weights: Tensor, grid: Grid) -> Tensor:
     """Each image, then the same under the heat map of its tokens: (2 * batch, 3, height, width).
 
     Args:
-        images: (batch, channels, height, width) between 0 and 1; all but three channels become their mean in grey.
+        images: (batch, channels, height, width) between 0 and 1, of videos strips; all but three channels become their mean.
         weights: (batch, tokens).
     """
+    if grid.ndim == 3:
+        weights, grid = strip_of_tokens(weights, grid)
     if images.shape[1] != 3:
         images = images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     pairs = [(image, heat_over(each, grid, image)) for image, each in zip(images, weights, strict=True)]

@@ -20,7 +20,10 @@ from ...core.ranges import Count, Size, checked
 from ..classification import Classified, likeliest, write_table
 from ..trained import Answer, Trained
 from .explanation import beside_heat, can_explain, explain_images, receptive_field, share_within
+from .film import strip
 from .image_grid import denormalise, draw_grid, even_columns, shorten
+from .predicted_masks import opened, write_masks
+from .segmentation import Segmentation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +48,8 @@ def predict(
     layout: str | None = None,
 ) -> Answer:
     """Names the classes of images: a table, predictions.csv, and for each image a picture of what its class rests on.
+
+    Of a run that gives each pixel a class it writes masks, in the folder `masks`, and overlays.
 
     Args:
         run: a trained image classifier.
@@ -71,6 +76,8 @@ def predict(
             "which image?", allowed="a file, a folder or a pattern", do="input=photo.jpg, or explain=attribution"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    if explain is None and isinstance(run.task, Segmentation):
+        return write_masks(run, input, pictures, folder / "masks")
     if explain is not None:
         return _explain(
             run, input, explain, folder / (f"{FIELD}.png" if explain == FIELD else f"explained_{explain}.png")
@@ -106,11 +113,11 @@ def classify(
 def _name(run: Trained, where: str, top: int, pictures: int, batch_size: int, folder: Path) -> Answer:
     """See `predict`."""
     found, problems, files = [], [], []
-    opened = _opened(_photos(run), where, problems)
-    while part := list(islice(opened, batch_size)):
-        images = _photos(run).prepare([image for _, image in part])
-        answers = _classified(run, images, top)
-        for (path, _), image, answer in zip(part, images, answers, strict=True):
+    images = opened(_photos(run), where, problems)
+    while part := list(islice(images, batch_size)):
+        prepared = _photos(run).prepare([image for _, image in part])
+        answers = _classified(run, prepared, top)
+        for (path, _), image, answer in zip(part, prepared, answers, strict=True):
             if len(files) < pictures:
                 files.append(_draw(run, path, image, answer, folder / "predictions", len(found)))
             found.append((path, answer))
@@ -168,7 +175,7 @@ def _explain(run: Trained, where: str | None, method: str, path: Path) -> Answer
         images, labels = images[:EXPLAINED], labels[:EXPLAINED].tolist()
         names = [f"is {shorten(_label(run, label), 13)}" for label in labels]
     else:
-        given = list(islice(_opened(_photos(run), where, problems), EXPLAINED))
+        given = list(islice(opened(_photos(run), where, problems), EXPLAINED))
         if not given:
             raise UserError(f"none of the images can be read: {problems[0]}", given=f"input={where}")
         images, labels = _photos(run).prepare([image for _, image in given]), None
@@ -225,17 +232,6 @@ def _draw(run: Trained, path: Path, image: Tensor, answer: Classified, folder: P
     return target
 
 
-def _opened(photos: Any, where: str, problems: list[str]) -> Iterator[tuple[Path, Image]]:
-    """The images that `input=` means, as they are read; those that cannot be are said in `problems`."""
-    for path in photos.find(where):
-        try:
-            image = photos.open(path)
-        except UserError as error:
-            problems.append(f"{error.problem} ({error.given})")
-            continue
-        yield path, image
-
-
 def _classified(run: Trained | nn.Module, images: Tensor, top: int) -> list[Classified]:
     model = run.model if isinstance(run, Trained) else run
     weight = next(model.parameters())
@@ -266,6 +262,7 @@ def _photos(run: Trained) -> Any:
 
 
 def _visible(run: Trained, images: Tensor) -> Tensor:
+    images = strip(images) if images.dim() == 5 else images
     return denormalise(images, run.describe.get("mean"), run.describe.get("std"))
 
 

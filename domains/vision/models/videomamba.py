@@ -19,7 +19,7 @@ from ....core.errors import UserError
 from ....core.ranges import Rate, Side, Size, checked
 from ....core.scans import Grid, Scan
 from .backbone import size_for
-from .patches import PatchEmbed
+from .patches import FEW_TOKENS, LARGEST_PATCH, PatchEmbed, fitting_patch_sizes
 from .registration import Variant, register
 from .vim import Vim
 from .vim import checkpoint_filter_fn as vim_filter_fn
@@ -118,6 +118,7 @@ def build(
     scan: str | Scan = "bidirectional",
     size: Literal["micro", "tiny", "small", "middle", "base"] | None = None,
     patch_size: Side | None = None,
+    tube: Size = 1,
     d_state: Size = 16,
     drop_path_rate: Rate = 0.0,
     backend: Literal["auto", "cpu", "gpu", "reference"] = "auto",
@@ -129,13 +130,22 @@ def build(
             has videos.
         scan: the scan of its layers.
         size: a size of SIZES; None: what the data set asks for.
-        patch_size: pixels; None: what suits the image size.
+        patch_size: pixels; None: what suits the image size, and of videos the largest up to 16 that leaves 16 tokens a frame.
+        tube: frames of a token, of videos.
     """
+    if patch_size is None and describe.get("frames"):
+        patch_size = _patch_of_frames(tuple(describe["image_size"]))
     return VideoMamba(
-        tuple(describe["image_size"]), patch_size, frames=describe.get("frames"), in_chans=describe["channels"],
+        tuple(describe["image_size"]), patch_size, frames=describe.get("frames"), tube=tube, in_chans=describe["channels"],
         num_classes=describe["num_classes"], scan=scan, d_state=d_state, drop_path_rate=drop_path_rate, backend=backend,
         **size_for(describe, size, SIZES),
     )  # fmt: skip
+
+
+def _patch_of_frames(size: tuple[int, int]) -> int:
+    fitting = fitting_patch_sizes(size)
+    enough = [side for side in fitting if side <= LARGEST_PATCH and size[0] * size[1] >= FEW_TOKENS * side**2]
+    return max(enough, default=fitting[0])
 
 
 register(
