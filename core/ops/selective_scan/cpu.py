@@ -46,7 +46,7 @@ def backward(
     given = (x, delta, A, B, C, D, z, delta_bias, initial_state)
     (batch, _, _, channels), (paths, _, states) = x.shape, A.shape
     call = _Call(x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx, initial_state, merge)
-    splits = call.record["splits"][0]
+    splits = call.values["splits"]
 
     def like_rows(t: Tensor) -> Tensor:
         covered = bool(call.covers[0]) if t.shape[1] == 1 else bool(call.covers.all())
