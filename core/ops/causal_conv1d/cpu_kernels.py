@@ -229,7 +229,7 @@ def input_gradient(p, b, path, channel, count, step, first, steps, total, weight
             write_float(spare + 4 * lane, read_float(p.grad_final + 4 * (state + lane * (W - 1) + W - 2 - back)))
         g = g + load(spare)
     if step >= 0:
-        target = p.dx + b * p.dx_batch + path * p.dx_path + 4 * (token_at(p, b, path, step) * p.channels + channel)
+        target = p.dx + b * p.dx_batch + path * p.dx_path + token_at(p, b, path, step) * p.dx_token + 4 * channel
         if p.dx_path == 0 and path > 0:
             g = g + get(target, count)
         put(target, g, count)

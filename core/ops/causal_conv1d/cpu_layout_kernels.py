@@ -17,7 +17,8 @@ _ADDRESSES = (
     "x weight bias order seq initial out final grad_out grad_final dx dweight dbias dinitial scratch tickets slots"
 )
 _STRIDES = (
-    "x_batch x_path x_token order_batch order_path out_batch out_path grad_batch grad_path grad_token dx_batch dx_path"
+    "x_batch x_path x_token order_batch order_path out_batch out_path grad_batch grad_path grad_token "
+    "dx_batch dx_path dx_token"
 )
 _SIZES = "batch paths length steps channels W splits blocks silu scratch_bytes items"
 RECORD = np.dtype([(name, np.int64) for name in f"{_ADDRESSES} {_STRIDES} {_SIZES}".split()])

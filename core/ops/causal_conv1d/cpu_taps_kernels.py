@@ -60,7 +60,7 @@ def backward_rows(p, b, path, channel, count, start, rows, own, inputs, grads):
     dx, add = p.dx + b * p.dx_batch + path * p.dx_path + 4 * channel, p.dx_path == 0 and path > 0
     for i in range(rows):
         x3, g3 = load(inputs + ROW * (i + 3)), load(grads + ROW * (i + 3))
-        target = dx + 4 * token_at(p, b, path, start + i) * p.channels
+        target = dx + token_at(p, b, path, start + i) * p.dx_token
         value = fma(w3, g0, fma(w2, g1, fma(w1, g2, w0 * g3)))
         if add:
             value = value + get(target, count)

@@ -38,7 +38,7 @@ def gradient_of_gate(p, b, channel, blocks, end):
                 g = get(p.grad_out + b * p.grad_batch + path * p.grad_path + token * p.grad_token + 4 * c, end - c)
                 total = fma(y, g, total)
             z = get(p.z + b * p.z_batch + token * p.z_token + 4 * c, end - c)
-            put(p.dz + 4 * ((b * p.length + token) * p.channels + c), total * silu_gradient(z), end - c)
+            put(p.dz + b * p.dz_batch + token * p.dz_token + 4 * c, total * silu_gradient(z), end - c)
 
 
 @inlined
@@ -70,7 +70,7 @@ def load_tiles(p, b, path, channel, count, tokens, steps, ahead, tiles, with_gat
             if with_gate:
                 slope = open_share * fma(z, splat(ONE) - open_share, splat(ONE))
                 y = get(p.ungated + b * p.out_batch + token * 4 * p.channels + 4 * channel, count)
-                put(p.dz + 4 * ((b * p.length + token) * p.channels + channel), g * y * slope, count)
+                put(p.dz + b * p.dz_batch + token * p.dz_token + 4 * channel, g * y * slope, count)
             g = g * z * open_share
         store(tiles + ROW * i, get(p.x + b * p.x_batch + path * p.x_path + token * p.x_token + 4 * channel, count))
         store(tiles + ROW * (K + i), step)

@@ -37,7 +37,7 @@ _ADDRESSES = (
     "grad_out grad_final dx ddelta dA dB dC dD dz dbias dinitial scratch tickets slots covers"
 )
 _STRIDES = (
-    "x_batch x_path x_token delta_batch delta_path delta_token z_batch z_token order_batch order_path "
+    "x_batch x_path x_token delta_batch delta_path delta_token z_batch z_token dz_batch dz_token order_batch order_path "
     "B_batch B_path B_token B_group C_batch C_path C_token C_group out_batch out_path "
     "grad_batch grad_path grad_token dx_batch dx_path ddelta_batch ddelta_path "
     "dB_split dB_batch dB_path dC_split dC_batch dC_path"
