@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ....core.errors import UserError
@@ -125,5 +126,8 @@ def swin_unetr(describe: Mapping, features: Size | None = None, dropout: Rate = 
     axes = len(known.patch_size)
     # Five halvings; instance norm needs two places on the coarsest map.
     multiple = [32] * axes if max(known.patch_size) > 32 else [64, *[32] * (axes - 1)]
-    network = SwinUNETR(known.channels, known.classes, feature_size=features, drop_rate=dropout, spatial_dims=axes)
-    return Baseline(network, multiple)
+    # MONAI reads numbers out of tensors while it builds, which a device of sizes alone (meta) has not.
+    device = torch.get_default_device()
+    with torch.device("cpu"):
+        network = SwinUNETR(known.channels, known.classes, feature_size=features, drop_rate=dropout, spatial_dims=axes)
+    return Baseline(network.to(device), multiple)
