@@ -1,4 +1,4 @@
-"""core <- domains <- engine, data <- engine, domains <- compat, all <- benchmarks; core: ops <- mixers. Nothing points back."""
+"""core <- domains <- engine, data <- engine, domains <- compat, all <- benchmarks; core: ops <- mixers. Nothing points back, no\ndomain at another."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def is_published_of(file: Path, name: str) -> bool:
     return folder == "domains" and len(rest) == 2 and rest[1] == "published.py" and name.startswith(f"data.{rest[0]}.")
 
 
+DOMAINS = {path.parent.name for path in (ROOT / "configs").glob("*/domain.yaml")}
 FILES = [file for folder in MAY_IMPORT for file in sorted((ROOT / folder).rglob("*.py"))]
 
 
@@ -53,6 +54,9 @@ def test_imports_follow_the_law(file):
         if is_published_of(file, name):
             continue
         assert top not in MAY_IMPORT or top in MAY_IMPORT[folder], f"{file} imports {name}"
+        if folder in ("domains", "data"):
+            own = file.relative_to(ROOT / folder).parts[0]
+            assert own not in DOMAINS or not DOMAINS & {*name.split(".")[1:2]} - {own}, f"{file} imports {name}"
         if folder == "data" and top == "core":
             assert name in DATA_MAY_IMPORT_OF_CORE, f"{file} imports {name}"
         if file.is_relative_to(ROOT / "core" / "ops"):

@@ -14,7 +14,8 @@ from ...core.errors import UserError
 from ...core.explanation.matrices import UNROLL, mean_of, unroll
 from ...core.mixers.walk import sizes_of
 from ..trained import Trained
-from .inference import FINER, Planes, filled_sizes
+from ..windows import Planes, filled_sizes
+from .inference import FINER
 from .overlays import draw_cases, grey_of, planes
 
 if TYPE_CHECKING:

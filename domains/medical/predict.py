@@ -16,9 +16,10 @@ from ...core.errors import UserError
 from ...core.pictures import save_figure
 from ...core.ranges import Count, Rate, Size, checked
 from ..trained import Answer, Trained
+from ..windows import count_windows, logits_along
 from .bundle import write_bundle
 from .explaining import draw_attention
-from .inference import count_windows, likeliest, logits_along, on_grid
+from .inference import likeliest, on_grid
 from .overlays import draw_cases, pictures_of
 from .parts import largest_parts
 from .predict_classes import name_classes

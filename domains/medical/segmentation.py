@@ -15,7 +15,7 @@ from ...core import scans
 from ...core.ranges import Count, Positive, Rate, Weight, checked
 from ...core.scans.grid import as_grid
 from ..task import Task
-from .inference import InMemory, logits_along
+from ..windows import InMemory, logits_along
 from .losses import IGNORED, LossSums, resized_labels, soft_dice
 from .measures import dice_of, distances_of, in_regions
 from .overlays import draw_bars, draw_cases, pictures_of

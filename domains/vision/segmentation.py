@@ -12,9 +12,9 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from ...core.ranges import Count, Rate, Size, Weight, checked
-from ..medical.inference import segment
 from ..medical.segmentation import soft_dice
 from ..task import Task
+from ..windows import segment
 from .image_grid import denormalise, shorten
 from .label_pictures import IGNORED, draw_bars, draw_labels
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from polymamba.domains.medical.inference import segment
 from polymamba.domains.medical.losses import soft_dice
 from polymamba.domains.medical.measures import dice_of, distances_of
 from polymamba.domains.medical.segmentation import Segmentation
+from polymamba.domains.windows import segment
 
 DESCRIBE = {"classes": ["background", "one", "two"], "patch_size": [8, 8], "spacing": [1.0, 1.0]}
 
