@@ -15,6 +15,7 @@ from ..core.errors import UserError, closest
 from .drop_in import drop_in_suite, drop_in_training_suite
 from .heads import heads_suite
 from .language import decode_suite
+from .medical import training_suite as medical_suite
 from .mixer import mixer_suite, others_suite
 from .operators import conv_suite, length_suite, order_suite, scan_suite
 from .plot import plot
@@ -34,6 +35,7 @@ SUITES = {
     "drop_in_training": drop_in_training_suite,
     "memory": memory_suite,
     "first_call": first_call_suite,
+    "medical": medical_suite,
     "recommendation_training": training_suite,
     "recommendation_serving": serving_suite,
     "recommendation_top_k": top_k_suite,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 
 import torch
@@ -17,7 +16,7 @@ from ..domains.recommendation.models.sasrec import SASRec
 from ..domains.recommendation.models.sequential import Recommender
 from ..domains.recommendation.serving import Server
 from ..domains.recommendation.top_k import best_items
-from .timing import Comparison, row
+from .timing import Comparison, clock, in_turn, row
 
 ITEMS = 12_101  # Amazon Beauty's
 LENGTHS = (50, 200, 1000)
@@ -139,23 +138,3 @@ def million_suite(device: str) -> Iterator[dict]:
         "megabytes": round(megabytes, 1),
         "loss": [round(first, 3), round(last, 3)],
     }
-
-
-def in_turn(functions: dict[str, Callable[[], object]], device: str, rounds: int = 3) -> Comparison:
-    """As `timing.compare`, by the CPU seconds of this process where there is no GPU: other work on the machine does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for number in range(rounds + 1):
-        for name, function in functions.items():
-            begin = clock(device)
-            function()
-            if number:
-                seconds[name].append(clock(device) - begin)
-    return Comparison(seconds)
-
-
-def clock(device: str) -> float:
-    """Seconds: of this process on a CPU, of the wall once a GPU is done."""
-    if device == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()

@@ -44,6 +44,26 @@ def compare(functions: dict[str, Callable[[], object]], rounds: int = 9, warmup:
     return Comparison(seconds)
 
 
+def in_turn(functions: dict[str, Callable[[], object]], device: str, rounds: int = 3) -> Comparison:
+    """As `timing.compare`, by the CPU seconds of this process where there is no GPU: other work on the machine does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(rounds + 1):
+        for name, function in functions.items():
+            begin = clock(device)
+            function()
+            if number:
+                seconds[name].append(clock(device) - begin)
+    return Comparison(seconds)
+
+
+def clock(device: str) -> float:
+    """Seconds: of this process on a CPU, of the wall once a GPU is done."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def _settle() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -53,6 +53,8 @@ class MovieLens(Histories):
         length, loading, name: see `Histories`; the papers keep 200 events of 1M.
     """
 
+    source = MOVIELENS_1M
+
     @checked(group="data")
     def __init__(
         self,

@@ -116,7 +116,7 @@ SOLIDS = Source(
     title="Points on the surfaces of ten kinds of solids",
     homepage="",
     citation="",
-    licence="Apache 2.0 (made here)",
+    licence="none needed: computed",
     protocol="each part's clouds are made from data.data_seed; no cloud is in two parts",
 )
 
@@ -141,7 +141,7 @@ GRAPH_MOTIFS = Source(
     title="Random trees with a motif",
     homepage="",
     citation="",
-    licence="Apache 2.0 (made here)",
+    licence="none needed: computed",
     protocol="each part's graphs are made from data.data_seed; no graph is in two parts",
 )
 

@@ -16,6 +16,7 @@ from ...core.errors import UserError
 from ...core.pictures import save_figure
 from ...core.ranges import Count, Rate, Size, checked
 from ..trained import Answer, Trained
+from .bundle import write_bundle
 from .explaining import draw_attention
 from .inference import count_windows, likeliest, logits_along, on_grid
 from .overlays import draw_cases, pictures_of
@@ -37,8 +38,11 @@ def predict(
     pictures: Count = 16,
     progress: bool | None = None,
     output: str | None = None,
+    bundle: str | None = None,
 ) -> Answer:
-    """Writes a label file for each image, an overlay, and a table of the volume of each class; of a classifier a table of classes.
+    """Writes a label file for each image, an overlay, and a table of the volume of each class; or a MONAI bundle of the run.
+
+    A classifier writes a table of the images' classes.
 
     Args:
         run: a trained segmentation model; of several with the same classes the mean of their probabilities answers.
@@ -49,20 +53,26 @@ def predict(
         explain: draw for each class where the Mamba layers took it from.
         pictures: overlays drawn. progress: show a bar of windows; None: on a terminal.
         output: folder of what is written; None: `segmented` in the run's.
+        bundle: folder of a MONAI bundle, which predicts without this package; nothing else is done.
 
     Raises:
         UserError: no image is found, or none of them can be read; runs that do not know the same classes.
     """
-    runs = [run, *run.others]
-    if input is None:
+    runs, names = [run, *run.others], _classes_of([run, *run.others])
+    classifies = run.describe.get("task") == "classification"
+    if bundle is not None and (classifies or run.others or input is not None):
+        given = f"{len(runs)} runs, input={input}, task {run.describe.get('task')}"
+        raise UserError("a bundle is made of one segmentation run, without input=", given=given)
+    if bundle is None and input is None:
         raise UserError(
             "which image?", allowed="a NIfTI, PNG or TIFF file, a DICOM series, or a folder", do="input=scan.nii.gz"
         )
-    names = _classes_of(runs)
-    if run.describe.get("task") == "classification":
+    if classifies:
         return name_classes(runs, names, input, output, pictures)
-    files, folder = run.data.volumes(), run.folder / "segmented" if output is None else Path(output).expanduser()
     kept = kept_parts(runs, names, largest)
+    if bundle is not None:
+        return write_bundle(run, Path(bundle).expanduser(), overlap, kept)
+    files, folder = run.data.volumes(), run.folder / "segmented" if output is None else Path(output).expanduser()
     rows, drawn, written, problems = [], [], [], []
     for path in files.find(input):
         try:

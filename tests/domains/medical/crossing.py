@@ -5,7 +5,7 @@ SHORT = (
 )  # fmt: skip
 IMAGES = ("data.axes=2", "data.side=32")
 CLASSES = ("data=synthetic_classes", "task=classification")
-MODELS = dict.fromkeys(("ultralight_vm_unet", "vm_unet", "mamba_unet", "swin_umamba"), IMAGES)
+MODELS = dict.fromkeys(("ultralight_vm_unet", "vm_unet", "mamba_unet", "swin_umamba", "swin_unetr"), IMAGES)
 MODELS |= {"medmamba": CLASSES, "nnmamba_classifier": (*CLASSES, "data.axes=3")}
 DEFAULT = ("model.base_features=4", "model.max_stages=3", "data.patches=1")
 ODD = (("data.side=[17,20,13]", "data.patch_size=[12,16,9]"), (*IMAGES, "scan=cross"))
