@@ -67,7 +67,7 @@ def predict(
     """
     for key, value in (("classes", classes), ("layout", layout)):
         if value is not None and run.task is not None:
-            raise UserError("the run knows its own model and classes", given=f"{key}={value}", do=f"leave {key}= out")
+            raise UserError("the run knows its classes and its model", given=f"{key}={value}", do=f"leave {key}= out")
     if explain is not None:
         check_choice("explain", explain, (*METHODS, FIELD), "method")
     folder = run.folder if output is None else Path(output).expanduser()
