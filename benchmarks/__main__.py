@@ -12,22 +12,33 @@ from pathlib import Path
 import torch
 
 from ..core.errors import UserError, closest
+from .audio import real_time_suite
+from .audio import training_suite as audio_training_suite
 from .drop_in import drop_in_suite, drop_in_training_suite
 from .heads import heads_suite
 from .language import decode_suite
+from .limit import limit_suite
+from .medical import training_suite as medical_suite
 from .mixer import mixer_suite, others_suite
 from .operators import conv_suite, length_suite, order_suite, scan_suite
+from .pixels import draw, pixels_suite
 from .plot import plot
 from .process import first_call_suite, memory_suite
+from .profile import profile_suite
+from .recommendation import million_suite, serving_suite, top_k_suite, training_suite
 from .timeseries import timeseries_suite
+from .vision import backbones_suite, cross_suite
 
 SUITES = {
     "mixer": mixer_suite,
+    "profile": profile_suite,
     "scan": scan_suite,
+    "limit": limit_suite,
     "conv": conv_suite,
     "order": order_suite,
     "length": length_suite,
     "heads": heads_suite,
+    "pixels": pixels_suite,
     "decode": decode_suite,
     "others": others_suite,
     "drop_in": drop_in_suite,
@@ -35,6 +46,15 @@ SUITES = {
     "timeseries": timeseries_suite,
     "memory": memory_suite,
     "first_call": first_call_suite,
+    "audio_training": audio_training_suite,
+    "audio_real_time": real_time_suite,
+    "medical": medical_suite,
+    "vision": backbones_suite,
+    "cross": cross_suite,
+    "recommendation_training": training_suite,
+    "recommendation_serving": serving_suite,
+    "recommendation_top_k": top_k_suite,
+    "recommendation_million": million_suite,
 }
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"
 
@@ -83,6 +103,8 @@ def write(suite: str, rows: list[dict], device: str) -> Path:
     RESULTS.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(results, indent=1) + "\n")
     plot(results, file.with_suffix(".png"))
+    if suite == "pixels":
+        draw(rows, file.with_name(f"{file.stem}_pixels.png"))
     return file
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from ..core import mixers
 from ..core.ops.state_space_duality import state_space_duality
 from ..core.ops.trapezoidal_scan import trapezoidal_scan
+from .mixer import against_linear_layers
 from .timing import compare, row
 
 LENGTH, WIDTH, HEADS, HEADDIM, STATES = 1024, 768, 24, 64, 128
@@ -32,31 +32,7 @@ def heads_suite(device: str):
             yield row("heads", f"{what}, {name}, {case}", measured, "loop", "kernel")
     for name, options in MIXERS.items():
         mixer = mixers.get(name.split(",")[0])(WIDTH, **options).to(device)
-        yield from against_linear_layers(name, mixer, device)
-
-
-def against_linear_layers(name: str, mixer: nn.Module, device: str):
-    """A mixer's forward and training step against those of its linear layers alone, on the same sizes."""
-    layers = [module for module in mixer.modules() if isinstance(module, nn.Linear)]
-    x = torch.randn(1, LENGTH, WIDTH, device=device, requires_grad=True)
-    inputs = [torch.randn(1, LENGTH, layer.in_features, device=device, requires_grad=True) for layer in layers]
-    weights = [p for layer in layers for p in layer.parameters()]
-
-    def linears():
-        return [layer(given) for layer, given in zip(layers, inputs, strict=True)]
-
-    def train(outputs, wanted):
-        torch.autograd.grad(outputs, wanted, [torch.ones_like(out) for out in outputs])
-
-    case, sides = f"{name}, d_model {WIDTH}, length {LENGTH}, batch 1", ("mixer", "its linear layers")
-    with torch.no_grad():
-        measured = compare({sides[0]: lambda: mixer(x), sides[1]: linears}, rounds=11)
-    yield row("heads", f"forward, {case}", measured, *sides)
-    mine, theirs = [x, *mixer.parameters()], [*inputs, *weights]
-    measured = compare(
-        {sides[0]: lambda: train([mixer(x)[0]], mine), sides[1]: lambda: train(linears(), theirs)}, rounds=7
-    )
-    yield row("heads", f"forward+backward, {case}", measured, *sides)
+        yield from against_linear_layers("heads", f"{name}, d_model {WIDTH}", mixer, device, 1, (LENGTH,))
 
 
 def _duality_arguments(device: str) -> dict:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import partial
 
 import torch
+from torch import nn
 
 from ..core.mixers.mamba import Mamba
 from .timing import compare, row
@@ -13,34 +15,52 @@ from .timing import compare, row
 WIDTH, LENGTH = 768, 1024
 
 
-def mixer_suite(device: str):
-    """Forward and training step of a mixer against the time of its four linear layers alone, on the same sizes."""
-    torch.manual_seed(0)
-    mixer = Mamba(WIDTH).to(device)
-    x = torch.randn(1, LENGTH, WIDTH, device=device, requires_grad=True)
-    layers = [mixer.in_proj, mixer.x_proj, mixer.dt_proj, mixer.out_proj]
-    inputs = [torch.randn(1, LENGTH, layer.in_features, device=device, requires_grad=True) for layer in layers]
+# d_model, scan, axes, batch, grid or length.
+SIZES = (
+    (64, "raster", 1, 8, (256,)),
+    (64, "bidirectional", 1, 8, (256,)),
+    (192, "raster", 1, 1, (197,)),
+    (192, "bidirectional", 1, 1, (197,)),
+    (192, "cross", 2, 1, (28, 28)),
+    (WIDTH, "raster", 1, 1, (LENGTH,)),
+)
 
-    def train(outputs, wanted):
-        torch.autograd.grad(outputs, wanted, [torch.ones_like(out) for out in outputs])
+
+def mixer_suite(device: str):
+    """Forward and training step of a mixer against the time of its linear layers alone, on the same sizes."""
+    torch.manual_seed(0)
+    for width, scan, axes, batch, grid in SIZES:
+        mixer = Mamba(width, scan=scan, axes=axes).to(device)
+        yield from against_linear_layers("mixer", f"{scan}, d_model {width}", mixer, device, batch, grid)
+
+
+def against_linear_layers(suite: str, name: str, mixer: nn.Module, device: str, batch: int, grid: tuple[int, ...]):
+    """A mixer's forward and training step against those of its linear layers alone, on the same tokens."""
+    layers = [module for module in mixer.modules() if isinstance(module, nn.Linear)]
+    tokens = (batch, math.prod(grid))
+    x = torch.randn(*tokens, mixer.d_model, device=device, requires_grad=True)
+    inputs = [torch.randn(*tokens, layer.in_features, device=device, requires_grad=True) for layer in layers]
+    weights = [p for layer in layers for p in layer.parameters()]
+
+    def mix():
+        return [mixer(x, grid=grid)[0]]
 
     def linears():
         return [layer(given) for layer, given in zip(layers, inputs, strict=True)]
 
-    weights = [p for layer in layers for p in layer.parameters()]
+    def train(call, wanted):
+        outputs = call()
+        torch.autograd.grad(outputs, wanted, [torch.ones_like(out) for out in outputs])
+
+    size = "x".join(map(str, grid))
+    case, sides = f"{name}, {batch} x {size} tokens, float32", ("mixer", "its linear layers")
     with torch.no_grad():
-        measured = compare({"mixer": lambda: mixer(x), "its linear layers": linears}, rounds=25)
-    case = f"d_model {WIDTH}, length {LENGTH}, batch 1, float32"
-    yield row("mixer", f"forward, {case}", measured, "mixer", "its linear layers")
-    parameters = list(mixer.parameters())
-    measured = compare(
-        {
-            "mixer": lambda: train([mixer(x)[0]], [x, *parameters]),
-            "its linear layers": lambda: train(linears(), [*inputs, *weights]),
-        },
-        rounds=15,
-    )
-    yield row("mixer", f"forward+backward, {case}", measured, "mixer", "its linear layers")
+        measured = compare(dict(zip(sides, (mix, linears), strict=True)), rounds=25)
+    yield row(suite, f"forward, {case}", measured, *sides)
+    mine, theirs = [x, *mixer.parameters()], [*inputs, *weights]
+    calls = (partial(train, mix, mine), partial(train, linears, theirs))
+    measured = compare(dict(zip(sides, calls, strict=True)), rounds=15)
+    yield row(suite, f"forward+backward, {case}", measured, *sides)
 
 
 def others_suite(device: str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-BARS = ("scan", "conv", "mixer", "heads", "decode", "others", "drop_in", "drop_in_training", "order")
+BARS = ("scan", "limit", "conv", "mixer", "heads", "decode", "others", "drop_in", "drop_in_training", "order")
 
 
 def plot(results: dict, file: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -42,6 +44,41 @@ def compare(functions: dict[str, Callable[[], object]], rounds: int = 9, warmup:
             if round_number >= warmup:
                 seconds[name].append(time.perf_counter() - begin)
     return Comparison(seconds)
+
+
+def in_turn(functions: dict[str, Callable[[], object]], device: str, rounds: int = 3) -> Comparison:
+    """As `timing.compare`, by the CPU seconds of this process where there is no GPU: other work on the machine does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(rounds + 1):
+        for name, function in functions.items():
+            begin = clock(device)
+            function()
+            if number:
+                seconds[name].append(clock(device) - begin)
+    return Comparison(seconds)
+
+
+def clock(device: str) -> float:
+    """Seconds: of this process on a CPU, of the wall once a GPU is done."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak(function: Callable[[], object]) -> float:
+    """Megabytes that a call needs beyond what the process holds before it."""
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not there to be used again
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = kilobytes("VmRSS")
+    function()
+    return round((kilobytes("VmHWM") - before) / 1024, 1)
+
+
+def kilobytes(name: str) -> int:
+    """A line of this process's status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def _settle() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from .errors import UserError
 from .scans.grid import Grid, as_grid
+from .scans.scan import Scan
 
 
 class Staged(Protocol):
@@ -20,6 +21,12 @@ class Staged(Protocol):
     @property
     def grids(self) -> Sequence[Grid]:
         """The tokens of each stage, the first stage's first, for the inputs that the model was made for; one for a plain stack."""
+
+
+def walks_of(model: Staged | nn.Module, scan: Scan) -> list[tuple[Scan, Grid]]:
+    """Which scan walks which grid, stage after stage: what the model says in `walks`, else that scan over each of its grids."""
+    found = getattr(model, "walks", None)
+    return [(scan, grid) for grid in grids_of(model)] if found is None else list(found)
 
 
 def grids_of(model: Staged | nn.Module) -> tuple[Grid, ...]:

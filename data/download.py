@@ -35,7 +35,7 @@ class _Damaged(Exception):
 def fetch(file: RemoteFile, folder: str | Path, *, attempts: int = 4, timeout: float = 30.0, wait: float = 1.0) -> Path:
     """Download a file into a folder, unless it is there already, and return its path.
 
-    The bytes go to `<name>.part` and are checked against the sha256 before that file is renamed, so whatever carries the
+    The bytes go to `<name>.part` and are checked against the checksum before that file is renamed, so whatever carries the
     final name is whole. A partial file is continued, also after a crash; processes that ask for one file at the same time
     wait for each other.
 
@@ -103,7 +103,7 @@ def _download(file: RemoteFile, part: Path, attempts: int, timeout: float, wait:
     raise UserError(
         f"{file.name} could not be downloaded",
         given="; ".join(f"{url}: {failure}" for url, failure in failures.items()),
-        allowed=f"a file of {file.size:,} bytes with sha256 {file.sha256}",
+        allowed=" ".join(["a file", *([f"of {file.size:,} bytes"] if file.size else []), "with", *file.checksum]),
         do=f"without a network, put the file at {folder / file.name} by hand, "
         "or set POLYMAMBA_DATA=FOLDER (or data.root=FOLDER) to the folder that holds it",
     )
@@ -111,12 +111,13 @@ def _download(file: RemoteFile, part: Path, attempts: int, timeout: float, wait:
 
 def _receive(file: RemoteFile, url: str, part: Path, timeout: float) -> None:
     """Read one response into `part`, going on where an earlier attempt stopped."""
-    digest = hashlib.sha256()
+    kind, expected = file.checksum
+    digest = hashlib.new(kind, usedforsecurity=False)
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "polymamba", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    if have < file.size or not have:
+    if have < file.size or not (have and file.size):
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
     else:
         response = None
@@ -126,29 +127,31 @@ def _receive(file: RemoteFile, url: str, part: Path, timeout: float) -> None:
             if have and continued:
                 while block := stream.read(BLOCK):
                     digest.update(block)
+            size = file.size
             if response is not None:
-                _copy(response, stream, digest, file)
+                size = size or stream.tell() + int(response.headers.get("Content-Length") or 0)
+                _copy(response, stream, digest, file.name, size)
             stream.flush()
             os.fsync(stream.fileno())
             length = stream.tell()
-    if length < file.size:
-        raise http.client.IncompleteRead(b"", file.size - length)
-    if digest.hexdigest() != file.sha256:
-        raise _Damaged(f"sha256 is {digest.hexdigest()}, {length:,} bytes")
+    if length < size:
+        raise http.client.IncompleteRead(b"", size - length)
+    if digest.hexdigest() != expected:
+        raise _Damaged(f"{kind} is {digest.hexdigest()}, {length:,} bytes")
 
 
-def _copy(response: http.client.HTTPResponse, stream, digest, file: RemoteFile) -> None:
+def _copy(response: http.client.HTTPResponse, stream, digest, name: str, size: int) -> None:
+    """Append a response to `stream`; size: of the whole file, 0: the server does not say."""
     shown = 0.0
     while block := response.read1(BLOCK):
         stream.write(block)
         digest.update(block)
-        if stream.tell() > file.size:
-            raise _Damaged(f"more than the expected {file.size:,} bytes")
+        if 0 < size < stream.tell():
+            raise _Damaged(f"more than the expected {size:,} bytes")
         if sys.stderr.isatty() and time.monotonic() - shown > 0.5:
             shown = time.monotonic()
-            print(
-                f"\r{file.name}: {stream.tell() / file.size:4.0%} of {file.size / 1e6:.0f} MB", end="", file=sys.stderr
-            )
+            done = f"{stream.tell() / size:4.0%} of {size / 1e6:.0f}" if size else f"{stream.tell() / 1e6:.0f}"
+            print(f"\r{name}: {done} MB", end="", file=sys.stderr)
     if shown:
         print(file=sys.stderr)
 

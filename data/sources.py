@@ -13,13 +13,20 @@ class RemoteFile:
         name: its name on disk.
         urls: addresses that serve the same bytes, tried in this order.
         sha256: checksum of the file, lower-case hexadecimal.
-        size: length in bytes.
+        size: length in bytes; 0: not known.
+        md5: checksum of a file whose publisher says no other.
     """
 
     name: str
     urls: tuple[str, ...]
-    sha256: str
-    size: int
+    sha256: str = ""
+    size: int = 0
+    md5: str = ""
+
+    @property
+    def checksum(self) -> tuple[str, str]:
+        """The name of the hash and the file's."""
+        return ("sha256", self.sha256) if self.sha256 else ("md5", self.md5)
 
 
 @dataclass(frozen=True)

@@ -141,10 +141,14 @@ class Task(LightningModule):
         values = {f"{stage}/loss": loss, **{f"{stage}/{name}": value for name, value in metrics.items()}}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=self.samples(batch), sync_dist=True)
 
+    def learning(self) -> nn.Module:
+        """What the optimizer moves: the model, or with it parts of the task that learn too."""
+        return self.model
+
     def configure_optimizers(self) -> dict[str, Any]:
         if self.optimizer_factory is None:
             raise RuntimeError("set task.optimizer_factory before training")
-        optimizer, schedule = self.optimizer_factory(self.model)
+        optimizer, schedule = self.optimizer_factory(self.learning())
         if schedule is None:
             return {"optimizer": optimizer}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": 1}}

@@ -22,6 +22,7 @@ class Trained:
         describe: what the model was built from: `Description.for_model` with the name of the data and what was kept.
         device: "cpu" or "cuda".
         folder: where results go unless something else is asked for: the run's folder, or the working directory.
+        others: further runs that answer together with this one, where the domain's predict.yaml says `card: {several: true}`.
     """
 
     model: nn.Module
@@ -30,6 +31,7 @@ class Trained:
     describe: dict[str, Any]
     device: str
     folder: Path
+    others: Sequence[Trained] = ()
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ class PredictFile:
         domain: its name.
         target: the function that answers.
         options: what may be asked, with its defaults.
-        card: `example`: what may be typed after ckpt=; `rest`: the option that words without a key go to.
+        card: `example`: what may be typed after ckpt=, where the task's card has none of its own; `rest`: the option that words
+            without a key go to; `several`: whether several runs can answer together.
     """
 
     domain: str

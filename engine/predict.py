@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import UserError
 from .command_line.change_stored import change_stored
 from .command_line.compose import check, compose_group
 from .command_line.compose_part import compose_part
@@ -25,13 +27,15 @@ CHANGED = ("data.root", *MACHINE)
 
 
 def predict_run(
-    checkpoint: Path, stored: Mapping[str, Any], typed: Sequence[str], groups: Groups, allow: Sequence[str] = ()
+    checkpoints: Sequence[tuple[Path, Mapping[str, Any]]],
+    typed: Sequence[str],
+    groups: Groups,
+    allow: Sequence[str] = (),
 ) -> Answer:
-    """Asks the model of a run.
+    """Asks the model of a run, or of several together.
 
     Args:
-        checkpoint: a checkpoint folder.
-        stored: the configuration that it was made with.
+        checkpoints: checkpoint folders, and the configuration that each was made with.
         typed: key=value arguments: the domain's options, and the keys of `CHANGED`.
         groups: the config groups.
         allow: further packages that a `_target_` may come from.
@@ -40,12 +44,18 @@ def predict_run(
         UserError: an option that there is not, a value that does not fit, weights that do not fit.
     """
     changes, asked = _sorted(typed)
-    config = check(
-        change_stored(stored, changes, groups, CHANGED, "the model and its data are given by the weights", allow), allow
-    )
-    [file] = predict_files(groups, config.domain)
+    why = "the model and its data are given by the weights"
+    configs = [check(change_stored(stored, changes, groups, CHANGED, why, allow), allow) for _, stored in checkpoints]
+    domains = list(dict.fromkeys(config.domain for config in configs))
+    [file] = predict_files(groups, domains[0])
+    if len(configs) > 1 and (len(domains) > 1 or not file.card.get("several")):
+        raise UserError(
+            "these runs cannot answer together", given=f"{len(configs)} runs of domain={', '.join(domains)}",
+            allowed="one run, or several of a domain that takes the mean of their answers", do="name one after ckpt=",
+        )  # fmt: skip
     options = _options(file, asked, groups, allow)
-    return _call(file, _trained(config, checkpoint, allow), options, allow)
+    run, *others = [_trained(config, path, allow) for config, (path, _) in zip(configs, checkpoints, strict=True)]
+    return _call(file, replace(run, others=tuple(others)), options, allow)
 
 
 def predict_published(

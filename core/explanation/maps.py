@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError, check_choice
 from ..mixers.walk import sizes_of
 from ..stages import Staged, grids_of
-from .matrices import UNROLL, mean_of, unroll
+from .matrices import UNROLL, can_unroll, mean_of, unroll
 
 METHODS = ("raw", "rollout", "attribution")
 
@@ -136,14 +136,33 @@ def explain_stages(
         UserError: a model whose mixers walk other grids than it says.
     """
     grids = grids_of(model)
-    stages = _stages(_calls(model, inputs, options, method, score))
-    walked = [stage[0][1][0].shape[1] for stage in stages]
+    maps = walked_maps(model, *inputs, method=method, score=score, **options)
+    walked = [each.shape[-1] for _, each in maps]
     if walked != [grid.length for grid in grids]:
         raise UserError(
             "the model's mixers walk other grids than it says", given=f"grids of {[grid.length for grid in grids]} tokens",
             allowed=f"one for each stage: {walked} tokens",
         )  # fmt: skip
-    return [_map(stage, method) for stage in stages]
+    return [each for _, each in maps]
+
+
+def walked_maps(
+    model: nn.Module,
+    *inputs,
+    method: str = "rollout",
+    score: Callable[[object], Tensor] | None = None,
+    **options,
+) -> list[tuple[tuple[int, ...], Tensor]]:
+    """A map for each run of mixers that are called one after the other with tokens of the same grid, and that grid's sizes.
+
+    Args:
+        as of explain; the model need not say its grids, and may call its mixers with parts of them (windows), each a sample.
+
+    Returns:
+        for each run its sizes and (samples, tokens, tokens).
+    """
+    stages = _stages(_calls(model, inputs, options, method, score))
+    return [(sizes_of(stage[0][1][1], stage[0][1][0].shape[1])[0], _map(stage, method)) for stage in stages]
 
 
 Called = tuple[nn.Module, tuple, Tensor | None]
@@ -183,7 +202,7 @@ def _calls(model: nn.Module, inputs, options, method: str, score) -> list[Called
         calls.append((mixer, (named["x"].detach(), named.get("grid"), named.get("seq_idx"))))
         outputs.append(output[0])
 
-    mixers = [module for module in model.modules() if isinstance(module, tuple(UNROLL))]
+    mixers = [module for module in model.modules() if can_unroll(module)]
     hooks = [mixer.register_forward_hook(note, with_kwargs=True) for mixer in mixers]
     try:
         with torch.set_grad_enabled(score is not None):

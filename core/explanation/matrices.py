@@ -83,11 +83,16 @@ def mean_of(unrolled: Unrolled, of: Callable[[Tensor], Tensor] | None = None) ->
     return total / unrolled.maps
 
 
+def can_unroll(mixer: nn.Module) -> bool:
+    """Whether a module has hidden attention."""
+    return isinstance(mixer, tuple(UNROLL)) and mixer.unrolls
+
+
 def unroll(mixer: nn.Module, x: Tensor, grid=None, seq_idx: Tensor | None = None) -> Unrolled:
     """A mixer's call as matrices; arguments and errors as of hidden_attention."""
-    for kind, function in UNROLL.items():
-        if isinstance(mixer, kind):
-            return function(mixer, x, grid, seq_idx)
+    if can_unroll(mixer):
+        kind = next(kind for kind in UNROLL if isinstance(mixer, kind))
+        return UNROLL[kind](mixer, x, grid, seq_idx)
     raise UserError(
         "this mixer has no hidden attention", given=type(mixer).__name__, allowed=[kind.__name__ for kind in UNROLL]
     )

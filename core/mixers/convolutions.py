@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UserError
-from .path_layers import convolved, convolved_on_grid
+from ..linear import CONVOLUTION, is_plain
+from .path_layers import convolved, convolved_on_grid, stacked
 
 if TYPE_CHECKING:
     from .mamba import Mamba
@@ -43,6 +44,13 @@ class PathConvolution:
         """Add the layers to a mixer."""
         for name in self.names:
             mixer.add_module(name, _depthwise(nn.Conv1d, mixer.d_inner, self.width, bias, factory))
+
+    def weights(self, mixer: Mamba) -> tuple[Tensor, Tensor | None] | None:
+        """([paths,] channels, width) and the biases, where calling it does no more than compute with them."""
+        layers = [getattr(mixer, name) for name in self.names]
+        if not all(is_plain(layer, CONVOLUTION) for layer in layers):
+            return None
+        return stacked(layers, "weight").squeeze(-2), stacked(layers, "bias")
 
     def __call__(self, mixer: Mamba, x: Tensor, call: Call, order: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """(batch, [paths,] length, channels) of the same or of (batch, length, channels), and the state to continue from."""

@@ -17,6 +17,7 @@ from ..errors import check_choice
 from ..initialisation import init_step_bias, init_step_projection
 from ..linear import CONVOLUTION, applied, plain_parameters
 from ..ops.mamba_decode import MambaWeights, mamba_decode
+from ..ops.selective_layer import LayerWeights, selective_layer
 from ..ops.selective_scan import selective_scan
 from ..ranges import Positive, Size, Weight, checked
 from ..scans import Grid, Scan
@@ -57,6 +58,10 @@ class Selection(NamedTuple):
     z: Tensor | None
     gate: Tensor | None
     conv: Tensor | None
+
+
+# What `finish` is given where the gate has been applied.
+NO_SELECTION = Selection(*[None] * len(Selection._fields))
 
 
 class Mamba(PathMixer):
@@ -140,6 +145,35 @@ class Mamba(PathMixer):
         self.path_parameters.add(self, begin, norm_eps if norms == "learned" else None, factory)
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory)
 
+    def mixed(self, call: Call) -> tuple[Selection, Tensor, MambaState]:
+        """As of every mixer; on a CPU in one step, where nothing of it is a subclass's own."""
+        weights = self._layer_weights() if call.state is None and call.seq_idx is None and call.shares is None else None
+        if weights is not None:
+            x = applied(self.in_proj, call.x)
+            found = selective_layer(x, self.gate, weights, call.order, self.merge, self.backend)
+            if found is not None:
+                return NO_SELECTION, found[0], MambaState(*found[1:])
+        return super().mixed(call)
+
+    def _layer_weights(self) -> LayerWeights | None:
+        """What selective_layer reads; None where it does not compute the same."""
+        kind, parameters = type(self), self.path_parameters
+        if any(
+            getattr(kind, name) is not getattr(Mamba, name)
+            for name in ("project", "project_in", "mix_tokens", "finish")
+        ):
+            return None
+        if not self.scan_gates or self.norms != "none" or type(self.convolution) is not PathConvolution:
+            return None
+        projections, conv = parameters.projections(self), self.convolution.weights(self)
+        if projections is None or conv is None:
+            return None
+        return LayerWeights(*conv, *projections, self._decay(), parameters.skip(self), parameters.step_bias(self))
+
+    def _decay(self) -> Tensor:
+        log = self.path_parameters.decay_log(self)
+        return -torch.exp(log if log.dtype == torch.float64 else log.float())
+
     def project(self, call: Call) -> Selection:
         x, z = self.project_in(call.x)
         parameters, convolution, shares = self.path_parameters, self.convolution, call.shares
@@ -150,9 +184,8 @@ class Mamba(PathMixer):
             x = shares.take(x)
         delta, B, C = parameters.read(self, x)
         z, gate = (z, None) if self.scan_gates and shares is None else (None, z)
-        log, skip, bias = parameters.decay_log(self), parameters.skip(self), parameters.step_bias(self)
-        A = -torch.exp(log if log.dtype == torch.float64 else log.float())
-        return Selection(x, delta, A, B, C, skip, bias, call.order, z, gate, conv)
+        skip, bias = parameters.skip(self), parameters.step_bias(self)
+        return Selection(x, delta, self._decay(), B, C, skip, bias, call.order, z, gate, conv)
 
     def project_in(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """What goes to the convolution, (batch, length, channels), and the gate."""

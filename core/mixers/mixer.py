@@ -57,6 +57,8 @@ class Mixer(nn.Module):
     causal = True
     # What forward returns beside the tokens.
     State: ClassVar[type]
+    # Whether its hidden attention is that of its kind (core/explanation): not of one that does more to its states.
+    unrolls = True
     # Decodes one token in one call, from what `weights` says; None: there is no such kernel.
     decoder: Decoder | None = None
     # Whether the mixer has what the decoder knows: one path in raster order.
@@ -97,8 +99,7 @@ class Mixer(nn.Module):
             if found is not None:
                 return found
         call = self.call(x, grid, state, seq_idx)
-        given = self.project(call)
-        y, after = self.mix_tokens(given, call)
+        given, y, after = self.mixed(call)
         return self.finish(y, given), after if call.causal else None
 
     def select(
@@ -106,6 +107,11 @@ class Mixer(nn.Module):
     ) -> NamedTuple:  # fmt: skip
         """What the scan (or attention) is given for these tokens, by token; arguments as of forward."""
         return self.project(self.call(x, grid, state, seq_idx, share=False))
+
+    def mixed(self, call: Call) -> tuple[NamedTuple, Tensor, tuple | None]:
+        """What `finish` meets, and what `mix_tokens` returns."""
+        given = self.project(call)
+        return given, *self.mix_tokens(given, call)
 
     def project(self, call: Call) -> NamedTuple:
         """What the tokens say to the scan (or to attention)."""

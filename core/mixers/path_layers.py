@@ -31,7 +31,7 @@ def product(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     Returns:
         (batch, [paths,] length, outputs): with the paths axis where x has it or there are several layers.
     """
-    return multiplied(stacked(layers, "weight"), x) if _readable(layers) else called(layers, x)
+    return multiplied(stacked(layers, "weight"), x) if readable(layers) else called(layers, x)
 
 
 def multiplied(weight: Tensor, x: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def multiplied(weight: Tensor, x: Tensor) -> Tensor:
 
 def bias_left_out(layers: Sequence[nn.Module]) -> Tensor | None:
     """The biases that a `product` lacks, ([paths,] outputs); None where there are none, or it has them: layers were called."""
-    return stacked(layers, "bias") if _readable(layers) else None
+    return stacked(layers, "bias") if readable(layers) else None
 
 
 def called(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def stacked(layers: Sequence[nn.Module], kind: str) -> Tensor | None:
     return parts[0] if len(parts) == 1 or parts[0] is None else torch.stack(parts)
 
 
-def _readable(layers: Sequence[nn.Module]) -> bool:
+def readable(layers: Sequence[nn.Module]) -> bool:
     return _all_plain(layers) and len({layer.bias is None for layer in layers}) == 1
 
 

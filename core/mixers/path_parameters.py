@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..errors import UserError
 from ..initialisation import log_decay
-from .path_layers import bias_left_out, multiplied, normed, product
+from .path_layers import bias_left_out, multiplied, normed, product, readable, stacked
 
 if TYPE_CHECKING:
     from .mamba import Mamba
@@ -78,6 +78,15 @@ class PathParameters:
         if mixer.norms != "none":
             step, B, C = (self._normed(mixer, t, name) for t, name in zip((step, B, C), NORMED, strict=True))
         return product(self._layers(mixer, "dt_proj"), step), B, C
+
+    def projections(self, mixer: Mamba) -> tuple[Tensor, Tensor] | None:
+        """The weights of x_proj and dt_proj, ([paths,] outputs, inputs), where `read` does no more than multiply by them."""
+        if type(self).read is not PathParameters.read or not self.follows:
+            return None
+        x_proj, dt_proj = (self._layers(mixer, name) for name in ("x_proj", "dt_proj"))
+        if not readable(x_proj) or x_proj[0].bias is not None or bias_left_out(dt_proj) is None:
+            return None
+        return stacked(x_proj, "weight"), stacked(dt_proj, "weight")
 
     def step_bias(self, mixer: Mamba) -> Tensor | None:
         """([paths,] channels), what `read` leaves out of delta; None: nothing."""
@@ -150,6 +159,9 @@ class StackedParameters(PathParameters):
             parts = (F.rms_norm(t, t.shape[-1:], eps=mixer.norm_eps) for t in parts)
         step, B, C = parts
         return multiplied(self._of_paths(mixer.dt_projs_weight), step), B, C
+
+    def projections(self, mixer: Mamba) -> tuple[Tensor, Tensor]:
+        return self._of_paths(mixer.x_proj_weight), self._of_paths(mixer.dt_projs_weight)
 
     def step_bias(self, mixer: Mamba) -> Tensor:
         return self._of_paths(mixer.dt_projs_bias)

@@ -76,7 +76,7 @@ class SS2D(Mamba):
             if stacked is not None and found is not None and found.numel() == stacked.numel():
                 state_dict[f"{prefix}{name}_weight"] = state_dict.pop(f"{prefix}{name}.weight").view_as(stacked)
         saved = state_dict.get(f"{prefix}dt_projs_bias")
-        if saved is not None and "dt_projs_bias" in own and saved.shape[0] != self.paths:
+        if saved is not None and "dt_projs_bias" in own and saved.shape[0] != own["dt_projs_bias"].shape[0]:
             raise UserError(
                 "the checkpoint was saved with another scan than this model's", given=f"{saved.shape[0]} paths in {prefix}",
                 allowed=f"{self.paths} paths, those of scan={self.scan}",

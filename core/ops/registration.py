@@ -19,6 +19,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 from torch.library import CustomOpDef
+from torch.nn import Parameter
 
 from .transforms import differentiated, watched
 
@@ -37,15 +38,21 @@ def wants_gradient(tensors: Sequence[Tensor | None]) -> bool:
     return hidden or any(t is not None and t.requires_grad for t in tensors)
 
 
-def register(forward: CustomOpDef, backward: CustomOpDef, reference: Callable, inputs: Sequence[str]) -> None:
+def register(forward: CustomOpDef, backward: CustomOpDef, reference: Callable, inputs: Sequence[str]) -> Callable:
     """Tie a backward to a forward.
 
     Args:
         reference: takes forward's arguments before the backend's name, returns out and final state; plain PyTorch.
         inputs: names of the differentiable arguments.
+
+    Returns:
+        The operator: of forward's arguments up to the backend's name, out and final state. It saves what backward needs only
+        where a gradient is wanted.
     """
     names = list(inspect.signature(forward._init_fn).parameters)
-    _Tie(forward, backward, reference, [names.index(name) for name in inputs], names).register()
+    tie = _Tie(forward, backward, reference, [names.index(name) for name in inputs], names)
+    tie.register()
+    return tie.call
 
 
 class _Tie:
@@ -57,18 +64,30 @@ class _Tie:
         self.needs_grad_out = "Optional" not in str(backward._opoverload._schema.arguments[0].real_type)
 
     def register(self) -> None:
-        self.forward.register_autograd(self._gradients, setup_context=self._keep)
+        self.forward.register_autograd(self.gradients, setup_context=self._keep)
         self.backward.register_autograd(self._second_gradients, setup_context=_keep_all)
         for operator in (self.forward, self.backward):
             operator.register_vmap(_one_by_one(operator))
 
+    def call(self, *arguments) -> tuple[Tensor, Tensor]:
+        save = wants_gradient([arguments[place] for place in self.inputs])
+        if plain(arguments):
+            if save:
+                return _Straight.apply(self, *arguments)
+            return self.forward._init_fn(*arguments, *[False] * self.saves)[:2]
+        return self.forward(*arguments, *[save] * self.saves)[:2]
+
     def _keep(self, ctx, inputs, output) -> None:
-        _keep_all(ctx, [*(inputs[:-1] if self.saves else inputs), *output[2:]], None)
-        ctx.out_shape, ctx.saved = output[0].shape, not self.saves or inputs[-1]
+        self.keep(ctx, inputs[:-1] if self.saves else inputs, output)
+        ctx.saved = not self.saves or inputs[-1]
         ctx.mark_non_differentiable(*output[2:])
+
+    def keep(self, ctx, arguments, output) -> None:
+        _keep_all(ctx, [*arguments, *output[2:]], None)
+        ctx.out_shape, ctx.saved = output[0].shape, True
         ctx.set_materialize_grads(False)
 
-    def _gradients(self, ctx, *grads):
+    def gradients(self, ctx, *grads):
         grad_out, grad_state, arguments = *grads[:2], _kept(ctx)
         found = [None] * len(self.names)
         if grad_out is None and grad_state is None:
@@ -81,7 +100,9 @@ class _Tie:
             if not ctx.saved:  # traced without gradients, run with them
                 given = arguments[: self.backend + 1]
                 arguments = [*given, *self.forward(*given, True)[2:]]
-            gradients = iter(self.backward(grad_out, grad_state, *arguments))
+            straight = not torch.is_grad_enabled() and plain([grad_out, grad_state, *arguments])
+            backward = self.backward._init_fn if straight else self.backward
+            gradients = iter(backward(grad_out, grad_state, *arguments))
         for place in self.inputs:
             found[place] = None if arguments[place] is None else next(gradients)
         return tuple(found)
@@ -125,6 +146,31 @@ class _Tie:
             )
 
         return gradients
+
+
+class _Straight(torch.autograd.Function):
+    """The operator past PyTorch's dispatcher, which takes longer than a narrow layer's kernel."""
+
+    @staticmethod
+    def forward(ctx, tie: _Tie, *arguments):
+        output = tie.forward._init_fn(*arguments, *[True] * tie.saves)
+        tie.keep(ctx, arguments, output)
+        ctx.tie = tie
+        return output[:2]
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return None, *ctx.tie.gradients(ctx, *grads)[: ctx.tie.backend + 1]
+
+
+def plain(arguments: Sequence) -> bool:
+    """Whether these are ordinary CPU tensors that nothing watches, so that no one misses the dispatcher."""
+    return not watched() and all(
+        # Inside PyTorch's older vmap, which is_grads_batched uses, tensors have no memory of their own.
+        type(value) in (Tensor, Parameter) and value.is_cpu and torch._C._has_storage(value)
+        for value in arguments
+        if isinstance(value, Tensor)
+    )
 
 
 def _keep_all(ctx, inputs, output) -> None:

@@ -74,6 +74,7 @@ MOTION_MAMBA = (
     "windows as in LocalMamba (arXiv:2403.09338), from fine to whole as in Motion Mamba's hierarchy (arXiv:2403.07487)"
 )
 MULTI_SCALE = "several scales in one layer as in MSVMamba (arXiv:2405.14174), here by steps between tokens"
+MSV_MAMBA = "Shi et al. 2024, MSVMamba (arXiv:2405.14174)"
 HYBRID = "hybrid scanning (survey arXiv:2408.01129, section 4.2): two inputs in one sequence"
 
 MODES: dict[str, Mode] = {
@@ -101,5 +102,6 @@ MODES: dict[str, Mode] = {
     "slices": Mode(raster.slices, SEG_MAMBA, ndims=(3,)),
     "hierarchical": Mode(stereo.hierarchical, MOTION_MAMBA, ndims=(2, 3)),
     "dilated": Mode(stereo.dilated, MULTI_SCALE),
+    "multi_scale": Mode(stereo.multi_scale, MSV_MAMBA, ndims=(2,)),
     "interleaved": Mode(stereo.interleaved, HYBRID, ndims=(2, 3)),
 }

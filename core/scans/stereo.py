@@ -31,6 +31,16 @@ def dilated(sizes: Sequence[int], steps: tuple[int, ...] = (1, 2)) -> list[Path]
     return with_reverses(paths)
 
 
+def multi_scale(sizes: Sequence[int], step: int = 2) -> list[Path]:
+    """Raster over all tokens; over every step-th of them along each axis the reverse, column by column, and that backwards.
+
+    MSVMamba's four paths (section 3.3): one sees everything, three see four times fewer tokens each.
+    """
+    coarse = numbered(sizes)[tuple(slice(None, None, step) for _ in sizes)]
+    rows, columns = Path(coarse.ravel()), Path(coarse.T.ravel())
+    return [*raster(sizes), rows.reversed(), columns, columns.reversed()]
+
+
 def interleaved(sizes: Sequence[int]) -> list[Path]:
     """Place by place, at each through all inputs; sizes are (inputs, ...). Places along each axis in turn, each both ways."""
     inner = axis_orders(len(sizes) - 1)

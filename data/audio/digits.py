@@ -80,7 +80,7 @@ class DigitMixtures(Mixtures):
         val, test: speakers that training does not hear. Six are too few for three parts of two each and more: validation mixes
             takes of the training speakers that training does not hear where `val` is empty.
         digits: of an utterance.
-        speakers, seconds, samples, val_samples, test_samples, level, speed, dynamic, mix_seed: see Mixtures.
+        speakers, seconds, samples, val_samples, test_samples, level, speed, dynamic, mix_seed, rooms: see Mixtures.
         loading, name: see DataModule.
     """
 
@@ -103,9 +103,10 @@ class DigitMixtures(Mixtures):
         speed: Weight = 0.05,
         dynamic: bool = True,
         mix_seed: Seed = 0,
+        rooms: Count = 0,
         name: str = "digit_mixtures",
     ):
-        options = (speakers, seconds, RATE, samples, val_samples, test_samples, level, speed, dynamic, mix_seed)
+        options = (speakers, seconds, RATE, samples, val_samples, test_samples, level, speed, dynamic, mix_seed, rooms)
         super().__init__(name, loading, *options)
         self.root, self.held, self.digits = root, {"val": tuple(val), "test": tuple(test)}, digits
 

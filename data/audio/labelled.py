@@ -21,11 +21,13 @@ from .digits import RATE, Takes, held_out
 from .mixtures import stretch
 from .sources import ESC10, FSDD
 
-Sounds = tuple[list[Path | np.ndarray], np.ndarray]  # files or signals (time), and their labels
+# files or signals (time), and their labels: (sounds) whole numbers, or of several names (sounds, classes) float32, 0 or 1
+Sounds = tuple[list[Path | np.ndarray], np.ndarray]
+TABLE, NAMES, AND = "labels.csv", ("file", "labels"), ";"  # of sounds with several names
 
 
 class LabelledSounds(DataModule):
-    """A batch is sounds (batch, time) and labels (batch) int64, all mono at one rate.
+    """A batch is sounds (batch, time) and labels (batch) int64, all mono at one rate; of several names (batch, classes) float32.
 
     Training hears a stretch of a longer sound, another one in each epoch, and a shorter one at another place; validation and test
     the middle.
@@ -70,7 +72,8 @@ class LabelledSounds(DataModule):
             signal = stretch(self.heard(sounds[number]), self.length, place if training else 0.5)
             gain = 10 ** (self.gain * (2 * level - 1) / 20) if training else 1
             batch.append(signal * np.float32(gain))
-        return torch.from_numpy(np.stack(batch)), torch.from_numpy(labels[positions].astype(np.int64))
+        dtype = np.int64 if labels.ndim == 1 else np.float32
+        return torch.from_numpy(np.stack(batch)), torch.from_numpy(labels[positions].astype(dtype))
 
     def heard(self, sound: Path | np.ndarray) -> np.ndarray:
         """(time) float32 at the rate; a file is read once."""
@@ -95,12 +98,15 @@ class LabelledSounds(DataModule):
             for_model={
                 "task": "tagging", "samples": self.length, "rate": self.rate, "classes": list(self.classes),
                 "num_classes": len(self.classes), "model_size": "micro",
+                "several": self.splits["train"][1].ndim == 2,
             },
         )  # fmt: skip
 
 
 class AudioFolder(LabelledSounds):
     """Your own sounds, a folder a class, in `train`, `val`, `test` or directly.
+
+    Sounds of several names are named by the folder's labels.csv: file, labels ("dog;rain"), and perhaps split.
 
     Args:
         root: the folder.
@@ -132,6 +138,8 @@ class AudioFolder(LabelledSounds):
     def load(self) -> dict[str, Sounds]:
         if not self.root.is_dir():
             raise UserError("there is no such folder", given=f"data.root={self.root}", do="data.root=FOLDER")
+        if (self.root / TABLE).is_file():
+            return self._named(self.root / TABLE)
         if not all((self.root / split).is_dir() for split in ("train", "test")):
             sounds, labels = self._labelled(self.root, None)
             keys = hashed(self.split_seed, np.arange(len(labels)))
@@ -143,6 +151,32 @@ class AudioFolder(LabelledSounds):
             return found | {"val": self._labelled(self.root / "val", self.classes)}
         train, val = stratified(labels, hashed(self.split_seed, np.arange(len(labels))), self.fractions[:1])
         return found | {"train": _take(sounds, labels, train), "val": _take(sounds, labels, val)}
+
+    def _named(self, table: Path) -> dict[str, Sounds]:
+        """The sounds that a table names."""
+        rows = list(csv.DictReader(read(table).decode().splitlines()))
+        if not rows or not set(NAMES) <= rows[0].keys():
+            raise UserError(f"{table} has other columns", allowed=[*NAMES, "split"])
+        labels = [[name.strip() for name in (row["labels"] or "").split(AND) if name.strip()] for row in rows]
+        self.classes = sorted({name for each in labels for name in each})
+        paths = [table.parent / row["file"] for row in rows]
+        for number, path in enumerate(paths):
+            if not path.is_file():
+                raise UserError(f"{table}, line {number + 2}: {path} is not there")
+        targets = np.array([[name in each for name in self.classes] for each in labels], np.float32)
+        if "split" not in rows[0]:
+            order = np.argsort(hashed(self.split_seed, np.arange(len(rows))), kind="stable")
+            counts = [max(1, round(fraction * len(rows))) for fraction in self.fractions]
+            parts = dict(zip(("val", "test", "train"), np.split(order, np.cumsum(counts)), strict=True))
+        else:
+            known = [row["split"] for row in rows]
+            wrong = next((n for n, split in enumerate(known) if split not in SPLITS), None)
+            if wrong is not None:
+                raise UserError(f"{table}, line {wrong + 2}: unknown split", given=known[wrong], allowed=SPLITS)
+            parts = {split: np.array([n for n, own in enumerate(known) if own == split], np.int64) for split in SPLITS}
+        if not len(parts["train"]):
+            raise UserError(f"{table} leaves nothing to train on", given=f"{len(rows)} rows")
+        return {split: _take(paths, targets, np.sort(parts[split])) for split in SPLITS}
 
     def _labelled(self, folder: Path, classes: Sequence[str] | None) -> Sounds:
         names = sorted(each.name for each in folder.iterdir() if each.is_dir())

@@ -13,9 +13,10 @@ from ...core.errors import UserError
 from ...core.ranges import Count, Positive, Seed, Size, Weight
 from ..loading import Loading
 from ..module import SPLITS, DataModule, Description
-from ..randomness import uniforms
+from ..randomness import hashed, uniforms
 from . import files
 from .files import resampled
+from .rooms import check_rooms, in_room, responses
 
 Bank = list[list[np.ndarray]]  # utterances (time) float32, by speaker
 
@@ -34,6 +35,7 @@ class Mixtures(DataModule):
         speed: utterances of training are played so much faster or slower at most, as a share.
         dynamic: new mixtures in every epoch; False: the same.
         mix_seed: of the validation and test mixtures, apart from seed: all runs are tested on the same.
+        rooms: simulated rooms of each split that its mixtures are heard in; signals are then as they are heard there. 0: none.
     """
 
     size = "micro"  # of model that suits the data
@@ -54,13 +56,16 @@ class Mixtures(DataModule):
         speed: Weight = 0.05,
         dynamic: bool = True,
         mix_seed: Seed = 0,
+        rooms: Count = 0,
     ):
         super().__init__(name, loading)
+        if rooms:
+            check_rooms()
         self.counts = dict(zip(SPLITS, (samples, val_samples, test_samples), strict=True))
         if loading.limit is not None:
             self.counts = {split: min(count, loading.limit) for split, count in self.counts.items()}
         self.speakers, self.rate, self.length = speakers, rate, max(1, round(seconds * rate))
-        self.level, self.speed, self.dynamic, self.mix_seed = level, speed, dynamic, mix_seed
+        self.level, self.speed, self.dynamic, self.mix_seed, self.rooms = level, speed, dynamic, mix_seed, rooms
 
     @abstractmethod
     def bank(self, split: str) -> Bank:
@@ -86,21 +91,34 @@ class Mixtures(DataModule):
         training = split == "train"
         epoch, seed = (epoch if self.dynamic else 0, self.loading.seed) if training else (0, self.mix_seed)
         draws = uniforms(6 * self.speakers, seed, SPLITS.index(split), epoch, np.asarray(positions))
-        sources = np.stack([self._mixed(self.splits[split], each, training) for each in draws])
+        sources = np.stack([self._mixed(split, each) for each in draws])
         sources = torch.from_numpy(sources)
         return sources.sum(1), sources
 
-    def _mixed(self, bank: Bank, draws: np.ndarray, training: bool) -> np.ndarray:
+    def suits(self, split: str, speakers: Sequence[int], other: int) -> bool:
+        """Whether one more speaker may be mixed with these."""
+        return True
+
+    def _mixed(self, split: str, draws: np.ndarray) -> np.ndarray:
         """The signals of a mixture, (speakers, time), from uniform numbers (6 * speakers)."""
+        bank, training = self.splits[split], split == "train"
         order, *rest = draws.reshape(6, self.speakers)
-        left, signals = list(range(len(bank))), []
+        taken, signals, walls = [], [], None
+        if self.rooms:
+            room = int(rest[4][0] * self.rooms)
+            walls = responses(int(hashed(self.mix_seed, SPLITS.index(split), room)[0]), self.speakers, self.rate)
         for number in range(self.speakers):
-            speaker = left.pop(int(order[number] * len(left)))
+            left = [each for each in range(len(bank)) if each not in taken]
+            left = [each for each in left if self.suits(split, taken, each)] or left
+            speaker = left[int(order[number] * len(left))]
+            taken.append(speaker)
             utterance, start, level, speed, _ = (each[number] for each in rest)
             signal = bank[speaker][int(utterance * len(bank[speaker]))]
             if training and self.speed:
                 factor = 1 + self.speed * (2 * speed - 1)
                 signal = resampled(signal, round(self.rate * factor), self.rate)
+            if walls:
+                signal = in_room(signal, walls[number])
             signal = stretch(signal, self.length, start)
             power = np.sqrt(np.mean(signal**2)) + 1e-5
             signals.append(signal * np.float32(0.05 / power * 10 ** (self.level * (2 * level - 1) / 20)))

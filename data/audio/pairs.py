@@ -185,10 +185,12 @@ def _named(folder: Path, names: Sequence[str], words: Sequence[str] = ()) -> Pat
 class MixtureFolder(Pairs):
     """Your own mixtures: `mix` (or `mix_clean`, `mix_both`), `s1`, `s2`, … with files of one name.
 
-    They lie in `train`, `val`, `test` or directly. These are LibriMix's and WHAM's folders too (tr, cv, tt).
+    They lie in `train`, `val`, `test` or directly. These are LibriMix's and WHAM's folders too (tr, cv, tt), which may lie in
+    `wav8k/min` and the like.
 
     Args:
-        root: the folder. sources: how many.
+        root: the folder. folder: its name where data lie ($POLYMAMBA_DATA, else .data), where root is None.
+        sources: how many. mixture: the folder of mixtures; None: the first there is of `mix`, `mix_clean`, `mix_both`.
         remix: the mixture is made of the sources, without the noise that the file may hold.
         rate, seconds, val_fraction, test_fraction, split_seed, loading, name: see Pairs.
     """
@@ -198,7 +200,9 @@ class MixtureFolder(Pairs):
         self,
         root: str | None = None,
         loading: Loading = Loading(batch_size=4),
+        folder: str | None = None,
         sources: Size = 2,
+        mixture: str | None = None,
         remix: bool = False,
         rate: Size = 8000,
         seconds: Positive = 3.0,
@@ -207,12 +211,17 @@ class MixtureFolder(Pairs):
         split_seed: Seed = 0,
         name: str = "mixture_folder",
     ):
-        if root is None:
+        if root is not None:
+            where = Path(root).expanduser()
+        elif folder is not None:
+            where = data_root(None) / "audio" / folder
+        else:
             raise UserError("which folder?", do="data.root=FOLDER, which has mix, s1, s2 in it")
+        within = next((path for path in (where / f"wav{rate // 1000}k").glob("m??") if path.is_dir()), where)
         clean = [(f"s{number + 1}",) for number in range(sources)]
-        mixed = ("mix", "mix_clean", "mix_both", "mixture", "mix_single")
+        mixed = ("mix", "mix_clean", "mix_both", "mixture", "mix_single") if mixture is None else (mixture,)
         split = (rate, seconds, val_fraction, test_fraction, split_seed)
-        super().__init__(name, loading, Path(root).expanduser(), mixed, clean, *split, remix)
+        super().__init__(name, loading, within, mixed, clean, *split, remix)
 
 
 class NoisySpeech(Pairs):

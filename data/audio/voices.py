@@ -6,6 +6,9 @@ vowel to vowel (mean formants of Peterson and Barney 1952), and noise where a sy
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
+
 import numpy as np
 
 from ...core.errors import UserError
@@ -32,8 +35,9 @@ class Voices(Mixtures):
 
     Args:
         train_speakers, val_speakers, test_speakers: how many are made for each part. utterances: of each.
+        apart: octaves between the mean pitches of the voices of a mixture, at least, as far as there are such speakers.
         voice_seed: of the speakers.
-        speakers, seconds, rate, samples, val_samples, test_samples, level, speed, dynamic, mix_seed: see Mixtures.
+        speakers, seconds, rate, samples, val_samples, test_samples, level, speed, dynamic, mix_seed, rooms: see Mixtures.
         loading, name: see DataModule.
     """
 
@@ -49,29 +53,49 @@ class Voices(Mixtures):
         samples: Size = 1000,
         val_samples: Count = 64,
         test_samples: Count = 128,
-        train_speakers: Size = 24,
+        train_speakers: Size = 60,
         val_speakers: Size = 5,
         test_speakers: Size = 6,
         utterances: Size = 4,
+        apart: Weight = 0.5,
         level: Weight = 2.5,
         speed: Weight = 0.05,
         dynamic: bool = True,
         mix_seed: Seed = 0,
+        rooms: Count = 0,
         voice_seed: Seed = 0,
         name: str = "voices",
     ):
-        options = (speakers, seconds, rate, samples, val_samples, test_samples, level, speed, dynamic, mix_seed)
+        options = (speakers, seconds, rate, samples, val_samples, test_samples, level, speed, dynamic, mix_seed, rooms)
         super().__init__(name, loading, *options)
         if rate < 2000:
             raise UserError("too few samples a second for a voice", given=f"data.rate={rate}", allowed="2,000 or more")
         self.made = dict(zip(SPLITS, (train_speakers, val_speakers, test_speakers), strict=True))
-        self.utterances, self.voice_seed = utterances, voice_seed
+        self.utterances, self.apart, self.voice_seed = utterances, apart, voice_seed
 
     def bank(self, split: str) -> Bank:
         seconds = max(1.5, 1.5 * self.length / self.rate)
-        speakers = range(self.made[split])
-        keys = [int(hashed(self.voice_seed, SPLITS.index(split), speaker)[0]) for speaker in speakers]
+        keys = [self.key(split, speaker) for speaker in range(self.made[split])]
         return [[utterance(key, number, seconds, self.rate) for number in range(self.utterances)] for key in keys]
+
+    def key(self, split: str, speaker: int) -> int:
+        """What all that is constant of a speaker follows from."""
+        return _key(self.voice_seed, SPLITS.index(split), speaker)
+
+    def suits(self, split: str, speakers: Sequence[int], other: int) -> bool:
+        pitches = [pitch_of(self.key(split, each)) for each in (other, *speakers)]
+        return all(abs(np.log2(pitches[0] / each)) >= self.apart for each in pitches[1:])
+
+
+@cache
+def _key(*parts: int) -> int:
+    return int(hashed(*parts)[0])
+
+
+@cache
+def pitch_of(speaker: int) -> float:
+    """The mean pitch of a speaker in Hz, 85 to 276."""
+    return 85 * 2 ** np.random.default_rng(speaker).uniform(0, 1.7)
 
 
 def utterance(speaker: int, number: int, seconds: float, rate: int) -> np.ndarray:
@@ -84,7 +108,7 @@ def utterance(speaker: int, number: int, seconds: float, rate: int) -> np.ndarra
         (time) float32 of mean square about 1 where it is loud.
     """
     own, drawn = np.random.default_rng(speaker), np.random.default_rng([speaker, number])
-    pitch = 85 * 2 ** own.uniform(0, 1.7)  # 85 to 276 Hz
+    pitch = 85 * 2 ** own.uniform(0, 1.7)  # as pitch_of says
     tract = 1 + 0.12 * np.log2(pitch / 110) + own.uniform(-0.08, 0.08)  # higher voices have shorter tracts
     vibrato, depth, breath, tilt = (
         own.uniform(4, 7),
@@ -128,7 +152,7 @@ def _syllables(
             noise[at : at + short] = burst[: points - at]
         marks.append(at + long // 2)
         targets.append(vowels[drawn.integers(len(vowels))])
-        at += long + int((drawn.uniform(0.08, 0.3) if drawn.random() < 0.25 else drawn.uniform(0, 0.04)) * CONTROLS)
+        at += long + int((drawn.uniform(0.1, 0.5) if drawn.random() < 0.4 else drawn.uniform(0, 0.04)) * CONTROLS)
     tracks = [np.interp(np.arange(points), marks, column) for column in np.array(targets).T]
     return level, np.stack(tracks, 1), noise
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core.errors import UserError
-from .volumes import Raw, is_volume, read_raw, same_grid, stem
+from .volumes import LOSSY, Raw, is_volume, read_raw, same_grid, stem
 
 SHOWN = 12  # faults that are named; of more there is a count
 
@@ -47,23 +47,35 @@ def found_pairs(images: Path, labels: Path) -> list[Files]:
     if not labels.is_dir():
         raise UserError(f"{labels} is not there", do=f"put the labels of {images} into it")
     of_images: dict[str, list[Path]] = {}
-    answers = {stem(path): path for path in sorted(labels.iterdir()) if is_volume(path)}
+    answers, faults = {}, []
+    for path in sorted(each for each in labels.iterdir() if is_volume(each)):
+        if stem(path) in answers:
+            faults.append(f"{path} and {answers[stem(path)]} are both the labels of {stem(path)}")
+        answers[stem(path)] = path
     for path in sorted(each for each in images.iterdir() if is_volume(each)):
         name, end = stem(path), stem(path)[-5:]
         numbered = end[0] == "_" and end[1:].isdigit() if len(end) == 5 else False
         # a name may end like that itself: then its labels do too
-        of_images.setdefault(name[:-5] if numbered and name not in answers else name, []).append(path)
-    faults = [f"{paths[0]} has no labels in {labels}" for name, paths in of_images.items() if name not in answers]
+        channels = of_images.setdefault(name[:-5] if numbered and name not in answers else name, [])
+        if any(stem(each) == name for each in channels):
+            faults.append(f"{path} and {channels[-1]} are both the image of {name}")
+        channels.append(path)
+    faults += [f"{paths[0]} has no labels in {labels}" for name, paths in of_images.items() if name not in answers]
     faults += [f"{path} has no image in {images}" for name, path in answers.items() if name not in of_images]
     counts = [len(paths) for paths in of_images.values()]
     usual = max(set(counts), key=counts.count) if counts else 0
+    faults += [
+        f"{path} is a JPEG, which changes labels: save them as PNG"
+        for path in answers.values()
+        if path.name.lower().endswith(LOSSY)
+    ]
     faults += [
         f"{paths[0]} has {len(paths)} channels, the others have {usual}"
         for paths in of_images.values() if len(paths) != usual
     ]  # fmt: skip
     if not of_images and not answers:
         faults = [f"{images} has no images"]
-    _raise(faults, "add the missing files, or take their partners out")
+    raise_faults(faults, "add the missing files, or take their partners out")
     return [Files(name, tuple(of_images[name]), answers[name]) for name in sorted(of_images)]
 
 
@@ -97,23 +109,19 @@ def read_pairs(
         ):  # fmt: skip
             if one != other:
                 faults.append(f"{pair.image.path} has {one} {what}, {pairs[0].image.path} has {other}")
-    _raise(faults, "mend these files or take them out, each with its partner")
+    raise_faults(faults, "mend these files or take them out, each with its partner")
     return found
 
 
 def read_pair(files: Files, known: set[int] | None, allow_empty: bool) -> tuple[Pair, list[str]]:
     """A case and what is wrong with it, in words that name the file."""
-    channels, answer = [read_raw(path) for path in files.images], read_raw(files.labels)
+    channels, answer = [read_raw(path) for path in files.images], read_raw(files.labels, True)
     first, faults = channels[0], []
     for other in (*channels[1:], answer):
         difference = same_grid(first, other)
         if difference is not None:
             faults.append(f"{other.path} does not lie on the grid of {first.path}: {difference}")
-    for each in channels:
-        if not np.isfinite(each.values).all():
-            faults.append(f"{each.path} has values that are not finite (NaN or infinity)")
-        elif each.values.min() == each.values.max():
-            faults.append(f"{each.path} has the same value everywhere")
+    faults += [fault for each in channels for fault in faults_of(each)]
     labels = answer.values[0]
     values = np.unique(labels)
     if len(answer.values) != 1:
@@ -131,11 +139,21 @@ def read_pair(files: Files, known: set[int] | None, allow_empty: bool) -> tuple[
     return Pair(files.name, image, labels.astype(np.int32), values.astype(int)), []
 
 
+def faults_of(image: Raw) -> list[str]:
+    """What is wrong with an image by itself, in words that name its file."""
+    if not np.isfinite(image.values).all():
+        return [f"{image.path} has values that are not finite (NaN or infinity)"]
+    if image.values.min() == image.values.max():
+        return [f"{image.path} has the same value everywhere"]
+    return []
+
+
 def _few(values: np.ndarray) -> str:
     return ", ".join(f"{value:g}" for value in values[:4]) + (", …" if len(values) > 4 else "")
 
 
-def _raise(faults: Sequence[str], do: str) -> None:
+def raise_faults(faults: Sequence[str], do: str) -> None:
+    """Raises UserError with all faults in the data, up to a dozen by name; do: what helps against them."""
     if not faults:
         return
     more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""

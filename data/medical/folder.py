@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +38,7 @@ class NiftiFolder(SegmentationData):
         patch_voxels: voxels of a planned patch at most, the budget of memory; None: 64³, of images 256².
         normalisation: "zscore" or "ct"; None: zscore. resample: to the median spacing.
         classes: names, the background first; None: those of dataset.json, else the values found in the labels.
+        regions: label values that are learnt and measured together, by name: {whole: [1, 2]}; None: those of dataset.json.
         allow_empty: labels without any voxel but background are meant.
         split_seed: of the parts.
         name: the data set's name in results.
@@ -61,6 +63,7 @@ class NiftiFolder(SegmentationData):
         normalisation: str | None = None,
         resample: bool = True,
         classes: Sequence[str] | None = None,
+        regions: Mapping[str, Any] | None = None,
         allow_empty: bool = False,
         split_seed: Seed = 0,
         name: str = "nifti_folder",
@@ -71,6 +74,7 @@ class NiftiFolder(SegmentationData):
         self.root, self.fold, self.folds, self.val_fraction = root, fold, folds, val_fraction
         self.split_file, self.patch_voxels, self.normalisation = splits, patch_voxels, normalisation
         self.resample, self.classes, self.allow_empty, self.split_seed = resample, classes, allow_empty, split_seed
+        self.regions = regions
         self._pairs: dict[str, list[Pair]] | None = None
 
     @property
@@ -98,7 +102,7 @@ class NiftiFolder(SegmentationData):
             found = {"train": found_pairs(folder / layout[0], folder / layout[1])}
             if all((folder / each).is_dir() for each in TEST):
                 found["test"] = found_pairs(*(folder / each for each in TEST))
-            known = None if values is None else set(values.values())
+            known = None if values is None else set(values.classes.values())
             self._pairs = read_pairs(found, known, self.allow_empty)
         return self._pairs
 
@@ -107,8 +111,8 @@ class NiftiFolder(SegmentationData):
         declared = self._declared()
         if declared is None:
             numbers = sorted({int(value) for pair in pairs for value in pair.values} | {0})
-            declared = {"background" if number == 0 else f"label {number}": number for number in numbers}
-        known = {name: number for name, number in declared.items() if name != "ignore"}
+            declared = Declared({"background" if number == 0 else f"label {number}": number for number in numbers}, {})
+        known = {name: number for name, number in declared.classes.items() if name != "ignore"}
         names, values = zip(*sorted(known.items(), key=lambda each: each[1]), strict=True)
         if self.classes is not None:
             if len(self.classes) != len(names):
@@ -127,14 +131,15 @@ class NiftiFolder(SegmentationData):
         plan = Plan(
             rough.axes, self.patch_of(rough.axes, planned), names, values, len(pairs[0].image.values), spacing,
             self.normalisation or "zscore", low, high, float(inside.mean()) if len(inside) else 0.0,
-            float(inside.std()) if len(inside) else 1.0,
+            float(inside.std()) if len(inside) else 1.0, regions=self._regions(declared, dict(zip(values, names, strict=True))),
         )  # fmt: skip
         plan.check(f"the plan of {self.folder}")
         return plan
 
     def load(self, plan: Plan) -> dict[str, list[Case]]:
         pairs, self._pairs = self.pairs(), None
-        ignored = (self._declared() or {}).get("ignore")
+        declared = self._declared()
+        ignored = None if declared is None else declared.classes.get("ignore")
         cases = {
             part: [
                 Case(pair.name, prepared(pair.image, plan), prepared_labels(pair.labels, plan, pair.image.spacing, ignored))
@@ -181,20 +186,57 @@ class NiftiFolder(SegmentationData):
             raise UserError(f"{path}: {twice[0]} is trained on and tested too", do="take it out of one part")
         return {split: [known[name] for name in names] for split, names in parts.items()}
 
-    def _declared(self) -> dict[str, int] | None:
-        """Names of classes and the values that stand for them, as dataset.json has them; None: there is no such file."""
+    def _regions(self, declared: Declared, names: Mapping[int, str]) -> dict[str, list[str]] | None:
+        """The classes of each region, by name: those that were asked for, else those of dataset.json."""
+        regions = declared.regions if self.regions is None else self.regions
+        for name, values in regions.items():
+            members = values if isinstance(values, Sequence) and not isinstance(values, str) else ()
+            if not members or not set(members) <= set(names) - {0}:
+                raise UserError(
+                    f"the region {name} of {self.folder} does not fit", given=values,
+                    allowed=f"a list of label values among {sorted(set(names) - {0})}",
+                )  # fmt: skip
+        return {str(name): [names[value] for value in values] for name, values in regions.items()} or None
+
+    def _declared(self) -> Declared | None:
+        """What dataset.json says of the labels; None: there is no such file."""
         path = self.folder / "dataset.json"
         if not path.is_file():
             return None
         try:
-            labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
-            # nnU-Net's second version has names first, the decathlon numbers
-            pairs = [(key, value) if isinstance(value, int) else (value, int(key)) for key, value in labels.items()]
-            return {str(name): int(number) for name, number in pairs}
+            return declared_labels(json.loads(path.read_text(encoding="utf-8"))["labels"])
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise UserError(
-                f"{path} does not say what the labels mean: {error}", allowed='"labels": {"background": 0, "liver": 1}'
+                f"{path} does not say what the labels mean: {error}",
+                allowed='"labels": {"background": 0, "liver": 1}, regions as lists: {"tumour": [1, 2]}',
             ) from error
+
+
+class Declared(NamedTuple):
+    """classes: the value that stands for each class, by name. regions: the values of each region, by name."""
+
+    classes: dict[str, int]
+    regions: dict[str, list[int]]
+
+
+def declared_labels(labels: Mapping[str, Any]) -> Declared:
+    """The labels of a dataset.json: of nnU-Net's second version, names first, or the decathlon's, numbers first.
+
+    Where a name has several numbers it is a region, and so are all others but the background and what is ignored.
+    """
+    named = {
+        (value if isinstance(value, str) else key): (int(key) if isinstance(value, str) else value)
+        for key, value in labels.items()
+    }
+    classes = {str(name): int(value) for name, value in named.items() if not isinstance(value, list)}
+    several = {str(name): [int(each) for each in value] for name, value in named.items() if isinstance(value, list)}
+    known = set(classes.values())
+    classes |= {
+        f"label {value}": value for value in sorted({each for of_one in several.values() for each in of_one} - known)
+    }
+    single = {name: [value] for name, value in classes.items() if value in known and value != 0 and name != "ignore"}
+    ordered = {name: (several | single)[name] for name in map(str, named) if name in several | single}
+    return Declared(classes, ordered if several else {})
 
 
 def _foreground(pair: Pair) -> np.ndarray:

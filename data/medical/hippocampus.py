@@ -8,7 +8,7 @@ from pathlib import Path
 from ...core.ranges import Count, Fraction, Seed, Share, Size, checked
 from ..files import data_root, not_there
 from ..loading import Loading
-from .folder import NiftiFolder
+from .folder import Declared, NiftiFolder
 from .sources import HIPPOCAMPUS
 
 
@@ -57,5 +57,5 @@ class Hippocampus(NiftiFolder):
             raise not_there("the hippocampus data set", data_root(self.root))
         return folder
 
-    def _declared(self) -> dict[str, int]:
-        return {"background": 0, "anterior": 1, "posterior": 2}
+    def _declared(self) -> Declared:
+        return Declared({"background": 0, "anterior": 1, "posterior": 2}, {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class Plan:
         normalisation: "zscore" (each volume by its own mean and deviation) or "ct" (clipped, then by the data set's).
         low, high, mean, std: of the foreground in the training volumes, for "ct": clipped to low..high.
         classes: names, the background first. values: the number that stands for each class in label files.
+        regions: classes that are learnt and measured together, by name: {"whole tumour": ["oedema", "core"]}; None: each by itself.
+        largest: classes of which the largest connected part alone is kept, because it helped in validation; None: not decided yet.
     """
 
     axes: int
@@ -49,14 +51,28 @@ class Plan:
     high: float = 0.0
     mean: float = 0.0
     std: float = 1.0
+    largest: tuple[str, ...] | None = None
+    regions: Mapping[str, Sequence[str]] | None = None
 
-    def normalised(self, image: np.ndarray) -> np.ndarray:
-        """(channels, *sizes) -> the same, float32, as networks take it."""
+    def moments(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What `normalised` subtracts and divides by, of an image (channels, *sizes): float32 (channels, 1, ...)."""
+        shape = (len(image), *(1,) * self.axes)
+        if self.normalisation == "ct":
+            return np.full(shape, self.mean, np.float32), np.full(shape, max(self.std, 1e-6), np.float32)
+        # plane by plane, so that memory holds no second volume
+        planes, around = range(image.shape[1]), tuple(range(1, self.axes))
+        mean = sum(image[:, at].sum(around, dtype=np.float64) for at in planes) / image[0].size
+        apart = mean.reshape(len(image), *(1,) * (self.axes - 1))
+        square = sum(((image[:, at] - apart) ** 2).sum(around) for at in planes) / image[0].size
+        return mean.astype(np.float32).reshape(shape), np.sqrt(square).clip(1e-6).astype(np.float32).reshape(shape)
+
+    def normalised(self, image: np.ndarray, moments: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+        """(channels, *sizes) -> the same, float32, as networks take it; moments: of the whole image, where this is a part of it."""
+        mean, std = self.moments(image) if moments is None else moments
         image = image.astype(np.float32)
         if self.normalisation == "ct":
-            return (image.clip(self.low, self.high) - self.mean) / max(self.std, 1e-6)
-        around = tuple(range(1, image.ndim))
-        return (image - image.mean(around, keepdims=True)) / np.maximum(image.std(around, keepdims=True), 1e-6)
+            image = image.clip(self.low, self.high)
+        return (image - mean) / std
 
     def sizes_for(self, sizes: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
         """The sizes of a volume of these sizes and this spacing once it is resampled."""
@@ -118,6 +134,14 @@ class Plan:
             wrong = f"spacing is {self.spacing}, {self.axes} lengths above 0 are needed"
         elif self.normalisation not in NORMALISATIONS:
             wrong = f"normalisation is {self.normalisation!r}, one of {', '.join(NORMALISATIONS)} is allowed"
+        elif unknown := sorted(
+            {each for of_one in (self.regions or {}).values() for each in of_one} - set(self.classes[1:])
+        ):
+            wrong = f"regions name {', '.join(unknown)}, of {', '.join(self.classes[1:])} are allowed"
+        elif not all((self.regions or {"": self.classes}).values()):
+            wrong = "regions has one without a class"
+        elif not set(self.largest or ()) <= set(self.classes[1:]):
+            wrong = f"largest is {self.largest}, of {', '.join(self.classes[1:])} are allowed"
         elif len(self.classes) != len(self.values) or len(self.classes) < 2:
             wrong = (
                 f"{len(self.classes)} classes and {len(self.values)} values: as many of one as of the other, from two"
@@ -132,6 +156,7 @@ class Plan:
             "task": "segmentation", "axes": self.axes, "channels": self.channels, "classes": list(self.classes),
             "num_classes": len(self.classes), "patch_size": list(self.patch_size), "spacing": list(self.spacing),
             "kernels": [list(each) for each in kernels], "strides": [list(each) for each in strides],
+            "regions": {name: [self.classes.index(each) for each in of_one] for name, of_one in (self.regions or {}).items()},
             "model_size": "micro" if math.prod(self.patch_size) <= 48**self.axes else "full",
         }  # fmt: skip
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...core.errors import UserError
 from ...core.ranges import Share, Size, checked
 from ..loading import EpochSampler, Loading
-from ..module import DataModule, Description
+from ..module import Description
 from ..randomness import hashed
-from .plan import FILE, IGNORED, Plan
-from .volumes import Volumes
+from .plan import IGNORED
+from .planned import PlannedData, sizes_asked
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Case:
     labels: np.ndarray
 
 
-class SegmentationData(DataModule):
+class SegmentationData(PlannedData):
     """Base of the segmentation data: a subclass reads its cases, with `load`, and plans, with `make_plan`.
 
     A training batch is (patches, labels): float32 (batch, channels, *patch) and int64 (batch, *patch). Validation and test
@@ -63,27 +60,6 @@ class SegmentationData(DataModule):
     ):
         super().__init__(name, loading)
         self.patch_size, self.foreground, self.augment, self.patches = patch_size, foreground, augment, patches
-        self.plan: Plan | None = None
-        self.splits: dict[str, list[Case]] | None = None
-
-    @abstractmethod
-    def make_plan(self) -> Plan:
-        """The plan of these data, before any case is prepared; raises UserError naming the file that is wrong."""
-
-    @abstractmethod
-    def load(self, plan: Plan) -> dict[str, list[Case]]:
-        """The cases of train, val and test, prepared by the plan; raises UserError naming the file that is wrong."""
-
-    def setup(self, stage: str | None = None) -> None:
-        """Plan (where no plan was restored) and read the cases, once."""
-        if self.splits is not None:
-            return
-        plan = self.plan or self.make_plan()
-        splits = {split: cases[: self.loading.limit] for split, cases in self.load(plan).items()}
-        for split, cases in splits.items():
-            if not cases:
-                raise UserError(f"{self.name} has no {split} cases", do="add cases, or divide them otherwise")
-        self.plan, self.splits = plan, splits
 
     def samples(self, split: str) -> int:
         """Volumes of a split; of train the patches of an epoch."""
@@ -119,32 +95,13 @@ class SegmentationData(DataModule):
             tested=self.tested,
         )
 
-    def keep(self, folder: Path) -> None:
-        """The plan: predicting needs spacing, intensities and label values."""
-        self.setup()
-        self.plan.write(folder)
-
-    def restore(self, folder: Path) -> None:
-        """See `DataModule.restore`."""
-        path = Path(folder) / FILE
-        if path.is_file():
-            self.plan = Plan.read(path)
-
-    def volumes(self) -> Volumes:
-        """What reads and writes files as a model that was trained with the plan needs them; reads no case."""
-        if self.plan is None:
-            self.plan = self.make_plan()
-        return Volumes(self.plan)
+    def keep_largest(self, classes: Sequence[str]) -> None:
+        """The classes of which the largest connected part alone is to be kept in predicting; `keep` writes them."""
+        self.plan = replace(self.plan, largest=tuple(classes))
 
     def patch_of(self, axes: int, otherwise: Sequence[int]) -> tuple[int, ...]:
         """The patch size that was asked for, of so many axes; else the one given."""
-        asked = self.patch_size
-        if asked is None:
-            return tuple(otherwise)
-        patch = (asked,) * axes if isinstance(asked, int) else tuple(asked)
-        if len(patch) != axes:
-            raise UserError("data.patch_size does not fit", given=list(patch), allowed=f"a number, or {axes} numbers")
-        return patch
+        return sizes_asked(self.patch_size, axes, otherwise, "data.patch_size")
 
     @cached_property
     def _augmentation(self) -> Any:
@@ -186,6 +143,22 @@ class SegmentationData(DataModule):
     def _middle(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
         spare = np.array(case.labels.shape) - self.plan.patch_size
         return _cut(case, np.maximum(spare, 0) // 2, self.plan.patch_size)
+
+
+def shrunk(image: np.ndarray, labels: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """An image (channels, height, width) and its classes (height, width) of which factor² pixels have become one.
+
+    The image is averaged; a pixel has the class that most of its pixels had, the higher one where two have as many. Rows and
+    columns that fill no pixel are cut off.
+    """
+    if factor == 1:
+        return image, labels
+    height, width = (size // factor * factor for size in labels.shape)
+    image, labels = image[:, :height, :width], labels[:height, :width]
+    blocks = (height // factor, factor, width // factor, factor)
+    counts = np.stack([(labels == value).reshape(blocks).sum((1, 3)) for value in range(int(labels.max()), -1, -1)])
+    classes = (labels.max() - counts.argmax(0)).astype(labels.dtype)
+    return image.reshape(len(image), *blocks).mean((2, 4), dtype=np.float32), classes
 
 
 def _cut(case: Case, first: np.ndarray, patch: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

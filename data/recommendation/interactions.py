@@ -120,7 +120,8 @@ def with_items(catalogue: Any, path: Path, features: list[str]) -> Any:
             f"{path} lacks a column", given=list(frame.columns), allowed=", ".join(["item", *features]), do="rename it"
         )
     ids = [str(each).strip() for each in frame[key]]
-    titles = dict(zip(ids, map(str, frame[plain["title"]]), strict=True)) if "title" in plain else {}
+    title = next((plain[name] for name in ("title", "movie_title", "name") if name in plain), None)
+    titles = {} if title is None else dict(zip(ids, map(str, frame[title]), strict=True))
     arrays, names = {}, {}
     for name in features:
         words = [str(each or "").replace("|", " ").split() for each in frame[plain[name]]]

@@ -86,3 +86,25 @@ VIDEO_GAMES = Source(
     ),
     content=(("Video.txt", "b7376fe24430743f411dc7f567285657b2adb3f74361cc7ba0aee94f3024b651"),),
 )
+
+
+def _movielens(name: str, size: str, sha256: str, length: int) -> Source:
+    return Source(
+        title=f"MovieLens {size}",
+        homepage=f"https://grouplens.org/datasets/movielens/{size.lower()}/",
+        citation="F. M. Harper, J. A. Konstan: The MovieLens Datasets, ACM TiiS 5 (4), 2015",
+        licence="GroupLens's terms: research, with citation; not to be passed on or used commercially without permission",
+        protocol=PROTOCOL.replace("review", "rating"),
+        folder=f"recommendation/{name}",
+        files=(
+            RemoteFile(f"{name}.zip", (f"https://files.grouplens.org/datasets/movielens/{name}.zip",), sha256, length),
+        ),
+        content=((f"{name}.zip", sha256),),
+    )
+
+
+# The archives whose md5 GroupLens publishes: 0e33842e24a9c977be4e0107933c0723 and c4d9eecfca2ab87c1945afe126590906.
+MOVIELENS_100K = _movielens(
+    "ml-100k", "100K", "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229", 4_924_029
+)
+MOVIELENS_1M = _movielens("ml-1m", "1M", "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20", 5_917_549)

@@ -24,8 +24,8 @@ KNOWN = {  # names that a column is found by, the likeliest first
     "behaviour": ("behaviour", "behavior", "event", "event_type", "action", "type"),
     "weight": ("weight", "rating", "score"),
 }
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".inter": "\t"}
-FORMS = (".csv", ".tsv", ".txt", ".inter", ".parquet", "and these with .gz, but for .parquet")
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".inter": "\t", ".item": "\t"}
+FORMS = (".csv", ".tsv", ".txt", ".inter and .item (RecBole's)", ".parquet", "and these with .gz, but for .parquet")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ import torch
 from ...core.errors import UserError
 from ...core.ranges import Seed, Side, Size, checked
 from ..loading import EpochLoader, Loading
-from ..module import DataModule, Description
-from ..randomness import first_of_each, hashed, stratified
+from ..module import Description
 from .augmentation import ArrayPreparation, Augmentation, FilePreparation, Finish, Geometry
+from .labelled import Labelled
 from .photos import Photos
 
 # up to this many pixels a side, the data set asks for the micro model
@@ -45,7 +44,7 @@ class Split:
         return Split(images, self.labels[index])
 
 
-class ImageData(DataModule):
+class ImageData(Labelled):
     """Base of the image data modules: a subclass says where the samples come from, with `load()`.
 
     Batches are (images, labels): float32 (batch, channels, height, width), and int64 (batch,).
@@ -66,6 +65,7 @@ class ImageData(DataModule):
     std: tuple[float, ...]
     classes: Sequence[str]
     in_memory = True
+    what = "images"
     tested = "the test part"
 
     @checked(group="data")
@@ -78,37 +78,13 @@ class ImageData(DataModule):
         channels: Size | None = None,
         split_seed: Seed = 0,
     ):
-        super().__init__(name, loading)
-        self.augmentation, self.split_seed = augmentation, split_seed
+        super().__init__(name, loading, split_seed)
+        self.augmentation = augmentation
         self.size = _checked_size(image_size) if image_size is not None else self.own_size
         if channels not in (None, 1, 3):
             raise UserError("data.channels does not fit", given=channels, allowed=[1, 3])
         self.channels = self.own_channels if channels is None else channels
-        self.splits: dict[str, Split] | None = None
         self._preparations: dict[str, ArrayPreparation | FilePreparation] = {}
-
-    @abstractmethod
-    def load(self) -> dict[str, Split]:
-        """Read the samples of train, val and test and check them; raises UserError naming the file that is wrong."""
-
-    def setup(self, stage: str | None = None) -> None:
-        """Read the samples, once."""
-        if self.splits is not None:
-            return
-        splits = self.load()
-        for name, split in splits.items():
-            if len(split) == 0:
-                raise UserError(
-                    f"{self.name} has no {name} samples",
-                    do="raise data.val_fraction, or add images" if name == "val" else "add images",
-                )
-        if self.loading.limit is not None:
-            splits = {name: self._limited(split) for name, split in splits.items()}
-        self.splits = splits
-
-    def samples(self, split: str) -> int:
-        """Images of a split."""
-        return len(self.splits[split])
 
     def load_batch(self, split: str, epoch: int, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Images and labels; see the class."""
@@ -168,15 +144,6 @@ class ImageData(DataModule):
             geometry, policy = (self.geometry, augmentation.policy) if augmentation else (None, None)
             return ArrayPreparation(images, self.size, finish, geometry, policy, seed)
         return FilePreparation(images, self.size, finish, augmentation, seed)
-
-    def _limited(self, split: Split) -> Split:
-        labels = split.labels.numpy()
-        return split.take(first_of_each(labels, hashed(self.split_seed, np.arange(len(split))), self.loading.limit))
-
-    def _divided(self, samples: Split, *fractions: float) -> list[Split]:
-        """Stratified parts: the rest first, then one of each fraction."""
-        keys = hashed(self.split_seed, np.arange(len(samples)))
-        return [samples.take(part) for part in stratified(samples.labels.numpy(), keys, fractions)]
 
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel that the model sees, for pixels in [0, 1]."""

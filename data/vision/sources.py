@@ -110,3 +110,114 @@ IMAGE_FOLDER = Source(
     licence="the user's own",
     protocol="folders train, val, test where they exist; otherwise a fixed, stratified split by a hash of each file's path",
 )
+
+
+SOLIDS = Source(
+    title="Points on the surfaces of ten kinds of solids",
+    homepage="",
+    citation="",
+    licence="none needed: computed",
+    protocol="each part's clouds are made from data.data_seed; no cloud is in two parts",
+)
+
+MODELNET10 = Source(
+    title="ModelNet10, 256 points of each surface",
+    homepage="https://modelnet.cs.princeton.edu",
+    citation="Z. Wu et al.: 3D ShapeNets, CVPR 2015",
+    licence="academic research; the CAD models belong to their authors",
+    protocol="3,991 training and 908 test clouds as published; validation clouds are taken out of the training clouds",
+    folder="point_clouds/modelnet10_256pts",
+    content=(
+        ("train_points_u16.npy", "80fb8800e49b28bcae51ce4f14b91b5748b7d3dcdb24cfef1af3ebd005e7d97e"),
+        ("train_offset_scale.npy", "32af21592ebb0ea80d0660cfde76fb32d2378d76395d146275e7ce856a194fd9"),
+        ("train_labels.npy", "ac75acd03c331c17fe8eada4f9bb2dac85f56a9b47f0654d91d5f3b4cc2fa351"),
+        ("test_points_u16.npy", "83abf515993e01f2f08bec0c796541dd2d8f18e7e1f4ac8f8bc0abbe32e04699"),
+        ("test_offset_scale.npy", "01f82252b191b66fb7317e0e9c4d044e56ca63fcba9b481dbddbc3c91de61483"),
+        ("test_labels.npy", "98a7f66138616f9ed1165436130c156b9e3cf939869a1870dda149cc90256da1"),
+    ),
+)
+
+GRAPH_MOTIFS = Source(
+    title="Random trees with a motif",
+    homepage="",
+    citation="",
+    licence="none needed: computed",
+    protocol="each part's graphs are made from data.data_seed; no graph is in two parts",
+)
+
+TU = Source(
+    title="TU data sets",
+    homepage="https://chrsmrrs.github.io/datasets",
+    citation="C. Morris et al.: TUDataset, arXiv:2007.08663, 2020",
+    licence="none stated",
+    protocol="ten folds as in the repository of DGCNN; validation graphs are taken out of the nine that are not tested",
+    folder="graphs/TU",
+    content=(
+        ("MUTAG.txt", "5897dae243f6c773aab54ec99e86551c3b1e8601acef254714073042c632d30e"),
+        ("MUTAG/10fold_idx.json", "8911fd71159ded5346260868b90563a44e8e431584bea728811d27146c7aa504"),
+        ("PTC.txt", "711729eaf2a5308752aa7c11062dd99f645f978afc400909a5927051b314ec55"),
+        ("PTC/10fold_idx.json", "069e82b2a1852d31c7a02e67d77710b04754207bd6fca2707fb9f655d0de99e1"),
+        ("ENZYMES.txt", "04e048844018a0f9c87afdc0d69031c4b625bb97d40320b9dbd76acc663f41a6"),
+        ("ENZYMES/10fold_idx.json", "6be48bcbcc1c4ca2eee56d7ef2855b1d2aa447b2428155d60511f794344b8b66"),
+        ("PROTEINS.txt", "ed0730f9bf9da68aa6a8c80f2f2b6ecea5d05791ca254c709f3efab3b45d937b"),
+        ("PROTEINS/10fold_idx.json", "4d86f5f38be93ff9153e4162084df64dbcc067d4743fe8321af3b896c35be5cf"),
+        ("NCI1.txt", "415d2e0861484c2baef1e40ee3ca62dd13c06d6b99549fb25774f43533e9321d"),
+        ("NCI1/10fold_idx.json", "713e48356d9ca21411d8483463cc80393367c6c3cabb2e0c1914c6780f6f18af"),
+        ("IMDBBINARY.txt", "1068c698677c07c04f3ad56fc4a175cb2161523c840abfdaf50e101ecc30504f"),
+        ("IMDBBINARY/10fold_idx.json", "c72889cf274f691d3d2faed55846c0cd4a09ec3af1081e51a68b7c5131c96317"),
+    ),
+)
+
+DRAWN_SHAPES = Source(
+    title="Scenes of coloured shapes",
+    homepage="",
+    citation="",
+    licence="none needed: computed",
+    protocol="each part's scenes are made from data.data_seed; no scene is in two parts",
+)
+
+MASK_FOLDER = Source(
+    title="Images and masks in the user's own folders",
+    homepage="",
+    citation="",
+    licence="the user's own",
+    protocol="folders train, val, test where they exist; otherwise a fixed split by a hash",
+)
+
+CHASE_DB1 = Source(
+    title="CHASE_DB1, retinal vessels",
+    homepage="https://researchdata.kingston.ac.uk/96",
+    citation="M. M. Fraz et al.: An Ensemble Classification-Based Approach, IEEE Trans. Biomedical Engineering, 2012",
+    licence="CC BY 4.0",
+    protocol="28 images, the first observer's masks: 20 for training and validation, the last eight for testing",
+    folder="medical/chase_db1",
+)
+
+EM_MEMBRANE = Source(
+    title="ISBI 2012, membranes in electron microscope images",
+    homepage="https://imagej.net/events/isbi-2012-segmentation-challenge",
+    citation="I. Arganda-Carreras et al.: Crowdsourcing the creation of image segmentation algorithms, 2015",
+    licence="free for research",
+    protocol="the 30 images whose labels are public: the last six for testing",
+    folder="medical/isbi2012_em_membrane",
+    content=(
+        ("train_images.npy", "268fcbcf2e0b46ab1b0ce544ade818ab72fcbe7fa5a4ecb60393486b9909423c"),
+        ("train_labels.npy", "ad456d346fcdce86f54971889f2d02827d1d7ac12ab159d6027c91a4e032c78b"),
+    ),
+)
+
+MOVING_SHAPES = Source(
+    title="Shapes that move in eight ways",
+    homepage="",
+    citation="",
+    licence="none needed: computed",
+    protocol="each part's clips are made from data.data_seed; no clip is in two parts",
+)
+
+VIDEO_FOLDER = Source(
+    title="Videos in the user's own folders",
+    homepage="",
+    citation="",
+    licence="the user's own",
+    protocol="folders train, val, test where they exist; otherwise a fixed, stratified division by a hash",
+)

@@ -23,6 +23,7 @@ from ...core.errors import UserError
 from ...core.ranges import Count, Positive, Weight, checked
 from ..task import Task
 from .models.spectra import spectrum, waveform
+from .perceptual import scores, usable
 from .spectrograms import draw_rows
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Separation(Task):
         ceiling: dB above which a mixture is good enough and gives no gradient.
         objective: "pit", or "mixit": two mixtures are added, and the estimates have to add up to each; signals are not looked at.
         sdr: log the SDR (a filter of 512 taps is forgiven) at the end too.
+        perceptual: log PESQ and STOI at the end, before and after, as far as they are installed.
         worst: mixtures in the picture of the worst answers; 0: none.
         auxiliary: see Task.
     """
@@ -61,6 +63,7 @@ class Separation(Task):
         ceiling: Positive = 40.0,
         objective: Literal["pit", "mixit"] = "pit",
         sdr: bool = False,
+        perceptual: bool = False,
         worst: Count = 4,
         auxiliary: Weight = 1.0,
     ):
@@ -68,7 +71,7 @@ class Separation(Task):
         if "sources" not in self.describe:
             raise UserError("these data are no mixtures", given=f"data={describe.get('name')}", do="task=tagging")
         self.ratio, self.ceiling, self.objective, self.sdr, self.count = RATIOS[loss], ceiling, objective, sdr, worst
-        self.rate = self.describe["rate"]
+        self.rate, self.perceptual = self.describe["rate"], perceptual
         self.worst: list[dict[str, Any]] = []
         self.seen = 0
 
@@ -80,6 +83,12 @@ class Separation(Task):
         if stage == "train":
             found, _ = best(estimates, sources, self.ratio)
             return -found.clamp(max=self.ceiling).mean(), {}
+        return self.judged(mixture, sources, estimates, stage)
+
+    def judged(
+        self, mixture: Tensor, sources: Tensor, estimates: Tensor, stage: str
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of estimates in "val" or "test", and what is logged of them."""
         found, order = best(estimates, sources, scale_invariant_signal_noise_ratio)
         before = unseparated(mixture, sources, scale_invariant_signal_noise_ratio)
         metrics = {"si_snr_improvement": (found - before).mean()}
@@ -91,13 +100,15 @@ class Separation(Task):
         self, mixture: Tensor, sources: Tensor, estimates: Tensor, gained: Tensor, before: Tensor, order: Tensor
     ) -> dict[str, Tensor]:
         """What is logged at the end alone, and the mixtures that went worst, kept."""
-        metrics = {}
-        if sources.shape[1] > 1:
-            oracle = scale_invariant_signal_noise_ratio(ideal(mixture, sources), sources).mean(1)
-            metrics["oracle_improvement"] = (oracle - before).mean()
+        oracle = scale_invariant_signal_noise_ratio(ideal(mixture, sources), sources).mean(1)
+        metrics = {"oracle_improvement": (oracle - before).mean(), "mixture_si_snr": before.mean()}
         if self.sdr:
             sdr = signal_distortion_ratio(estimates, sources).mean(1)
             metrics["sdr_improvement"] = (sdr - unseparated(mixture, sources, signal_distortion_ratio)).mean()
+        for name in usable(self.rate) if self.perceptual else ():
+            unchanged = mixture[:, None].expand_as(sources)
+            for each, signals in ((name, estimates), (f"mixture_{name}", unchanged)):
+                metrics[each] = scores(name, signals.flatten(0, 1), sources.flatten(0, 1), self.rate).nanmean()
         self.seen += len(mixture)
         for number, gain in enumerate(gained.tolist()):
             kept = [each[number].cpu() for each in (mixture, sources, estimates, order)]
@@ -166,8 +177,13 @@ def unseparated(mixture: Tensor, sources: Tensor, ratio: Ratio) -> Tensor:
 
 
 def ideal(mixture: Tensor, sources: Tensor, n_fft: int = 256) -> Tensor:
-    """What masks that know the sources' powers make of a mixture (the Wiener-like mask), (batch, sources, time): a bound."""
-    powers = spectrum(sources.flatten(0, 1), n_fft, n_fft // 4).abs().square().unflatten(0, sources.shape[:2])
-    masks = powers / powers.sum(1, keepdim=True).clamp(min=1e-12)
+    """What masks that know all powers make of a mixture (the Wiener-like mask), (batch, sources, time): a bound.
+
+    What a mixture holds beside its sources is noise that the masks know too.
+    """
+    noise = mixture - sources.sum(1)
+    parts = torch.cat([sources, noise[:, None]], 1)
+    powers = spectrum(parts.flatten(0, 1), n_fft, n_fft // 4).abs().square().unflatten(0, parts.shape[:2])
+    masks = (powers / powers.sum(1, keepdim=True).clamp(min=1e-12))[:, :-1]
     masked = spectrum(mixture, n_fft, n_fft // 4)[:, None] * masks
     return waveform(masked.flatten(0, 1), n_fft, n_fft // 4, mixture.shape[1]).view_as(sources)

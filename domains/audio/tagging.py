@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...core.errors import UserError
 from ...core.pictures import INK
-from ...core.ranges import Count, Rate, Weight, checked
-from ..classification import Classifying
+from ...core.ranges import Count, Rate, Share, Weight, checked
+from ..classification import Classifying, share_right
 from .spectrograms import draw_rows
 
 if TYPE_CHECKING:
@@ -19,6 +20,29 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 COLUMNS = 4  # of sounds in a picture
+
+
+def mixed(sounds: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Sounds (batch, time) of which a share has another of the batch laid over it, and targets (batch, classes) mixed likewise."""
+    if not share:
+        return sounds, targets
+    weights = torch.distributions.Beta(10.0, 10.0).sample((len(sounds), 1)).to(sounds.device)  # about half, as in AST
+    weights = torch.where(torch.rand_like(weights) < share, weights, torch.ones_like(weights))
+    others = torch.randperm(len(sounds), device=sounds.device)
+    return tuple(weights * each + (1 - weights) * each[others] for each in (sounds, targets))
+
+
+def smoothed(targets: Tensor, smoothing: float) -> Tensor:
+    """Targets (batch, classes) with a share spread evenly over all classes."""
+    return (1 - smoothing) * targets + smoothing / targets.shape[1]
+
+
+def binary(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of every class for itself, summed over classes: (batch, classes) to a scalar, the batch's mean."""
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean()
+
+
+LOSSES = {"cross_entropy": F.cross_entropy, "bce": binary}
 
 
 class Tagging(Classifying):
@@ -29,6 +53,8 @@ class Tagging(Classifying):
     Args:
         model: the network.
         describe: of the data: "classes", "rate".
+        loss: "cross_entropy", or "bce": every class a question of its own (AST, arXiv 2104.01778).
+        mixup: share of the training sounds that others are laid over, of which they take a part of the label (arXiv 1710.09412).
         label_smoothing, worst, auxiliary: see Classifying.
     """
 
@@ -37,16 +63,28 @@ class Tagging(Classifying):
         self,
         model: nn.Module,
         describe: Mapping[str, Any],
+        loss: Literal["cross_entropy", "bce"] = "cross_entropy",
+        mixup: Share = 0.0,
         label_smoothing: Rate = 0.1,
         worst: Count = 8,
         auxiliary: Weight = 1.0,
     ):
         if "classes" not in describe:
             raise UserError("these data have no names", given=f"data={describe.get('name')}", do="task=separation")
+        if describe.get("several"):
+            raise UserError(
+                "these sounds have several names", given=f"data={describe['name']}", do="task=multi_tagging"
+            )
         super().__init__(model, describe, label_smoothing, worst, auxiliary)
+        self.loss, self.mixup = LOSSES[loss], mixup
         self.taken = torch.zeros(self.num_classes, self.num_classes, dtype=torch.long)
 
     def step(self, batch: tuple[Tensor, Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
+        if stage == "train":
+            labels = self.labels(batch)
+            sounds, targets = mixed(batch[0], F.one_hot(labels, self.num_classes).float(), self.mixup)
+            logits = self.model(sounds).float()
+            return self.loss(logits, smoothed(targets, self.label_smoothing)), {"accuracy": share_right(logits, labels)}
         if stage == "test":
             said, labels = self.model(batch[0]).argmax(1).cpu(), batch[1].cpu()
             self.taken += torch.bincount(labels * self.num_classes + said, minlength=self.num_classes**2).view_as(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,25 +21,24 @@ STRENGTH = 0.5  # of the colour over the image
 IGNORED = 255
 
 
-def draw_cases(cases: Sequence[Mapping[str, Any]], names: Sequence[str], heading: str) -> Figure:
-    """A row a case: each plane of a volume (or the image), plain, with its truth, and with what was answered, where that is given.
+def draw_cases(cases: Sequence[tuple[str, Sequence[np.ndarray]]], names: Sequence[str], heading: str) -> Figure:
+    """A row a case: its title and what `pictures_of` makes of it.
 
     Args:
-        cases: "image" (channels, *sizes), "truth" or "said" or both (*sizes), "title".
         names: of the classes, without the background.
     """
     from matplotlib.figure import Figure
 
-    rows = [_row(case) for case in cases]
+    titles, rows = zip(*cases, strict=True)
     columns = max(map(len, rows))
     figure = Figure(figsize=(1.7 * columns + 0.3, 1.8 * len(rows) + 1.0), dpi=110)
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    for line, case, row in zip(axes, cases, rows, strict=True):
+    for line, title, row in zip(axes, titles, rows, strict=True):
         for place in line:
             place.axis("off")
         for place, picture in zip(line, row, strict=False):
             place.imshow(picture, interpolation="nearest")
-        line[0].set_title(case["title"], fontsize=8, color=INK, loc="left")
+        line[0].set_title(title, fontsize=8, color=INK, loc="left")
     figure.suptitle(heading, fontsize=10, color=INK)
     for number, name in enumerate(names[:12]):
         at = 0.01 + number / max(len(names[:12]), 4)
@@ -91,16 +90,26 @@ def planes(shape: Sequence[int], labels: np.ndarray) -> list[tuple]:
     return cuts
 
 
-def _row(case: Mapping[str, Any]) -> list[np.ndarray]:
-    image = _array(case["image"]).astype(np.float32).mean(0)
-    low, high = np.percentile(image, [1, 99])
-    image = ((image - low) / max(high - low, 1e-6)).clip(0, 1)
-    labels = [_array(case[which]) for which in ("truth", "said") if case.get(which) is not None]
-    row = []
-    for cut in planes(image.shape, labels[0]):
-        row += [coloured(image[cut], None), *(coloured(image[cut], each[cut]) for each in labels)]
-    return row
+def pictures_of(image: Tensor | np.ndarray, *labels: Tensor | np.ndarray) -> list[np.ndarray]:
+    """Of each plane (three of a volume, where the first labels have the most) the image alone and under each of the labels, RGB.
+
+    Args:
+        image: (channels, *sizes). labels: (*sizes) each.
+    """
+    image, labels = _array(image), [_array(each) for each in labels]
+    pictures = []
+    for cut in planes(image.shape[1:], labels[0]):
+        grey = grey_of(image[(slice(None), *cut)])
+        pictures += [coloured(grey, None), *(coloured(grey, each[cut]) for each in labels)]
+    return pictures
+
+
+def grey_of(image: np.ndarray) -> np.ndarray:
+    """A slice (channels, height, width) as grey within 0 and 1, (height, width)."""
+    grey = image.astype(np.float32).mean(0)
+    low, high = np.percentile(grey, [1, 99])
+    return ((grey - low) / max(high - low, 1e-6)).clip(0, 1)
 
 
 def _array(values: Tensor | np.ndarray) -> np.ndarray:
-    return values.numpy() if isinstance(values, Tensor) else np.asarray(values)
+    return values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

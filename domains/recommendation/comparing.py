@@ -59,7 +59,7 @@ def test_ranks(run: Trained, batch_size: int) -> np.ndarray:
                 times=None if times is None else times.to(run.device),
                 features=None if features is None else {name: each.to(run.device) for name, each in features.items()},
             )
-            ranks = best_items(run.model, hidden, 1, targets.to(run.device)).ranks.cpu()
+            ranks = best_items(run.model, hidden, 0, targets.to(run.device)).ranks.cpu()
         found.append(torch.stack([targets, ranks], 1).numpy())
     return np.concatenate(found)
 

@@ -1,6 +1,7 @@
 """The best items for each user, from a run: a table, states that are served one event at a time, likeness, comparison of runs.
 
 predict.py ckpt=<run> input=events.parquet output=top.parquet k=20
+predict.py ckpt=saved/SASRec.pth input=events.csv       weights that RecBole has trained (published.py)
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def predict(
     compare: str | None = None,
     batch_size: Size = 512,
     output: str | None = None,
+    items: str | None = None,
 ) -> Answer:
     """Ranks items; see configs/recommendation/predict.yaml for the options.
 
@@ -60,7 +62,7 @@ def predict(
     chosen = _chosen(log, users)
     if explain is not None:
         check_choice("explain", explain, METHODS)
-        figure, lines = draw_reasons(run, log, chosen[:EXPLAINED])
+        figure, lines = draw_reasons(run, log, chosen[:EXPLAINED], explain)
         path = run.folder / f"explained_{explain}.png"
         save_figure(figure, path)
         return Answer(lines, [path])

@@ -1,4 +1,7 @@
-"""How good rankings are: metrics from the places of the targets and from what was offered."""
+"""How good rankings are: metrics from the places of the targets and from what was offered.
+
+A target comes behind all items that are as good as it, so ties never help; `tied` says how many events have any.
+"""
 
 from __future__ import annotations
 
@@ -28,17 +31,24 @@ def of_ranks(ranks: Tensor, cuts: Sequence[int] = CUTS) -> dict[str, Tensor]:
 
 
 class OfGroup(Metric):
-    """The mean NDCG@10 of some of the events."""
+    """The mean of a metric over some of the events.
 
-    def __init__(self):
+    Args:
+        metric: "hr" or "ndcg", at 10.
+    """
+
+    def __init__(self, metric: str):
         super().__init__()
+        self.metric = metric
         for name in ("total", "count"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, ranks: Tensor, inside: Tensor) -> None:
         """ranks, inside: (events,), places of the right items and which events are meant."""
-        self.total += ((ranks <= 10) / torch.log2(ranks.double() + 1))[inside].sum()
-        self.count += inside.sum()
+        chosen = ranks[inside]
+        if len(chosen):
+            self.total += of_ranks(chosen, (10,))[f"{self.metric}@10"] * len(chosen)
+        self.count += len(chosen)
 
     def compute(self) -> Tensor:
         return self.total / self.count

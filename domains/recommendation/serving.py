@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ...core.errors import UserError
-from .models.sequential import Recommender
+from .models.sequential import Recommender, States
 from .offers import Offers
 from .top_k import best_items
 
@@ -81,11 +81,19 @@ class Server:
                 else {name: each[index][:, None].to(self.device) for name, each in features.items()},
                 states,
             )
-            leaves, self._form = tree_flatten(after)
-            for place, row in enumerate(rows):
-                own = [each[place : place + 1].clone() if isinstance(each, Tensor) else each for each in leaves]
-                self._states[users[row]], self._hidden[users[row]] = own, hidden[place, -1].clone()
-                self._seen.setdefault(users[row], set()).add(int(items[row]))
+            self.put([users[row] for row in rows], items[index][:, None], hidden, after)
+
+    def put(self, users: Sequence[Any], items: Tensor, hidden: Tensor, states: States) -> None:
+        """Keeps what the model has said of users' events, one of them or whole histories.
+
+        Args:
+            items: (users, length) int64, no padding. hidden, states: what the model returned for them.
+        """
+        leaves, self._form = tree_flatten(states)
+        for row, user in enumerate(users):
+            self._states[user] = [each[row : row + 1].clone() if isinstance(each, Tensor) else each for each in leaves]
+            self._hidden[user] = hidden[row, -1].clone()
+            self._seen.setdefault(user, set()).update(items[row].tolist())
 
     @torch.inference_mode()
     def offers(

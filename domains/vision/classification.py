@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -13,8 +13,10 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ...core.pictures import RIGHT, WRONG
-from ...core.ranges import Count, Rate, Share, Weight, checked
+from ...core.ranges import Count, Positive, Rate, Share, Weight, checked
 from ..classification import Classifying, share_right
+from .distillation import Distillation
+from .film import strip
 from .image_grid import denormalise, draw_grid, shorten
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 class Classification(Classifying):
     """One label an image.
 
-    Batches are images (batch, channels, height, width) and labels (batch) int64; the model returns logits
-    (batch, classes).
+    Batches are images (batch, channels, height, width), or videos (batch, channels, frames, height, width), and labels (batch)
+    int64; the model returns logits (batch, classes).
 
     Args:
         model: the network.
@@ -37,6 +39,8 @@ class Classification(Classifying):
         cutmix_share: with both, share of the mixed batches that get CutMix.
         worst: number of test samples in the picture of the worst predictions; 0: none.
         auxiliary: weight of what the model itself wants added to the loss (a mixture of experts' balance).
+        teacher: a trained model that a part of the loss is held against (distillation.Distillation); None: none.
+        distillation, distillation_weight, temperature: how (kind, weight and temperature there).
     """
 
     @checked(group="task")
@@ -51,8 +55,17 @@ class Classification(Classifying):
         cutmix_share: Share = 0.5,
         worst: Count = 24,
         auxiliary: Weight = 1.0,
+        teacher: str | None = None,
+        distillation: Literal["soft", "hard"] = "hard",
+        distillation_weight: Share = 0.5,
+        temperature: Positive = 1.0,
     ):
         super().__init__(model, describe, label_smoothing, worst, auxiliary)
+        self.distillation = None
+        if teacher is not None:
+            self.distillation = Distillation(teacher, distillation, distillation_weight, temperature, self.describe)
+            # A model with a head for what a teacher says answers with both in training.
+            getattr(model, "set_distilled_training", lambda enable: None)(True)
         self.mixing = None
         if mixup > 0 or cutmix > 0:
             from timm.data.mixup import Mixup
@@ -67,17 +80,28 @@ class Classification(Classifying):
         return {"accuracy_top5": MulticlassAccuracy(self.num_classes, 5, average="micro", validate_args=False)}
 
     def step(self, batch: tuple[Tensor, Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
-        if stage != "train" or self.mixing is None:
+        if stage != "train" or (self.mixing is None and self.distillation is None):
             return super().step(batch, stage)
-        images, targets = self.mix(*batch)
-        logits = self.model(images).float()
-        return F.cross_entropy(logits, targets), {"accuracy": share_right(logits, targets.argmax(1))}
+        images, targets = batch if self.mixing is None else self.mix(*batch)
+        said = self.model(images)
+        logits, taught = (each.float() for each in (said if isinstance(said, tuple) else (said, said)))
+        labels = targets if self.mixing is None else targets.argmax(1)
+        # What is mixed has the label smoothing in its targets.
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing if self.mixing is None else 0.0)
+        if self.distillation is not None:
+            loss = self.distillation.loss(loss, taught, images)
+        return loss, {"accuracy": share_right(logits, labels)}
+
+    def on_fit_start(self) -> None:
+        """A teacher that is not there is missed before training begins."""
+        if self.distillation is not None:
+            self.distillation.teacher.to(self.device)
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mixes a batch with its own reverse (Mixup or CutMix).
 
         Args:
-            images: (batch, channels, height, width); left as they are.
+            images: (batch, channels, [frames,] height, width); left as they are.
             labels: (batch) int64.
 
         Returns:
@@ -86,15 +110,16 @@ class Classification(Classifying):
         """
         from timm.data.mixup import mixup_target
 
-        even = len(images) // 2 * 2
-        mixed = images.clone()
+        even, shape = len(images) // 2 * 2, images.shape
+        # of a video all frames alike
+        mixed = images.clone().flatten(1, -3)
         parts = []
         if even:
             _, target = self.mixing(mixed[:even], labels[:even])
             parts.append(target)
         if even < len(images):
             parts.append(mixup_target(labels[even:], self.num_classes, 1.0, self.label_smoothing))
-        return mixed, torch.cat(parts)
+        return mixed.view(shape), torch.cat(parts)
 
     def kept(self, batch: tuple[Tensor, Tensor], positions: Tensor) -> Tensor:
         return batch[0][positions].cpu()
@@ -128,7 +153,8 @@ class Classification(Classifying):
         return draw_grid(self.visible(images), titles, heading, colours)
 
     def visible(self, images: Tensor) -> Tensor:
-        """Images (batch, channels, height, width) as they were before the loader normalised them, within 0 and 1."""
+        """Images (batch, channels, height, width) as they were before they were normalised, within 0 and 1; of videos strips."""
+        images = strip(images) if images.dim() == 5 else images
         return denormalise(images, self.describe.get("mean"), self.describe.get("std"))
 
     def _title(self, target: Tensor) -> str:

@@ -13,19 +13,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import UserError
-from ...core.explanation import check_method
+from ...core.errors import UserError, check_choice
+from ...core.explanation import METHODS
 from ...core.pictures import INK, RIGHT, WRONG, save_figure
 from ...core.ranges import Count, Size, checked
 from ..classification import Classified, likeliest, write_table
 from ..trained import Answer, Trained
-from .explanation import beside_heat, explain_images
+from .explanation import beside_heat, can_explain, explain_images, receptive_field, share_within
+from .film import strip
 from .image_grid import denormalise, draw_grid, even_columns, shorten
+from .predicted_masks import opened, write_masks
+from .segmentation import Segmentation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
+FIELD = "receptive_field"
 EXPLAINED = 16  # images in the picture of what answers rest on
 SHOWN = 20  # images in the table that is printed
 TABLE = "predictions.csv"
@@ -41,34 +45,43 @@ def predict(
     batch_size: Size = 32,
     output: str | None = None,
     classes: str | None = None,
+    layout: str | None = None,
 ) -> Answer:
     """Names the classes of images: a table, predictions.csv, and for each image a picture of what its class rests on.
+
+    Of a run that gives each pixel a class it writes masks, in the folder `masks`, and overlays.
 
     Args:
         run: a trained image classifier.
         input: a file, a folder or a pattern; None: test images, with `explain`.
-        explain: one of core.explanation.METHODS: draws what the answers rest on, in one picture; None: names classes.
+        explain: one of core.explanation.METHODS: draws what the answers rest on, in one picture; "receptive_field": draws which
+            pixels the middle of the last map sees; None: names classes.
         top: classes named of each image.
         pictures: images drawn.
         batch_size: images at a time.
         output: folder of what is written; None: the run's.
-        classes: of published weights alone, which are loaded with it.
+        classes, layout: of published weights alone, which are loaded with them.
 
     Raises:
         UserError: no image is found or none of them can be read, or the model has no hidden attention to explain with.
     """
-    if classes is not None and run.task is not None:
-        raise UserError("the run knows its classes' names", given=f"classes={classes}", do="leave classes= out")
+    for key, value in (("classes", classes), ("layout", layout)):
+        if value is not None and run.task is not None:
+            raise UserError("the run knows its own model and classes", given=f"{key}={value}", do=f"leave {key}= out")
     if explain is not None:
-        check_method(explain, "explain")
+        check_choice("explain", explain, (*METHODS, FIELD), "method")
     folder = run.folder if output is None else Path(output).expanduser()
     if input is None and explain is None:
         raise UserError(
             "which image?", allowed="a file, a folder or a pattern", do="input=photo.jpg, or explain=attribution"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    if explain is None and isinstance(run.task, Segmentation):
+        return write_masks(run, input, pictures, folder / "masks")
     if explain is not None:
-        return _explain(run, input, explain, folder / f"explained_{explain}.png")
+        return _explain(
+            run, input, explain, folder / (f"{FIELD}.png" if explain == FIELD else f"explained_{explain}.png")
+        )
     return _name(run, input, top, pictures, batch_size, folder)
 
 
@@ -100,11 +113,11 @@ def classify(
 def _name(run: Trained, where: str, top: int, pictures: int, batch_size: int, folder: Path) -> Answer:
     """See `predict`."""
     found, problems, files = [], [], []
-    opened = _opened(_photos(run), where, problems)
-    while part := list(islice(opened, batch_size)):
-        images = _photos(run).prepare([image for _, image in part])
-        answers = _classified(run, images, top)
-        for (path, _), image, answer in zip(part, images, answers, strict=True):
+    images = opened(_photos(run), where, problems)
+    while part := list(islice(images, batch_size)):
+        prepared = _photos(run).prepare([image for _, image in part])
+        answers = _classified(run, prepared, top)
+        for (path, _), image, answer in zip(part, prepared, answers, strict=True):
             if len(files) < pictures:
                 files.append(_draw(run, path, image, answer, folder / "predictions", len(found)))
             found.append((path, answer))
@@ -137,10 +150,10 @@ def explain_classes(
     Raises:
         UserError: the model has no hidden attention, or an unknown method.
     """
-    if not hasattr(run.model, "answering"):
+    if not can_explain(run.model):
         raise UserError(
             "this model has no hidden attention to look into", given=f"model {type(run.model).__name__}",
-            allowed="models of Mamba layers that say which tokens they answer from, like model=vim",
+            allowed="models of Mamba layers, like model=vim and model=vmamba", do=f"explain={FIELD} works with any",
         )  # fmt: skip
     found = explain_images(run.model, images.to(run.device), method)
     confidences, said = (each.tolist() for each in found.logits.float().softmax(1).max(1))
@@ -148,7 +161,7 @@ def explain_classes(
     for number, (name, guess, confidence) in enumerate(zip(names, said, confidences, strict=True)):
         titles += [name, f"said {shorten(_label(run, guess), 13)} ({confidence:.0%})"]
         colours += [INK, INK if labels is None else RIGHT if guess == labels[number] else WRONG]
-    pairs = beside_heat(_visible(run, images), found.weights, run.model.grid)
+    pairs = beside_heat(_visible(run, images), found.weights, found.grid)
     columns = 2 * even_columns(len(images), 4)
     return draw_grid(pairs, titles, f"{method}: what the answers rest on", colours, columns=columns), said
 
@@ -162,11 +175,13 @@ def _explain(run: Trained, where: str | None, method: str, path: Path) -> Answer
         images, labels = images[:EXPLAINED], labels[:EXPLAINED].tolist()
         names = [f"is {shorten(_label(run, label), 13)}" for label in labels]
     else:
-        given = list(islice(_opened(_photos(run), where, problems), EXPLAINED))
+        given = list(islice(opened(_photos(run), where, problems), EXPLAINED))
         if not given:
             raise UserError(f"none of the images can be read: {problems[0]}", given=f"input={where}")
         images, labels = _photos(run).prepare([image for _, image in given]), None
         names = [shorten(each.name) for each, _ in given]
+    if method == FIELD:
+        return _field(run, images, path)
     figure, said = explain_classes(run, images, names, labels, method)
     save_figure(figure, path)
     line = f"of {len(names)} images"
@@ -175,36 +190,46 @@ def _explain(run: Trained, where: str | None, method: str, path: Path) -> Answer
     return Answer([f"  answer   {line}"], [path], problems)
 
 
+def _field(run: Trained, images: Tensor, path: Path) -> Answer:
+    """Which pixels move the middle of the last map: a picture, and the parts of the image that hold most of it."""
+    from matplotlib.figure import Figure
+
+    field = receptive_field(run.model, images.to(run.device)).cpu()
+    figure = Figure(figsize=(4.2, 3.8), layout="constrained", dpi=120)
+    axes = figure.add_subplot()
+    # The power lets what is a thousandth of the most be seen; Luo et al.'s pictures do alike.
+    shown = axes.imshow((field.float() ** 0.25).numpy(), cmap="viridis", vmin=0, vmax=1)
+    axes.set_title(f"effective receptive field, mean of {len(images)} images", fontsize=9)
+    axes.set_axis_off()
+    figure.colorbar(shown, ax=axes, label="gradient, its fourth root")
+    save_figure(figure, path)
+    held = ", ".join(f"{share:.0%} within {share_within(field, share):.1%}" for share in (0.5, 0.9, 0.99))
+    return Answer([f"  receptive field of the middle of the last map: {held} of the image"], [path])
+
+
 def _draw(run: Trained, path: Path, image: Tensor, answer: Classified, folder: Path, number: int) -> Path:
-    """The image as the model sees it and, where it has hidden attention, what its class rests on: (channels, height, width)."""
+    """The image (channels, height, width) as the model sees it and, where it has hidden attention, what its class rests on;
+    what is no image as its task draws it."""
     folder.mkdir(exist_ok=True)
+    target = folder / f"{number:04}_{path.stem}.png"
+    if hasattr(run.task, "draw_answer"):
+        save_figure(run.task.draw_answer(image, path.name, answer), target)
+        return target
     titles = [
         shorten(path.name, 24),
         "\n".join(f"{shorten(name, 18)} {confidence:.0%}" for name, confidence in zip(*answer, strict=True)),
     ]
     pictures = _visible(run, image[None])
-    if hasattr(run.model, "answering"):
+    if can_explain(run.model):
         found = explain_images(run.model, image[None].to(run.device))
-        pictures = beside_heat(pictures, found.weights, run.model.grid)
+        pictures = beside_heat(pictures, found.weights, found.grid)
     else:
         titles = ["\n".join(titles)]
     figure = draw_grid(
         pictures, titles, f"{shorten(answer.names[0], 30)} ({answer.confidences[0]:.0%})", columns=len(titles)
     )
-    target = folder / f"{number:04}_{path.stem}.png"
     save_figure(figure, target)
     return target
-
-
-def _opened(photos: Any, where: str, problems: list[str]) -> Iterator[tuple[Path, Image]]:
-    """The images that `input=` means, as they are read; those that cannot be are said in `problems`."""
-    for path in photos.find(where):
-        try:
-            image = photos.open(path)
-        except UserError as error:
-            problems.append(f"{error.problem} ({error.given})")
-            continue
-        yield path, image
 
 
 def _classified(run: Trained | nn.Module, images: Tensor, top: int) -> list[Classified]:
@@ -226,10 +251,18 @@ def _parts(images: Any, size: int) -> Iterator[Any]:
 
 
 def _photos(run: Trained) -> Any:
+    if not hasattr(run.data, "photos"):
+        what = type(run.data).__name__
+        raise UserError(
+            "nothing is read from files for this kind of data",
+            given=f"data {what}",
+            do=f"eval.py ckpt={run.folder} tests it",
+        )
     return run.data.photos()
 
 
 def _visible(run: Trained, images: Tensor) -> Tensor:
+    images = strip(images) if images.dim() == 5 else images
     return denormalise(images, run.describe.get("mean"), run.describe.get("std"))
 
 

@@ -1,4 +1,4 @@
-"""Published weights of image models: into those here that training begins with; Vim's, as hustvl published them, whole.
+"""Published weights of image models: into those here that training begins with, and whole, as their authors published them.
 
 run = load("vim_t_midclstok_76p1acc.pth")     or load("hustvl/Vim-tiny-midclstok"), from the hub
 weights = read_weights("vim_t.pth", model)    for a model of other images or classes: positions resampled
@@ -7,12 +7,9 @@ weights = read_weights("vim_t.pth", model)    for a model of other images or cla
 from __future__ import annotations
 
 import argparse
-import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,50 +19,52 @@ from torch import Tensor, nn
 from ...core.errors import UserError
 from ...data.vision.photos import Photos
 from ..trained import Trained
+from .layouts import arguments_of
 from .models.position import strip_wrapping
-from .models.registration import FILTERS
-from .models.vim import Vim
-from .models.vim_timm import default_cfgs
+from .models.registration import FILTERS, IMAGENET, default_cfgs
 
-SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-OWNER = "hustvl/"
-IMAGE_SIZE = 224  # what the published weights were trained at, as far as their patches tell
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".tar")
 
 
 def is_published(where: str) -> bool:
-    """Whether this, which is no run, names published weights: a file, a folder that holds one, or hustvl's name on the hub."""
+    """Whether this, which is no run, names published weights: a file, a folder that holds one, a name of their authors' on the hub,
+    or timm's name of a model here whose weights are published."""
     path = Path(where).expanduser()
     if path.is_dir():
         return len(_weights_in(path)) == 1
-    return path.suffix in SUFFIXES if path.is_file() else where.startswith(OWNER)
+    return path.suffix in SUFFIXES if path.is_file() else where in _addresses() or where.split("/")[0] in _owners()
 
 
-def load(where: str | Path, device: str = "cpu", classes: str | Path | None = None) -> Trained:
+def load(
+    where: str | Path, device: str = "cpu", classes: str | Path | None = None, layout: str | None = None
+) -> Trained:
     """A model with published weights, of the size and image size that they are of.
 
     Args:
-        where: a file, a folder with one, or a name on the hub.
+        where: a file, a folder with one, or a name (see is_published).
         device: of the model.
         classes: a file of class names, one a line, in the order of the labels; None: classes are numbers.
+        layout: which model they are of, as in `model=vmamba`; None: what names and shapes tell.
 
     Raises:
-        UserError: there are no such weights, they are no Vim's, or the names are not as many as the classes.
+        UserError: there are no such weights, they are of no model here, or the names are not as many as the classes.
     """
-    weights = _read(where)
-    model = Vim(**arguments_of(weights, where))
+    found = _read(where)
+    kind, arguments = arguments_of(found, where, layout)
+    model = kind(**arguments)
+    weights = FILTERS[kind](found, model)
     _check(weights, model, where)
     model.load_state_dict(weights)
     names = None if classes is None else _names(Path(classes).expanduser(), model.num_classes)
-    usual = next(iter(default_cfgs.values())).default
+    channels = arguments["in_chans"]
     mean, std = (
-        [round(sum(each) / 3, 6)] if weights["patch_embed.proj.weight"].shape[1] == 1 else list(each)
-        for each in (usual.mean, usual.std)
+        [round(sum(each) / 3, 6)] if channels == 1 else list(each) for each in (IMAGENET["mean"], IMAGENET["std"])
     )
     describe = {
-        "name": str(where), "channels": weights["patch_embed.proj.weight"].shape[1], "image_size": list(model.img_size),
+        "name": str(where), "channels": channels, "image_size": list(model.img_size),
         "num_classes": model.num_classes, "classes": names, "mean": mean, "std": std,
     }  # fmt: skip
-    data = _Published(Photos(model.img_size, mean, std, crop=usual.crop_pct))
+    data = _Published(Photos(model.img_size, mean, std, crop=IMAGENET["crop_pct"]))
     return Trained(model.to(device).eval(), None, data, describe, device, Path())
 
 
@@ -84,55 +83,16 @@ def read_weights(where: str | Path, model: nn.Module) -> dict[str, Tensor]:
         )
     weights, own = FILTERS[type(model)](_read(where), model), model.state_dict()
     # The first convolution, whose channels are the images'.
-    name = next(name for name, each in own.items() if each.dim() == 4)
+    name = next(name for name, each in own.items() if each.dim() >= 4)
     if name not in weights:
         given = f"{where} for {type(model).__name__}: no {name}"
         raise UserError("these are another model's weights", given=given, do="choose their model: model=<name>")
     if weights[name].shape[1] != own[name].shape[1]:
         from timm.models import adapt_input_conv
 
-        weights[name] = adapt_input_conv(own[name].shape[1], weights[name])
+        flat = adapt_input_conv(own[name].shape[1], weights[name].flatten(2, -2))
+        weights[name] = flat.reshape(*flat.shape[:2], *weights[name].shape[2:])
     return weights
-
-
-def arguments_of(weights: Mapping[str, Tensor], where: str | Path = "") -> dict[str, Any]:
-    """What Vim is called with for weights of these shapes.
-
-    Image size and stride do not stand in them: of the sizes that fit the number of positions, 224 pixels, with patches that
-    overlap where they must (the "+" models), and without that what patches side by side make.
-
-    Raises:
-        UserError: these are no weights of a Vim.
-    """
-    try:
-        patches, positions = weights["patch_embed.proj.weight"], weights["pos_embed"].shape[1]
-        mixer = {
-            name.removeprefix("layers.0.mixer."): tensor
-            for name, tensor in weights.items()
-            if name.startswith("layers.0.mixer.")
-        }
-        layers = {int(found[1]) for name in weights if (found := re.match(r"layers\.(\d+)\.", name))}
-        states, taps, inner = mixer["A_log"].shape[-1], mixer["conv1d.weight"].shape[-1], mixer["out_proj.weight"]
-    except KeyError as error:
-        raise UserError(
-            "these are not the weights of a Vim in its authors' layout", given=f"{where}: no {error.args[0]}",
-            allowed='a .pth with {"model": …} or a .safetensors, with patch_embed, pos_embed and layers.0.mixer',
-        ) from error  # fmt: skip
-    class_token = "double" if "cls_token_head" in weights else "middle" if "cls_token" in weights else "none"
-    side = math.isqrt(positions - {"double": 2, "middle": 1, "none": 0}[class_token])
-    patch = patches.shape[-1]
-    stride, rest = divmod(IMAGE_SIZE - patch, side - 1) if side > 1 else (patch, 0)
-    size = IMAGE_SIZE
-    if rest or stride > patch:
-        size, stride = side * patch, patch
-    head = weights.get("head.weight")
-    return {
-        "img_size": size, "patch_size": patch, "stride": stride, "in_chans": patches.shape[1], "embed_dim": patches.shape[0],
-        "depth": len(layers), "d_state": states, "d_conv": taps, "expand": inner.shape[1] / inner.shape[0],
-        "class_token": class_token, "num_classes": 0 if head is None else head.shape[0],
-        "norm": "layer" if "norm_f.bias" in weights else "rms",
-        "parameters": "separate" if "conv1d_b.weight" in mixer else "decay" if "A_b_log" in mixer else "shared",
-    }  # fmt: skip
 
 
 class _Published:
@@ -155,7 +115,7 @@ def _read(where: str | Path) -> dict[str, Tensor]:
             )
         path = files[0]
     elif not path.is_file():
-        path = _from_hub(str(where))
+        path = _fetched(str(where))
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -180,26 +140,44 @@ def _read(where: str | Path) -> dict[str, Tensor]:
     return strip_wrapping(found) if isinstance(found, dict) else {}
 
 
+def _addresses() -> dict[str, object]:
+    """Timm's configurations that say where weights are, by the names that mean them: of one name on the hub the first."""
+    found = {}
+    for name, cfg in default_cfgs.items():
+        usual = cfg.default
+        if usual.hf_hub_id:
+            found.setdefault(usual.hf_hub_id, usual)
+        if usual.hf_hub_id or usual.url:
+            found |= {name: usual, **{f"{name}.{tag}": each for tag, each in cfg.cfgs.items()}}
+    return found
+
+
+def _owners() -> set[str]:
+    return {name.split("/")[0] for name in _addresses() if "/" in name}
+
+
 def _weights_in(folder: Path) -> list[Path]:
     return sorted(each for each in folder.iterdir() if each.suffix in SUFFIXES and each.is_file())
 
 
-def _from_hub(name: str) -> Path:
+def _fetched(name: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from timm.models._hub import download_cached_file
 
-    kinds = [cfg.default for cfg in default_cfgs.values() if cfg.default.hf_hub_id]
-    known = {
-        each.hf_hub_id: each.hf_hub_filename for each in reversed(kinds)
-    }  # of one name the first: not finetuned further
+    known = _addresses()
     if name not in known:
         raise UserError("there are no such weights", given=name, allowed=["a .pth or .safetensors file", *known])
+    usual = known[name]
+    file = usual.hf_hub_filename or usual.url.rpartition("/")[2]
     try:
-        return Path(hf_hub_download(name, known[name]))
+        if usual.hf_hub_id:
+            return Path(hf_hub_download(usual.hf_hub_id, file))
+        return Path(download_cached_file(usual.url, check_hash=False))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"cannot fetch {name} from the hub", given=str(error).split("\n")[0][:200],
-            allowed="a network, or a file", do=f"without a network: copy {known[name]} here and give its path",
+            f"cannot fetch {name}", given=str(error).split("\n")[0][:200],
+            allowed="a network, or a file", do=f"without a network: copy {file} here and give its path",
         ) from error  # fmt: skip
 
 
@@ -209,7 +187,7 @@ def _check(weights: Mapping[str, Tensor], model: nn.Module, where: str | Path) -
     differ = [name for name in {**own, **found} if own.get(name) != found.get(name)]
     if differ:
         raise UserError(
-            f"the weights in {where} are not those of a Vim as its authors publish it",
+            f"the weights in {where} are not those of a {type(model).__name__} as its authors publish it",
             given="; ".join(f"{name}: {found.get(name, 'missing')}, needs {own.get(name, 'nothing')}" for name in differ[:4]),
         )  # fmt: skip
 

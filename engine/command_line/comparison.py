@@ -1,15 +1,15 @@
 """-m experiments=NAME where NAME's card holds a table: every row with every seed, and what came of them.
 
     card:
-      title: Hippocampus, with and without the Mamba layers
+      title: Two widths, one budget
       table:
         seeds: [0, 1, 2]
         budget: 5m          # CPU time of a run's training: the steps that fit are measured; left out: what its arguments say
         rows:               # what the table says: what is typed
-          U-Mamba: model=umamba
-          U-Mamba without Mamba: model=umamba model.mamba=false
+          wide: model.width=64
+          narrow, deep: model.width=16 model.depth=8
         columns:            # what the table says: a test metric, a column of metrics.csv, or `steps`
-          Dice: dice
+          accuracy: accuracy
           CPU seconds: cpu_seconds
 
 A run that has its test result is not repeated, one that was stopped goes on: the same command finishes what is left. The runs lie
@@ -45,7 +45,7 @@ from .sweep import combinations
 
 WARM_UP, MEASURED = 4, 12  # steps that compile and fill caches, and all that a budget is measured with
 TABLE = "table.yaml"
-EXAMPLE = "rows: {Vim: model=vim}, columns: {accuracy: accuracy}, seeds: [0, 1, 2], budget: 5m"
+EXAMPLE = "rows: {wide: model.width=64}, columns: {accuracy: accuracy}, seeds: [0, 1, 2], budget: 5m"
 Figures = dict[str, float]
 
 

@@ -105,7 +105,8 @@ def _choices(typed: Mapping[str, Override], groups: Groups) -> tuple[str, list[s
             name = names.get(part) or _default(brought, part)
             wanted |= (read.get(part) or (groups.read(part, name, domain) if name else {})).get("choose") or {}
         for group, name in wanted.items():
-            groups.read(group, name, domain)
+            if name is not None:
+                groups.read(group, name, domain)
         names = {**wanted, **names}
     # `experiments` is no folder of configs/: to leave it as it is, null, nothing may be said about it.
     chosen = {group: name for group, name in names.items() if name is not None or group != "experiments"}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from ...core.ranges import Count, Positive, Rate, Seed, Share, Size, Threads, Weight
+from ...core.ranges import Count, Mass, Positive, Rate, Seed, Share, Size, Threads, Weight
 from .convert import from_mapping
 
 SCHEMA_VERSION = 1
@@ -53,6 +53,7 @@ class OptimizerSettings:
     schedule: Literal["cosine", "constant"]
     warmup: Weight
     final_lr: Share
+    layer_decay: Mass | None = None
 
 
 @dataclass(frozen=True)

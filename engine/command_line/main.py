@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -214,21 +215,34 @@ def _predict(options: Options) -> int:
         from ..predict import predict_published, show
 
         return show(predict_published(where, *found, typed, groups, allow))
-    checkpoint, typed = _weights(options, "predict")
     from ..checkpoints.stored_config import stored_config
     from ..predict import predict_run, show
 
-    stored, notes = stored_config(checkpoint)
-    _note(notes)
+    checkpoints, typed = [], []
+    for each in _several(where):
+        checkpoint, typed = _weights(options, "predict", each)
+        stored, notes = stored_config(checkpoint)
+        _note(notes)
+        checkpoints.append((checkpoint, stored))
     import_torchmetrics()
-    return show(
-        predict_run(checkpoint, stored, [each for each in typed if not each.startswith("domain=")], groups, allow)
-    )
+    return show(predict_run(checkpoints, [each for each in typed if not each.startswith("domain=")], groups, allow))
 
 
-def _weights(options: Options, job: str) -> tuple[Path, list[str]]:
-    """The checkpoint that ckpt= names, and the other arguments."""
-    where, typed = _take(options.arguments, "ckpt")
+def _several(where: str | None) -> list[str | None]:
+    """The runs that `ckpt=` names: one, several with commas between them, or those that patterns fit."""
+    if where is None or _exists(where):
+        return [where]
+    found: list[str | None] = []
+    for each in where.removeprefix("[").removesuffix("]").split(","):
+        runs = [path for path in sorted(glob(each.strip())) if (Path(path) / "checkpoints").is_dir()]
+        found += runs or [each.strip()]
+    return found
+
+
+def _weights(options: Options, job: str, where: str | None = None) -> tuple[Path, list[str]]:
+    """The checkpoint that ckpt= names, or the one given, and the other arguments."""
+    named, typed = _take(options.arguments, "ckpt")
+    where = where or named
     if where is None:
         near = next((each for each in typed if closest(each.partition("=")[0], ["ckpt"])), None)
         raise UserError(

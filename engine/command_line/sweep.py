@@ -6,16 +6,20 @@ the first that breaks down, moves to a folder of its own for each, and knows not
 
 from __future__ import annotations
 
+import shlex
+import statistics
 import sys
 from collections.abc import Sequence
 from itertools import product
 
 from ...core.errors import UserError
+from ..conventions import predict_files
 from ..training.stop import Failed, Stopped
 from .compose import compose, parse
 from .config import Config
 from .options import Options
 
+REPEATED = ("seed", "data.fold")  # keys whose values are repetitions of one experiment
 # What was typed, the metrics or None where it broke down, the folder or why.
 Row = tuple[list[str], dict[str, float] | None, str]
 
@@ -66,7 +70,26 @@ def sweep(options: Options) -> int:
         )
         return stopped.exit_code
     print(table(rows))
+    print(together(rows, configs[0], options), end="")
     return int(any(metrics is None for _, metrics, _ in rows))
+
+
+def repeated(runs: Sequence[Sequence[str]]) -> bool:
+    """Whether the runs are one with other seeds or other parts of the data."""
+    differ = {word.partition("=")[0] for typed in runs for word in typed if any(word not in other for other in runs)}
+    return bool(differ - {"run_dir"}) and differ <= {"run_dir", *REPEATED}
+
+
+def together(rows: list[Row], config: Config, options: Options) -> str:
+    """What to type so that repetitions answer together, where the domain's predict.yaml says that runs can; else ""."""
+    folders = [where for _, metrics, where in rows if metrics]
+    files = [
+        file for file in predict_files(options.groups()) if file.domain == config.domain and file.card.get("several")
+    ]
+    if not files or len(folders) < 2 or not repeated([typed for typed, *_ in rows]):
+        return ""
+    words = ["ckpt=" + ",".join(folders), *shlex.split(str(files[0].card.get("example") or ""))]
+    return f"  together   {options.command('predict.py', *words)}\n"
 
 
 def _numbered(typed: list[str], number: int) -> list[str]:
@@ -93,10 +116,15 @@ def _left(stopped: Stopped, waiting: list[list[str]], options: Options) -> list[
 
 
 def table(rows: list[Row]) -> str:
-    """A line for each run: its metrics, what was typed, its folder or why it failed."""
+    """A line for each run: its metrics, what was typed, its folder or why it failed; of repetitions their mean and deviation."""
     names = sorted({name for _, metrics, _ in rows for name in metrics or ()})
     lines = ["", "  " + "  ".join([*(f"{name:>14}" for name in names), "run"])]
     for typed, metrics, where in rows:
         figures = [f"{(metrics or {}).get(name, float('nan')):14.4f}" for name in names]
         lines.append("  " + "  ".join([*figures, f"{' '.join(typed)}  ({where})"]))
+    found = [metrics for _, metrics, _ in rows if metrics]
+    if repeated([typed for typed, _, _ in rows]) and len(found) > 1:
+        columns = [[metrics.get(name, float("nan")) for metrics in found] for name in names]
+        for what, of in (("mean", statistics.fmean), ("standard deviation", statistics.stdev)):
+            lines.append("  " + "  ".join([*(f"{of(values):14.4f}" for values in columns), f"{what} of {len(found)}"]))
     return "\n".join(lines) + "\n"

@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ...core.errors import UserError
 from ..command_line.config import OptimizerSettings
 
 NEVER_DECAYED = ("A_log", "A_b_log", "D", "D_b", "dt_bias")
@@ -22,17 +23,22 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings, total_steps: 
     """An optimizer over the model's trainable parameters and the schedule that moves once an optimizer step.
 
     Args:
-        model: may name parameters in `no_weight_decay()` (full names or patterns) or mark them with `_no_weight_decay`.
+        model: may name parameters in `no_weight_decay()` (full names or patterns) or mark them with `_no_weight_decay`; for
+            `layer_decay` it says their layers in `group_matcher()`, as timm's do.
         settings: configs/optimizer.
         total_steps: optimizer steps of the whole run, from the configuration. Lightning's own estimate is not used: asking
             for it drops the state of a loader that is being resumed.
     """
-    decayed, kept = parameter_groups(model)
-    groups = [
-        {"params": list(decayed.values()), "weight_decay": settings.weight_decay},
-        {"params": list(kept.values()), "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    scales = {} if settings.layer_decay is None else layer_scales(model, settings.layer_decay)
+    groups = []
+    for parameters, decay in zip(parameter_groups(model), (settings.weight_decay, 0.0), strict=True):
+        of_scale: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in parameters.items():
+            of_scale.setdefault(scales.get(name, 1.0), []).append(parameter)
+        groups += [
+            {"params": params, "weight_decay": decay} | ({} if scale == 1 else {"lr": settings.lr * scale})
+            for scale, params in sorted(of_scale.items())
+        ]
     if settings.name == "sgd":
         momentum = settings.momentum or 0.0
         kind, more = torch.optim.SGD, {"momentum": momentum, "nesterov": bool(settings.nesterov and momentum)}
@@ -58,6 +64,24 @@ def parameter_groups(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[st
         )
         (kept if without else decayed)[name] = parameter
     return decayed, kept
+
+
+def layer_scales(model: nn.Module, decay: float) -> dict[str, float]:
+    """What each parameter's learning rate is multiplied by: 1 in the last layer, `decay` times less in each one before it.
+
+    Raises:
+        UserError: the model does not say which layer a parameter belongs to.
+    """
+    if not hasattr(model, "group_matcher"):
+        raise UserError(
+            "this model does not say its layers", given=f"optimizer.layer_decay={decay}", allowed="null",
+            do="give it timm's group_matcher()",
+        )  # fmt: skip
+    from timm.models._manipulate import group_with_matcher
+
+    layers = group_with_matcher(model.named_parameters(), model.group_matcher(coarse=False), reverse=True)
+    last = max(layers.values())
+    return {name: decay ** (last - layer) for name, layer in layers.items()}
 
 
 def factor(step: int, settings: OptimizerSettings, total_steps: int) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core import scans
+from ...core.stages import walks_of
 from ..checkpoints import folder as files
 from ..checkpoints.initial_weights import read_initial
 from ..command_line.config import Config
@@ -122,8 +123,8 @@ def _fit_and_test(
         for callback in usual:
             if isinstance(callback, WeightAverage):
                 callback.release()
-        grids = getattr(parts.model, "grids", None)
-        if config.trainer.pictures and parts.scan is not None and grids is not None:
-            scans.draw_stages(parts.scan, grids, file=folder / SCAN)
+        drawn = config.trainer.pictures and parts.scan is not None and hasattr(parts.model, "grids")
+        if drawn and (walks := walks_of(parts.model, parts.scan)):
+            scans.draw_stages(*zip(*walks, strict=True), file=folder / SCAN)
         [metrics] = trainer.test(parts.task, datamodule=parts.data, verbose=False)
     return {name: float(value) for name, value in metrics.items()}, ended

@@ -142,6 +142,19 @@ def test_a_server_that_cannot_continue_starts_over(server, tmp_path):
     assert fetched(server, tmp_path, "norange").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("fault", ["good", "once/truncate", "corrupt", "truncate"])
+def test_a_file_of_unknown_size_is_held_to_its_md5(server, tmp_path, fault):
+    known = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
+    asked = RemoteFile("file.bin", remote(server, fault).urls, md5=known)
+    if fault in ("good", "once/truncate"):
+        assert fetch(asked, tmp_path, timeout=0.5, wait=0.01).read_bytes() == CONTENT
+        assert server.requests[f"/{fault}"][1:] == ([f"bytes={HALF}-"] if fault == "once/truncate" else [])
+        return
+    with pytest.raises(UserError, match=f"md5 {known}"):
+        fetch(asked, tmp_path, attempts=2, timeout=0.2, wait=0.01)
+    assert not (tmp_path / "file.bin").exists()
+
+
 def test_a_file_that_is_there_is_not_downloaded(server, tmp_path):
     (tmp_path / "file.bin").write_bytes(b"here")
     assert fetched(server, tmp_path, "good").read_bytes() == b"here"

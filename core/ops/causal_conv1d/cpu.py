@@ -9,7 +9,8 @@ from ..cpu.calls import KernelCall, rows, whole
 from ..cpu.lanes import WIDTH
 from ..cpu.memory import empty
 from ..visits import visits
-from .cpu_kernels import RECORD, K, backward_conv, forward_conv
+from .cpu_kernels import backward_conv, forward_conv
+from .cpu_layout_kernels import RECORD, K
 
 # Work items wanted per call, so that two to sixteen threads share the work evenly; and the widest item, in blocks.
 ITEMS_WANTED, WIDEST = 16, 64
@@ -29,19 +30,19 @@ def forward(x, weight, bias, activation, order, seq_idx, initial_state):
     return owned(out.to(x.dtype)), final
 
 
-def backward(grad_out, grad_state, x, weight, bias, activation, order, seq_idx, initial_state):
-    """Gradients of every differentiable input."""
+def backward(grad_out, grad_state, x, weight, bias, activation, order, seq_idx, initial_state, dx=None):
+    """Gradients of every differentiable input; dx: where to write that of x, float32, its last axis contiguous."""
     (batch, _, _, channels), (paths, _, width) = x.shape, weight.shape
     call = _Call(x, weight, bias, activation, order, seq_idx, initial_state, items_per_sequence=1)
-    dx = empty_rows(empty, x)
+    dx = empty_rows(empty, x) if dx is None else dx
     if not call.covers:
         dx.zero_()
     dweight, dbias = empty(batch, paths, channels, width), empty(batch, paths, channels)
     dinitial = None if initial_state is None else empty(*initial_state.shape)
     call.point(grad_final=whole(grad_state), dweight=dweight, dbias=dbias, dinitial=dinitial)
     call.walk("grad_out", rows(grad_out), "batch", "path", "token", prefix="grad")
-    call.walk("dx", dx, "batch", "path")
-    call.run(backward_conv, scratch_floats=WIDTH * (call.widest * 2 * (width + 1) + 2 * K + 3 * width + 1))
+    call.walk("dx", dx, "batch", "path", "token")
+    call.run(backward_conv, scratch_floats=WIDTH * (call.widest * 2 * (width + 1) + 2 * K + 4 * width + 1))
     found = (dx, dweight.sum(0), None if bias is None else dbias.sum(0), dinitial)
     given = (x, weight, bias, initial_state)
     return tuple(None if t is None else g.to(t.dtype) for t, g in zip(given, found, strict=True))

@@ -1,6 +1,6 @@
 """Numba kernels of the causal convolution: one work item is one sequence, one path and a range of channel blocks.
 
-Sizes: W taps, K steps a chunk, WIDTH lanes = as many channels = one block. All addresses and strides are in bytes.
+Sizes: cpu_layout_kernels.py.
 """
 
 from __future__ import annotations
@@ -8,30 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..cpu.lane_math import ZERO, get, put, sigmoid, silu_gradient
-from ..cpu.lanes import WIDTH, fma, load, read_float, read_int, read_long, splat, store, take_ticket, write_float
+from ..cpu.lanes import WIDTH, fma, load, read_float, read_long, splat, store, take_ticket, write_float
 from ..cpu.team import Kernel, inlined, record_at
-
-K = 64
-ROW = 4 * WIDTH
-
-_ADDRESSES = (
-    "x weight bias order seq initial out final grad_out grad_final dx dweight dbias dinitial scratch tickets slots"
-)
-_STRIDES = (
-    "x_batch x_path x_token order_batch order_path out_batch out_path grad_batch grad_path grad_token dx_batch dx_path"
-)
-_SIZES = "batch paths length steps channels W splits blocks silu scratch_bytes items"
-RECORD = np.dtype([(name, np.int64) for name in f"{_ADDRESSES} {_STRIDES} {_SIZES}".split()])
-
-
-@inlined
-def token_at(p, b, path, step):
-    """The token visited at a step, -1 outside the path."""
-    if step < 0 or step >= p.steps:
-        return np.int64(-1)
-    if p.order == 0:
-        return np.int64(step)
-    return np.int64(read_int(p.order + b * p.order_batch + path * p.order_path + 4 * step))
+from .cpu_layout_kernels import RECORD, ROW, K, token_at
+from .cpu_taps_kernels import TAPS, backward_rows, forward_rows, gradient_rows
 
 
 @inlined
@@ -158,10 +138,13 @@ def forward_item(p, item, scratch):
             channel = WIDTH * j
             count = p.channels - channel
             gather_inputs(p, b, path, channel, count, start, steps, inputs)
+            mine = weights + ROW * (p.W + 1) * (j - first)
+            if p.W == TAPS and p.seq == 0:
+                forward_rows(p, b, path, channel, count, start, steps, inputs, mine)
+                continue
             out = p.out + b * p.out_batch + path * p.out_path + 4 * channel
             for i in range(steps):
                 own = inputs + ROW * (i + p.W - 1)
-                mine = weights + ROW * (p.W + 1) * (j - first)
                 y = convolve(own, mine, p.W, reach(p, b, path, start + i))
                 if p.silu != 0:
                     y = y * sigmoid(y)
@@ -217,6 +200,17 @@ def backward_chunk(p, b, path, j, start, total, own, work):
 
 
 @inlined
+def backward_four_taps(p, b, path, j, start, total, own, work):
+    """As backward_chunk, where no sequence begins and no state has a gradient."""
+    channel = WIDTH * j
+    count, rows = p.channels - channel, min(K, total - start)
+    grads, steps = work + ROW * (K + 2 * TAPS), min(rows + TAPS - 1, total - start)
+    gather_inputs(p, b, path, channel, count, start, steps, work)
+    gradient_rows(p, b, path, channel, count, start, steps, work, own, grads)
+    backward_rows(p, b, path, channel, count, start, rows, own, work, grads)
+
+
+@inlined
 def input_gradient(p, b, path, channel, count, step, first, steps, total, weights, grads):
     """Gradient of one input row: what the next W steps, and the final state, took from it."""
     W = p.W
@@ -235,7 +229,7 @@ def input_gradient(p, b, path, channel, count, step, first, steps, total, weight
             write_float(spare + 4 * lane, read_float(p.grad_final + 4 * (state + lane * (W - 1) + W - 2 - back)))
         g = g + load(spare)
     if step >= 0:
-        target = p.dx + b * p.dx_batch + path * p.dx_path + 4 * (token_at(p, b, path, step) * p.channels + channel)
+        target = p.dx + b * p.dx_batch + path * p.dx_path + token_at(p, b, path, step) * p.dx_token + 4 * channel
         if p.dx_path == 0 and path > 0:
             g = g + get(target, count)
         put(target, g, count)
@@ -259,9 +253,13 @@ def backward_item(p, item, scratch):
             gather_weights(p, path, WIDTH * j, p.channels - WIDTH * j, mine)
             for w in range(W + 1):
                 store(mine + ROW * (W + 1 + w), splat(ZERO))
-        for start in range(-(W - 1), total, K):
+        plain = W == TAPS and p.seq == 0 and p.grad_final == 0 and p.dinitial == 0
+        for start in range(0 if plain else 1 - W, total, K):
             for j in range(first, last):
-                backward_chunk(p, b, path, j, start, total, scratch + own * (j - first), work)
+                if plain:
+                    backward_four_taps(p, b, path, j, start, total, scratch + own * (j - first), work)
+                else:
+                    backward_chunk(p, b, path, j, start, total, scratch + own * (j - first), work)
         for j in range(first, last):
             scatter_weights(p, b, path, WIDTH * j, scratch + own * (j - first) + ROW * (W + 1))
 

@@ -55,5 +55,4 @@ def _(grad_out, grad_state, x, weight, bias, activation, order, seq_idx, initial
     ]
 
 
-register(_forward, _backward, causal_conv1d_reference, ("x", "weight", "bias", "initial_state"))
-causal_conv1d_op = _forward
+causal_conv1d_op = register(_forward, _backward, causal_conv1d_reference, ("x", "weight", "bias", "initial_state"))

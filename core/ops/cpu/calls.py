@@ -7,9 +7,10 @@ its device, dtype, shape and strides. Records are written by field name.
 from __future__ import annotations
 
 import functools
+import struct
 from array import array
 from collections import namedtuple
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -125,11 +126,16 @@ class KernelCall:
     """
 
     def __init__(self, kind: np.dtype, shapes: dict[str, tuple]):
-        self.record, self.shapes, self.alive = np.zeros(1, kind), shapes, []
+        self.kind, self.values, self.shapes, self.alive = kind, dict.fromkeys(kind.names, 0), shapes, []
+
+    @property
+    def record(self) -> np.ndarray:
+        """The record with what it has been told so far."""
+        # Written at once: field by field takes as long as a small kernel.
+        return np.frombuffer(_packed(self.kind)(*self.values.values()), self.kind)
 
     def set(self, **values) -> None:
-        for name, value in values.items():
-            self.record[name] = value
+        self.values.update(values)
 
     def point(self, **tensors: Tensor | None) -> None:
         """Give the kernel contiguous tensors; None leaves the address zero."""
@@ -146,10 +152,10 @@ class KernelCall:
         self._point(name, tensor, axes)
         if tensor is not None:
             for axis, stride, size in zip(axes, tensor.stride(), tensor.shape, strict=False):
-                self.record[f"{prefix or name}_{axis}"] = 4 * stride if size > 1 else 0
+                self.values[f"{prefix or name}_{axis}"] = 4 * stride if size > 1 else 0
 
     def run(self, kernel: Kernel, scratch_floats: int) -> None:
-        items = int(self.record["items"][0])
+        items = self.values["items"]
         if not items:
             return
         # Each thread's scratch begins on its own cache line.
@@ -158,13 +164,20 @@ class KernelCall:
         self.shapes |= {"scratch": scratch.shape, "tickets": (2,), "slots": (1,)}
         self.point(scratch=scratch, tickets=counters, slots=counters[1:])
         self.set(scratch_bytes=4 * scratch.shape[1])
-        kernel.run(self.record.ctypes.data, items)
+        record = self.record
+        kernel.run(record.ctypes.data, items)
         if memory.guard is not None:
-            memory.guard.check({name: int(self.record[name][0]) for name in kernel.kind.names})
+            memory.guard.check({name: int(value) for name, value in self.values.items()})
 
     def _point(self, name: str, tensor: Tensor | None, axes: Sequence[str]) -> None:
         self.alive.append(tensor)
-        self.record[name] = address(name, tensor, self.shapes[name], DTYPES.get(name, torch.float32), len(axes))
+        self.values[name] = address(name, tensor, self.shapes[name], DTYPES.get(name, torch.float32), len(axes))
+
+
+@functools.cache
+def _packed(kind: np.dtype) -> Callable[..., bytes]:
+    """Makes the bytes of a packed record from its fields' values."""
+    return struct.Struct("=" + "".join(kind[name].char.replace("l", "q") for name in kind.names)).pack
 
 
 def _has(sizes: Sequence[int], shape: tuple) -> bool:

@@ -6,12 +6,14 @@ import numpy as np
 
 from .lanes import (
     WIDTH,
+    at_most,
     exp2,
     fma,
     load,
     load_bfloat16,
     load_some,
     load_some_bfloat16,
+    reciprocal,
     select_positive,
     splat,
     store,
@@ -22,6 +24,7 @@ from .team import inlined
 LOG2_E = np.float32(1.4426950408889634)
 LN_2 = np.float32(0.6931471805599453)
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
+LARGEST = np.float32(126)  # an exponent of two whose reciprocal is a normal number
 # log(1 + u) = 2 artanh(s) with s = u / (2 + u), whose series in s**2 <= 1/9 has these coefficients.
 T0, T1, T2, T3, T4, T5, T6 = (np.float32(2 / (2 * i + 1)) for i in range(7))
 
@@ -52,7 +55,7 @@ def put(address, value, count):
 
 @inlined
 def sigmoid(v):
-    return splat(ONE) / (splat(ONE) + exp2(v * splat(-LOG2_E)))
+    return reciprocal(splat(ONE) + exp2(at_most(v * splat(-LOG2_E), splat(LARGEST))))
 
 
 @inlined
@@ -60,7 +63,7 @@ def softplus(v):
     """log(1 + e**v), right to a few units in the last place on both sides of zero."""
     magnitude = select_positive(v, v, splat(ZERO) - v)
     u = exp2(magnitude * splat(-LOG2_E))
-    s = u / (splat(TWO) + u)
+    s = u * reciprocal(splat(TWO) + u)
     square = s * s
     series = fma(fma(splat(T6), square, splat(T5)), square, splat(T4))
     series = fma(fma(series, square, splat(T3)), square, splat(T2))

@@ -16,6 +16,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, models, overload, register_model
 
 WIDTH = 16 if get_host_cpu_features().get("avx512f") else 8
+# AVX-512 takes apart and puts together exponents in one instruction each.
+SCALES = WIDTH == 16 and bool(get_host_cpu_features().get("avx512dq"))
 
 _float, _int, _long = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _short = ir.IntType(16)
@@ -220,32 +222,123 @@ def sum_lanes(typingctx, value):
     return types.float32(lanes), build
 
 
-# 2**f on [-1/2, 1/2], minimax in relative error with the constant term fixed at 1: error 9.2e-8 before rounding.
+@intrinsic
+def add_sums(typingctx, address, a, b, c, d):
+    """Add the sums of all lanes of four vectors, each in a fixed order, to the four floats at a byte address."""
+
+    def build(context, builder, signature, arguments):
+        address, *given = arguments
+        four = ir.VectorType(_float, 4)
+
+        def picked(x, y, places):
+            """In each group of four lanes those of x, 0 to 3, and of y, 4 to 7."""
+            picks = [group + place + (WIDTH - 4) * (place > 3) for group in range(0, WIDTH, 4) for place in places]
+            return builder.shuffle_vector(x, y, ir.Constant(_ints, picks))
+
+        def paired(x, y, first, second):
+            return builder.fadd(picked(x, y, first), picked(x, y, second))
+
+        # Groups of four lanes: (a, b, a, b), (c, d, c, d), then (a, b, c, d), then the groups themselves.
+        ab, cd = (paired(*pair, (0, 4, 1, 5), (2, 6, 3, 7)) for pair in (given[:2], given[2:]))
+        total, width = paired(ab, cd, (0, 1, 4, 5), (2, 3, 6, 7)), WIDTH
+        while width > 4:
+            width //= 2
+            low, high = (
+                builder.shuffle_vector(
+                    total, total, ir.Constant(ir.VectorType(_int, width), list(range(start, start + width)))
+                )
+                for start in (0, width)
+            )
+            total = builder.fadd(low, high)
+        pointer = builder.inttoptr(address, four.as_pointer())
+        builder.store(builder.fadd(builder.load(pointer, align=4), total), pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, lanes, lanes, lanes, lanes), build
+
+
+# 2**f, minimax in relative error with the constant term fixed at 1: on [-1/2, 1/2], 9.2e-8 before rounding, and on [0, 1], 8.3e-8.
 _EXP2 = (0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671512991189957, 0.001326472731307149)
+_EXP2_ABOVE = (0.6931513118046154, 0.24016445015498422, 0.05579991310400359, 0.009017030322167052, 0.001867130069978145)
 _ROUND = 12582912.0  # 1.5 * 2**23: adding it leaves the nearest integer in the low bits
+_FLOOR, _ROUNDING_OF_THREAD = 1, 4
 
 
 @intrinsic
 def exp2(typingctx, value):
-    """2 ** value, value clamped to [-126, 127]; relative error below 1.5e-7, NaN stays NaN.
+    """2 ** value; relative error below 1.5e-7, NaN stays NaN.
 
-    The integer part goes straight into the exponent bits of a polynomial in the rest.
+    Below -126 it is a subnormal number, 2**-126 or 0, above 127 at least 2**127.
     """
 
     def build(context, builder, signature, arguments):
-        x = arguments[0]
-        for relation, bound in (("<", -126.0), (">", 127.0)):
-            limit = _constant(bound)
-            x = builder.select(builder.fcmp_ordered(relation, x, limit), limit, x)
-        rounded = builder.fadd(x, _constant(_ROUND))
-        f = builder.fsub(x, builder.fsub(rounded, _constant(_ROUND)))
-        p = _constant(_EXP2[-1])
-        for coefficient in (*_EXP2[-2::-1], 1.0):
-            p = _multiply_add(builder, p, f, _constant(coefficient))
-        shifted = builder.shl(builder.bitcast(rounded, _ints), _constant(23, _ints))
-        return builder.bitcast(builder.add(builder.bitcast(p, _ints), shifted), _floats)
+        return (_exp2_scaled if SCALES else _exp2_by_bits)(builder, arguments[0])
 
     return lanes(lanes), build
+
+
+def _exp2_by_bits(builder, x):
+    """The integer part goes straight into the exponent bits of a polynomial in the rest."""
+    for relation, bound in (("<", -126.0), (">", 127.0)):
+        limit = _constant(bound)
+        x = builder.select(builder.fcmp_ordered(relation, x, limit), limit, x)
+    rounded = builder.fadd(x, _constant(_ROUND))
+    f = builder.fsub(x, builder.fsub(rounded, _constant(_ROUND)))
+    p = _polynomial(builder, (1.0, *_EXP2), f)
+    shifted = builder.shl(builder.bitcast(rounded, _ints), _constant(23, _ints))
+    return builder.bitcast(builder.add(builder.bitcast(p, _ints), shifted), _floats)
+
+
+def _exp2_scaled(builder, x):
+    """A polynomial in x - floor(x), scaled by 2 ** floor(x): 7 instructions where the other way takes 12."""
+    fraction = _avx512(builder, "reduce", x, _int(_FLOOR), x)
+    return _avx512(builder, "scalef", _polynomial(builder, (1.0, *_EXP2_ABOVE), fraction), x, x)
+
+
+def _polynomial(builder, coefficients, x):
+    p = _constant(coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        p = _multiply_add(builder, p, x, _constant(coefficient))
+    return p
+
+
+def _avx512(builder, name: str, *arguments):
+    """One of AVX-512's instructions on all lanes."""
+    arguments = [*arguments, ir.Constant(_short, -1), _int(_ROUNDING_OF_THREAD)]
+    kind = ir.FunctionType(_floats, [argument.type for argument in arguments])
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.avx512.mask.{name}.ps.512"), arguments
+    )
+
+
+@intrinsic
+def reciprocal(typingctx, value):
+    """1 / value to two units in the last place, for numbers from 2**-126 to 2**127; NaN stays NaN.
+
+    A division keeps a core's one divider busy for as long as 30 other instructions take.
+    """
+
+    def build(context, builder, signature, arguments):
+        v, one = arguments[0], _constant(1.0)
+        if WIDTH != 16:
+            return builder.fdiv(one, v)
+        kind = ir.FunctionType(_floats, [_floats, _floats, _short])
+        estimate = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.rcp14.ps.512")
+        r = builder.call(estimate, [v, _constant(0.0), ir.Constant(_short, -1)])
+        return _multiply_add(builder, r, _multiply_add(builder, builder.fneg(v), r, one), r)
+
+    return lanes(lanes), build
+
+
+@intrinsic
+def at_most(typingctx, value, limit):
+    """Lane by lane the smaller one; where value is NaN, NaN."""
+
+    def build(context, builder, signature, arguments):
+        value, limit = arguments
+        return builder.select(builder.fcmp_ordered(">", value, limit), limit, value)
+
+    return lanes(lanes, lanes), build
 
 
 @intrinsic

@@ -34,19 +34,19 @@ def forward(x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx,
     final = empty(batch, paths, channels, states)
     kept = empty(*(saved_shape(batch, paths, call.steps, channels, call.groups, states) if save else (0,)))
     call.point(out=out, ungated=ungated, final=final, states=kept if save else None)
-    call.run(forward_scan, scratch_floats=WIDTH * call.widest * 2 * states)
+    call.run(forward_scan, scratch_floats=WIDTH * (call.widest * 2 * states + 3 * K))
     return out.to(dtype), final, kept, empty(0) if ungated is None else ungated
 
 
 def backward(
     grad_out, grad_state, x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx, initial_state, merge,
-    chunk_states, ungated,
+    chunk_states, ungated, dz=None,
 ):  # fmt: skip
-    """Gradients of every differentiable input."""
+    """Gradients of every differentiable input; dz: where to write that of z, float32, its last axis contiguous."""
     given = (x, delta, A, B, C, D, z, delta_bias, initial_state)
     (batch, _, _, channels), (paths, _, states) = x.shape, A.shape
     call = _Call(x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx, initial_state, merge)
-    splits = call.record["splits"][0]
+    splits = call.values["splits"]
 
     def like_rows(t: Tensor) -> Tensor:
         covered = bool(call.covers[0]) if t.shape[1] == 1 else bool(call.covers.all())
@@ -56,18 +56,19 @@ def backward(
     dx, ddelta = like_rows(x), like_rows(delta)
     dB, dC = (_filled((splits, *t.shape), by_kernel=False) for t in (B, C))
     dA, dD, dbias = empty(batch, paths, channels, states), empty(batch, paths, channels), empty(batch, paths, channels)
-    dz = None if z is None else empty(*z.shape)
+    dz = empty(*z.shape) if z is not None and dz is None else dz
     dinitial = None if initial_state is None else empty(*initial_state.shape)
     call.point(
         grad_final=whole(grad_state), ungated=None if z is None else whole(ungated), states=whole(chunk_states), dA=dA, dD=dD,
-        dz=dz, dbias=dbias, dinitial=dinitial,
+        dbias=dbias, dinitial=dinitial,
     )  # fmt: skip
     call.walk("grad_out", rows(grad_out), "batch", *([] if call.merged else ["path"]), "token", prefix="grad")
+    call.walk("dz", dz, "batch", "token")
     for name, made in (("dx", dx), ("ddelta", ddelta)):
         call.walk(name, made, "batch", "path")
     for name, made in (("dB", dB), ("dC", dC)):
         call.walk(name, made, "split", "batch", "path")
-    call.run(backward_scan, scratch_floats=WIDTH * (call.widest * (3 * states + 2) + 4 * K + 4 * K * states))
+    call.run(backward_scan, scratch_floats=WIDTH * (call.widest * (3 * states + 2) + 14 * K + 2 * K * states))
     found = (
         dx, ddelta, dA.sum(0), dB.sum(0), dC.sum(0), None if D is None else dD.sum(0), dz,
         None if delta_bias is None else dbias.sum(0), dinitial,

@@ -37,7 +37,7 @@ _ADDRESSES = (
     "grad_out grad_final dx ddelta dA dB dC dD dz dbias dinitial scratch tickets slots covers"
 )
 _STRIDES = (
-    "x_batch x_path x_token delta_batch delta_path delta_token z_batch z_token order_batch order_path "
+    "x_batch x_path x_token delta_batch delta_path delta_token z_batch z_token dz_batch dz_token order_batch order_path "
     "B_batch B_path B_token B_group C_batch C_path C_token C_group out_batch out_path "
     "grad_batch grad_path grad_token dx_batch dx_path ddelta_batch ddelta_path "
     "dB_split dB_batch dB_path dC_split dC_batch dC_path"
@@ -102,47 +102,95 @@ def item_range(p, item):
 
 
 @inlined
-def forward_chunk(p, b, path, group, channel, count, tokens, steps, ahead, A, h):
-    """Advance one block's state over one chunk and write the output rows."""
-    N = p.N
-    x = p.x + b * p.x_batch + path * p.x_path + 4 * channel
-    delta = p.delta + b * p.delta_batch + path * p.delta_path + 4 * channel
+def forward_chunk(p, b, path, group, channel, count, tokens, steps, ahead, tile, A, h):
+    """Advance one block's state over one chunk and write the output rows; tile: Δ, Δ x and y, K rows each."""
+    load_rows(p, b, path, channel, count, tokens, steps, ahead, tile)
     B = p.B + b * p.B_batch + path * p.B_path + group * p.B_group
     C = p.C + b * p.C_batch + path * p.C_path + group * p.C_group
-    out = b * p.out_batch + path * p.out_path + 4 * channel
-    row = 4 * p.channels
-    bias, D = splat(ZERO), splat(ZERO)
-    if p.bias != 0:
-        bias = get(p.bias + 4 * (path * p.channels + channel), count)
+    whole = p.N - p.N % 4
+    for n in range(0, whole, 4):
+        advance_four(p, B + 4 * n, C + 4 * n, tokens, steps, tile, A + ROW * n, h + ROW * n)
+    for n in range(whole, p.N):
+        advance_one(p, B + 4 * n, C + 4 * n, tokens, steps, tile, A + ROW * n, h + ROW * n)
+    write_rows(p, b, path, channel, count, tokens, steps, tile)
+
+
+@inlined
+def load_rows(p, b, path, channel, count, tokens, steps, ahead, tile):
+    x = p.x + b * p.x_batch + path * p.x_path + 4 * channel
+    delta = p.delta + b * p.delta_batch + path * p.delta_path + 4 * channel
+    out, row = b * p.out_batch + path * p.out_path + 4 * channel, 4 * p.channels
+    D, bias = splat(ZERO), splat(ZERO)
     if p.D != 0:
         D = get(p.D + 4 * (path * p.channels + channel), count)
-    add = p.merged != 0 and path > 0
-    finish = p.z != 0 and (path == p.paths - 1 or p.merged == 0) and read_int(p.covers + 4 * path) != 0
+    if p.bias != 0:
+        bias = get(p.bias + 4 * (path * p.channels + channel), count)
     for i in range(steps):
-        prefetch(x + ahead[2 * i] * p.x_token)
-        prefetch(delta + ahead[2 * i] * p.delta_token)
-        prefetch_to_write(p.out + out + ahead[2 * i] * row)
+        token, later = tokens[2 * i], ahead[2 * i]
+        prefetch(x + later * p.x_token)
+        prefetch(delta + later * p.delta_token)
+        prefetch_to_write(p.out + out + later * row)
         if p.ungated != 0:
-            prefetch_to_write(p.ungated + out + ahead[2 * i] * row)
+            prefetch_to_write(p.ungated + out + later * row)
         if p.z != 0:
-            prefetch(p.z + b * p.z_batch + ahead[2 * i] * p.z_token + 4 * channel)
-        token = tokens[2 * i]
+            prefetch(p.z + b * p.z_batch + later * p.z_token + 4 * channel)
         d = get(delta + token * p.delta_token, count) + bias
         if p.softplus != 0:
             d = softplus(d)
         u = get(x + token * p.x_token, count)
+        store(tile + ROW * i, d)
+        store(tile + ROW * (K + i), d * u)
+        store(tile + ROW * (2 * K + i), D * u)
+
+
+@inlined
+def advance_four(p, B, C, tokens, steps, tile, A, h):
+    """Four states over a chunk: they stay in registers, and none waits for another."""
+    a0, a1, a2, a3 = load(A), load(A + ROW), load(A + 2 * ROW), load(A + 3 * ROW)
+    h0, h1, h2, h3 = load(h), load(h + ROW), load(h + 2 * ROW), load(h + 3 * ROW)
+    for i in range(steps):
+        token = tokens[2 * i]
         if tokens[2 * i + 1] != 0:
-            for n in range(N):
-                store(h + ROW * n, splat(ZERO))
-        du, y = d * u, D * u
-        b_row, c_row = B + token * p.B_token, C + token * p.C_token
-        for n in range(N):
-            a = exp2(d * load(A + ROW * n))
-            state = fma(a, load(h + ROW * n), du * splat(read_float(b_row + 4 * n)))
-            store(h + ROW * n, state)
-            y = fma(splat(read_float(c_row + 4 * n)), state, y)
-        y = y * splat(p.scale)
+            h0, h1, h2, h3 = splat(ZERO), splat(ZERO), splat(ZERO), splat(ZERO)
+        d, du, y = load(tile + ROW * i), load(tile + ROW * (K + i)), load(tile + ROW * (2 * K + i))
+        keys, queries = B + token * p.B_token, C + token * p.C_token
+        h0 = fma(exp2(d * a0), h0, du * splat(read_float(keys)))
+        h1 = fma(exp2(d * a1), h1, du * splat(read_float(keys + 4)))
+        h2 = fma(exp2(d * a2), h2, du * splat(read_float(keys + 8)))
+        h3 = fma(exp2(d * a3), h3, du * splat(read_float(keys + 12)))
+        y = fma(splat(read_float(queries)), h0, y)
+        y = fma(splat(read_float(queries + 4)), h1, y)
+        y = fma(splat(read_float(queries + 8)), h2, y)
+        y = fma(splat(read_float(queries + 12)), h3, y)
+        store(tile + ROW * (2 * K + i), y)
+    store(h, h0)
+    store(h + ROW, h1)
+    store(h + 2 * ROW, h2)
+    store(h + 3 * ROW, h3)
+
+
+@inlined
+def advance_one(p, B, C, tokens, steps, tile, A, h):
+    rate, state = load(A), load(h)
+    for i in range(steps):
+        token, at = tokens[2 * i], tile + ROW * (2 * K + i)
+        if tokens[2 * i + 1] != 0:
+            state = splat(ZERO)
+        added = load(tile + ROW * (K + i)) * splat(read_float(B + token * p.B_token))
+        state = fma(exp2(load(tile + ROW * i) * rate), state, added)
+        store(at, fma(splat(read_float(C + token * p.C_token)), state, load(at)))
+    store(h, state)
+
+
+@inlined
+def write_rows(p, b, path, channel, count, tokens, steps, tile):
+    out, row = b * p.out_batch + path * p.out_path + 4 * channel, 4 * p.channels
+    add, last = p.merged != 0 and path > 0, p.merged == 0 or path == p.paths - 1
+    finish = p.z != 0 and last and read_int(p.covers + 4 * path) != 0
+    for i in range(steps):
+        token = tokens[2 * i]
         here = out + token * row
+        y = load(tile + ROW * (2 * K + i)) * splat(p.scale)
         if add:
             y = y + get((p.ungated if p.ungated != 0 else p.out) + here, count)
         if p.ungated != 0:
@@ -171,6 +219,7 @@ def forward_item(p, item, scratch, tokens, ahead):
     b, group, channel, blocks, end, _ = item_range(p, item)
     N = p.N
     A, h = scratch, scratch + blocks * N * ROW
+    tile = h + blocks * N * ROW
     for path in range(p.paths):
         for j in range(blocks):
             c = channel + WIDTH * j
@@ -191,7 +240,7 @@ def forward_item(p, item, scratch, tokens, ahead):
                     keep = p.states + state_offset(p, b, path, chunk, group, channel, j)
                     for n in range(N):
                         store(keep + ROW * n, load(mine + ROW * n))
-                forward_chunk(p, b, path, group, c, end - c, tokens, steps, ahead, A + j * N * ROW, mine)
+                forward_chunk(p, b, path, group, c, end - c, tokens, steps, ahead, tile, A + j * N * ROW, mine)
             tokens, ahead, steps = ahead, tokens, steps_ahead
         for j in range(blocks):
             c = channel + WIDTH * j

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import empty_rows
-from ..registration import backend_module, register, wants_gradient
+from ..registration import backend_module, register
 from .reference import selective_scan_reference
 
 
@@ -80,20 +80,9 @@ def _(
     return [*rows, *(t.new_empty(t.shape) for t in rest if t is not None)]
 
 
-register(
+selective_scan_op = register(
     _forward,
     _backward,
     selective_scan_reference,
     ("x", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state"),
 )
-
-
-def selective_scan_op(
-    x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx, initial_state, merge, backend
-) -> tuple[Tensor, Tensor]:
-    """The operator on one backend: (out, final state); saves what backward needs only where a gradient is wanted."""
-    save = wants_gradient((x, delta, A, B, C, D, z, delta_bias, initial_state))
-    out, final_state, _, _ = _forward(
-        x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx, initial_state, merge, backend, save
-    )
-    return out, final_state

@@ -33,7 +33,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..registration import backend_module, register, wants_gradient
+from ..registration import backend_module, register
 from .reference import dense_reference
 
 
@@ -80,13 +80,6 @@ def _(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initi
     return [t.new_empty(t.shape) for t in given if t is not None]
 
 
-register(_forward, _backward, dense_reference, ("x", "log_decay", "weight", "own_weight", "B", "C", "initial_state"))
-
-
-def state_space_duality_op(
-    x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, backend
-) -> tuple[Tensor, Tensor]:
-    """The operator on one backend: (y, final state); saves what backward needs only where a gradient is wanted."""
-    save = wants_gradient((x, log_decay, weight, own_weight, B, C, initial_state))
-    y, final_state, _ = _forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, backend, save)
-    return y, final_state
+state_space_duality_op = register(
+    _forward, _backward, dense_reference, ("x", "log_decay", "weight", "own_weight", "B", "C", "initial_state")
+)

@@ -31,6 +31,8 @@ SIZES = {
     "base": {"embed_dim": 768, "depth": 24, "mels": 128, "patch": 16},
 }
 Parameters = Literal["separate", "shared", "decay"]
+Place = Literal["middle", "front"]
+Pool = Literal["token", "mean"]
 
 
 class Patches(nn.Module):
@@ -62,6 +64,8 @@ class AuM(nn.Module):
         embed_dim, depth: width and layers.
         parameters: of the mixers ("decay": the paper's Fo-Bi, whose paths share all but their decays and are added up).
         scan: the way over frequency and time. d_state: of the mixers. backend: of the operators.
+        class_token: where it stands. pool: the class is said of it, or of the mean over all other tokens.
+        norm_twice: normalise the last tokens a second time, as SSAMBA's code does (arXiv 2405.11831; its class token is in front).
         front: what makes spectrograms (batch, frames, mels) of sounds (batch, time); None: it is given spectrograms.
     """
 
@@ -77,6 +81,9 @@ class AuM(nn.Module):
         parameters: Parameters = "separate",
         scan: str | Scan = "bidirectional",
         d_state: Size = 16,
+        class_token: Place = "middle",
+        pool: Pool = "token",
+        norm_twice: bool = False,
         backend: Backend = "auto",
         front: nn.Module | None = None,
     ):
@@ -85,7 +92,8 @@ class AuM(nn.Module):
             raise UserError("patches share the mels out", given=f"mels={mels}, patch={patch}")
         scan = as_scan(scan)
         self.frames = math.ceil(frames / patch) * patch
-        self.grid = Grid.with_class_token((mels // patch, self.frames // patch), "middle")
+        self.grid = Grid.with_class_token((mels // patch, self.frames // patch), class_token)
+        self.pool, self.norm_twice = pool, norm_twice
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         self.patch_embed, self.pos_embed = Patches(embed_dim, patch), Positions(self.grid.length - 1, embed_dim)
@@ -106,17 +114,32 @@ class AuM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sounds (batch, time), or spectrograms (batch, frames, mels), to class scores (batch, num_classes)."""
-        return self.head(self.features(x)[:, self.grid.extra[0]])
+        tokens, place = self.features(x), self.grid.extra[0]
+        if self.pool == "token":
+            return self.head(tokens[:, place])
+        return self.head(torch.cat([tokens[:, :place], tokens[:, place + 1 :]], 1).mean(1))
 
     def features(self, x: Tensor) -> Tensor:
         """The normalised tokens, (batch, tokens, embed_dim), the class token among them."""
         if x.dim() == 2:
             x = self.front(x).to(self.head.weight.dtype)
-        x = F.pad(x[:, : self.frames], (0, 0, 0, max(0, self.frames - x.shape[1])))
+        return self.encode(self.patch_embed(self.filled(x)))
+
+    def filled(self, spectrograms: Tensor) -> Tensor:
+        """(batch, frames, mels) cut off or filled up with zeros to the frames it was made for."""
+        return F.pad(spectrograms[:, : self.frames], (0, 0, 0, max(0, self.frames - spectrograms.shape[1])))
+
+    def encode(self, patches: Tensor) -> Tensor:
+        """The normalised tokens, (batch, tokens, embed_dim), of embedded patches (batch, tokens - 1, embed_dim)."""
         positions = self.pos_embed.pos_embed
-        first = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
-        x = with_extra(self.patch_embed(x) + positions[:, 1:], first, self.grid.extra)
-        return final_norm(run_stack(self.layers, x, self.grid), self.norm_f)
+        first = (self.cls_token + positions[:, :1]).expand(len(patches), -1, -1)
+        x = with_extra(patches + positions[:, 1:], first, self.grid.extra)
+        x = final_norm(run_stack(self.layers, x, self.grid), self.norm_f)
+        return self.norm_f(x) if self.norm_twice else x
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.head
 
     def flops(self, batch: int = 1) -> int:
         """Floating point operations of a spectrogram; a multiply-add is two."""
@@ -141,6 +164,9 @@ def build(
     mels: Size | None = None,
     patch: Size | None = None,
     d_state: Size = 16,
+    class_token: Place = "middle",
+    pool: Pool = "token",
+    norm_twice: bool = False,
     frequency_mask: Count = 8,
     time_mask: Count = 10,
     backend: Backend = "auto",
@@ -150,6 +176,7 @@ def build(
     Args:
         describe: classes (or num_classes), samples, rate and model_size of the data set.
         size: a row of SIZES; None: what the data set asks for. embed_dim, depth, mels, patch: other than the size's.
+        class_token, pool, norm_twice: see AuM.
         frequency_mask, time_mask: the most mels and frames that are hidden in training (SpecAugment, arXiv 1904.08779); 0: none.
     """
     chosen = {"embed_dim": embed_dim, "depth": depth, "mels": mels, "patch": patch}
@@ -162,6 +189,9 @@ def build(
         parameters=parameters,
         scan=scan,
         d_state=d_state,
+        class_token=class_token,
+        pool=pool,
+        norm_twice=norm_twice,
         backend=backend,
         front=front,
     )

@@ -34,7 +34,7 @@ def sized(sizes: Mapping[str, Mapping[str, Any]], size: str, **chosen: Any) -> d
     return {**sizes[size], **{key: value for key, value in chosen.items() if value is not None}}
 
 
-def layer(
+def mixing(
     channels: int,
     scan: Scan,
     mixer: MixerName = "mamba",
@@ -42,21 +42,25 @@ def layer(
     expand: float = 2,
     backend: str = "auto",
     **options: Any,
-) -> ResidualBlock:
-    """RMS norm and a mixer of the core over (batch, length, channels), the mean over the paths of its scan."""
+) -> nn.Module:
+    """A mixer of the core over (batch, length, channels), the mean over the paths of its scan."""
     if scan.paths(1) > 1 and not scan.disjoint(1):
         options = {"merge": "mean", **options}
     if mixer in ("mamba2", "mamba3"):
         options = {"headdim": HEAD_CHANNELS, **options}
-    mixing = get_mixer(mixer)(channels, d_state=d_state, expand=expand, scan=scan, backend=backend, **options)
-    return ResidualBlock(mixing, make_norm("rms", channels))
+    return get_mixer(mixer)(channels, d_state=d_state, expand=expand, scan=scan, backend=backend, **options)
+
+
+def layer(channels: int, scan: Scan, *given: Any, **options: Any) -> ResidualBlock:
+    """RMS norm and a mixer; arguments as of `mixing`."""
+    return ResidualBlock(mixing(channels, scan, *given, **options), make_norm("rms", channels))
 
 
 class MambaStack(nn.Module):
     """Layers of a mixer with a norm before each and one at the end; names of the authors' MambaBlocksSequential.
 
     Args:
-        channels, depth: width and layers. scan: of all layers; layer i walks scan.layer(i). options: see `layer`.
+        channels, depth: width and layers. scan: of all layers; layer i walks scan.layer(i). options: see `mixing`.
     """
 
     def __init__(self, channels: int, depth: int, scan: str | Scan, **options: Any):
@@ -81,7 +85,7 @@ class SideBySide(nn.Module):
     "bidirectional" is the paper's: two blocks with their own weights. Along any other scan one block walks all paths.
 
     Args:
-        channels: of the tokens. scan: over one axis. options: see `layer`.
+        channels: of the tokens. scan: over one axis. options: see `mixing`.
 
     Attributes:
         out_channels: of what it returns.

@@ -36,11 +36,15 @@ class LogMel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, time) to (batch, frames, mels), in float32 at least."""
+        levels = self.levels(x)
+        return self._hidden(levels) if self.training and any(self.masks) else levels
+
+    def levels(self, x: Tensor) -> Tensor:
+        """The same with nothing hidden."""
         powers = spectrum(x, self.n_fft, self.hop).abs().square().transpose(1, 2)
         levels = (powers @ self.filters.to(powers.dtype) + FLOOR).log()
         deviation, mean = torch.std_mean(levels, (1, 2), keepdim=True)
-        levels = (levels - mean) / deviation.clamp(min=0.1)
-        return self._hidden(levels) if self.training and any(self.masks) else levels
+        return (levels - mean) / deviation.clamp(min=0.1)
 
     def _hidden(self, levels: Tensor) -> Tensor:
         """With a stripe of each axis set to the mean, 0."""

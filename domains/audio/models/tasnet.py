@@ -20,7 +20,7 @@ from .blocks import Backend, MambaStack, MixerName, as_scan, sized
 
 EPS = 1e-8
 SIZES = {
-    "micro": {"channels": 64, "depth": 4, "kernel": 32},
+    "micro": {"channels": 64, "depth": 4, "kernel": 64},
     "xs": {"channels": 128, "depth": 16, "kernel": 16},
     "s": {"channels": 256, "depth": 16, "kernel": 16},
     "m": {"channels": 256, "depth": 32, "kernel": 16},
@@ -82,12 +82,13 @@ class StreamState(NamedTuple):
     """What a causal model keeps between two pieces of a recording.
 
     left: (batch, samples) that belong to frames yet to come. tail: (batch, sources, kernel - stride), what the last frame gives to
-    samples yet to be said. states: the mixers'.
+    samples yet to be said. states: what the masks go on from; None before the first frame. owed: samples heard and not yet said.
     """
 
     left: Tensor
     tail: Tensor
-    states: list | None
+    states: Any
+    owed: int
 
 
 class TasNet(nn.Module):
@@ -116,16 +117,21 @@ class TasNet(nn.Module):
 
     def forward(self, mixture: Tensor) -> Tensor:
         """(batch, time) to (batch, sources, time)."""
-        masked, _ = self.masked(self._padded(mixture))
+        encoded = self.encoder(self._padded(mixture))
+        masked = encoded[:, None] * self.masknet(encoded)[0]
         return self._decode(masked)[..., : mixture.shape[-1]]
 
     def masks(self, mixture: Tensor) -> Tensor:
         """The masks of a mixture (batch, time): (batch, sources, channels, frames)."""
         return self.masknet(self.encoder(self._padded(mixture)))[0]
 
-    def masked(self, samples: Tensor, states: list | None = None) -> tuple[Tensor, list]:
-        """The encoded samples times each mask, (batch, sources, channels, frames), and states to go on with."""
-        encoded = self.encoder(samples)
+    def go_on(self, encoded: Tensor, states: Any, last: bool) -> tuple[Tensor, Any]:
+        """The next frames (batch, channels, frames), perhaps none, times their masks, and states to go on with.
+
+        Frames may be kept back until others have come; with `last` all are answered.
+        """
+        if encoded.shape[-1] == 0:
+            return encoded[:, None].expand(-1, self.sources, -1, -1), states
         masks, states = self.masknet(encoded, states)
         return encoded[:, None] * masks, states
 
@@ -157,22 +163,25 @@ class TasNet(nn.Module):
             )
         overlap = self.kernel - self.stride
         if state is None:
-            state = StreamState(samples[:, :0], samples.new_zeros(len(samples), self.sources, overlap), None)
+            state = StreamState(samples[:, :0], samples.new_zeros(len(samples), self.sources, overlap), None, 0)
+        owed = state.owed + samples.shape[1]
         samples = torch.cat([state.left, samples], 1)
-        owed = samples.shape[1]
-        first = state.states is None
-        if last and not (owed == overlap and not first):
+        if last and not (samples.shape[1] == overlap and state.states is not None):
             samples = self._padded(samples)
         frames = max(0, (samples.shape[1] - self.kernel) // self.stride + 1)
-        tail, states, said = state.tail, state.states, samples.new_zeros(len(samples), self.sources, 0)
         if frames:
-            masked, states = self.masked(samples[:, : (frames - 1) * self.stride + self.kernel], states)
+            encoded = self.encoder(samples[:, : (frames - 1) * self.stride + self.kernel])
+        else:
+            encoded = samples.new_zeros(len(samples), self.encoder.conv1d.out_channels, 0)
+        masked, states = self.go_on(encoded, state.states, last)
+        tail, said = state.tail, samples.new_zeros(len(samples), self.sources, 0)
+        if masked.shape[-1]:
             said = self._decode(masked)
             said = torch.cat([said[..., :overlap] + tail, said[..., overlap:]], -1)
-            said, tail = said.split((frames * self.stride, overlap), -1)
+            said, tail = said.split((said.shape[-1] - overlap, overlap), -1)
         if last:
             said = torch.cat([said, tail], -1)[..., :owed]
-        return said, StreamState(samples[:, frames * self.stride :], tail, states)
+        return said, StreamState(samples[:, frames * self.stride :], tail, states, owed - said.shape[-1])
 
     def _padded(self, samples: Tensor) -> Tensor:
         """With zeros up to a whole number of frames."""

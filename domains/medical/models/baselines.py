@@ -1,4 +1,4 @@
-"""Segmentation networks of MONAI, to compare with: DynUNet (nnU-Net's), SegResNet and UNETR."""
+"""Segmentation networks of MONAI, to compare with: DynUNet (nnU-Net's), SegResNet, UNETR and SwinUNETR."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from ....core.errors import UserError
 from ....core.ranges import Depth, Rate, Size, checked
 from .padding import cropped, filled_up
 from .stages import described
@@ -105,3 +106,24 @@ def unetr(
     for block in network.vit.blocks:  # layers that MONAI makes for cross-attention and never calls here
         block.cross_attn, block.norm_cross_attn = nn.Identity(), nn.Identity()
     return Baseline(network, sizes)
+
+
+@checked(group="model")
+def swin_unetr(describe: Mapping, features: Size | None = None, dropout: Rate = 0.0) -> Baseline:
+    """SwinUNETR (Hatamizadeh et al. 2022, arXiv 2201.01266): a Swin transformer of four stages as the encoder of a U-Net.
+
+    Args:
+        describe: channels, num_classes, patch_size, model_size.
+        features: channels of the finest stage, a multiple of 12; None: 48, of micro data sets 12.
+    """
+    from monai.networks.nets import SwinUNETR
+
+    known = described(describe)
+    features = features or (12 if describe.get("model_size") == "micro" else 48)
+    if features % 12:
+        raise UserError("model.features does not fit", given=features, allowed="a multiple of 12")
+    axes = len(known.patch_size)
+    # Five halvings; instance norm needs two places on the coarsest map.
+    multiple = [32] * axes if max(known.patch_size) > 32 else [64, *[32] * (axes - 1)]
+    network = SwinUNETR(known.channels, known.classes, feature_size=features, drop_rate=dropout, spatial_dims=axes)
+    return Baseline(network, multiple)

@@ -1,4 +1,4 @@
-"""What a data set says to a segmentation network: channels, classes, patch, and the stages that the patch allows."""
+"""What a data set says to a network: channels, classes, sizes, and the stages that a patch allows."""
 
 from __future__ import annotations
 
@@ -42,6 +42,38 @@ def described(describe: Mapping, axes: Sequence[int] = (2, 3)) -> Described:
         )  # fmt: skip
     kernels, strides = ([tuple(each) for each in describe[name]] for name in ("kernels", "strides"))
     return Described(describe["channels"], describe["num_classes"], patch, kernels, strides)
+
+
+class Classes(NamedTuple):
+    """channels, classes: of images and answers. image_size: voxels along each axis."""
+
+    channels: int
+    classes: int
+    image_size: Sizes
+
+
+def classified(describe: Mapping, axes: Sequence[int] = (2, 3)) -> Classes:
+    """What a network is built from that names the class of a whole image.
+
+    Args:
+        describe: a data set's description.
+        axes: how many axes the network can have.
+
+    Raises:
+        UserError: images of another number of axes, or data that have no class for each image.
+    """
+    if describe.get("task") != "classification":
+        raise UserError(
+            "this network names the class of a whole image", given=f"data={describe.get('name')}",
+            do="data=synthetic_classes",
+        )  # fmt: skip
+    sizes = tuple(describe["image_size"])
+    if len(sizes) not in axes:
+        raise UserError(
+            f"this network classifies images of {' or '.join(map(str, axes))} axes", given=f"{len(sizes)} axes",
+            do="data=synthetic_classes data.axes=" + str(axes[0]),
+        )  # fmt: skip
+    return Classes(describe["channels"], describe["num_classes"], sizes)
 
 
 def stages_of(patch_size: Sequence[int], strides: Sequence[Sequence[int]]) -> list[Sizes]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ....core.errors import UserError
+from ....core.errors import UserError, check_choice
 from ....core.ranges import Size, checked
 from ....core.scans import Scan
 from .padding import cropped, filled_up
@@ -51,19 +51,24 @@ class ParallelMamba(nn.Module):
 
 
 class ChannelBridge(nn.Module):
-    """A weight for each channel of each skip, from the means of all of them."""
+    """A weight for each channel of each skip, from the means of all of them; split: "fc" or "conv", the form of its layers."""
 
-    def __init__(self, widths: Sequence[int]):
+    def __init__(self, widths: Sequence[int], split: str):
         super().__init__()
         self.get_all_att = nn.Conv1d(1, 1, 3, padding=1, bias=False)
         for number, width in enumerate(widths, 1):
-            self.add_module(f"att{number}", nn.Linear(sum(widths), width))
+            inputs = sum(widths)
+            layer = nn.Linear(inputs, width) if split == "fc" else nn.Conv1d(inputs, width, 1)
+            self.add_module(f"att{number}", layer)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         means = torch.cat([each.mean((2, 3)) for each in maps], 1)[:, None]
         together = self.get_all_att(means)[:, 0]
         layers = [getattr(self, f"att{number}") for number in range(1, len(maps) + 1)]
-        return [layer(together).sigmoid()[:, :, None, None] for layer in layers]
+        found = [
+            layer(together) if isinstance(layer, nn.Linear) else layer(together[..., None])[..., 0] for layer in layers
+        ]
+        return [each.sigmoid()[:, :, None, None] for each in found]
 
 
 class SpatialBridge(nn.Module):
@@ -80,9 +85,9 @@ class SpatialBridge(nn.Module):
 class Bridge(nn.Module):
     """The skips, weighted by pixel and by channel."""
 
-    def __init__(self, widths: Sequence[int]):
+    def __init__(self, widths: Sequence[int], split: str):
         super().__init__()
-        self.catt, self.satt = ChannelBridge(widths), SpatialBridge()
+        self.catt, self.satt = ChannelBridge(widths, split), SpatialBridge()
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         marked = [weight * each for weight, each in zip(self.satt(maps), maps, strict=True)]
@@ -96,16 +101,19 @@ class UltraLightVMUNet(nn.Module):
     Args:
         channels, classes: of images and answers. image_size: that pictures of its scans are drawn for.
         scan: of the Mambas; raster is the paper's. mamba: False: the same network without them.
+        widths: channels of each of the six stages. bridge: weigh the skips by pixel and by channel. split_att: "fc" or "conv", the
+            form in which the layers that weigh channels are stored.
         options: further ones of core.mixers.mamba.Mamba.
     """
 
     def __init__(
         self, channels: int, classes: int, image_size: Sequence[int], scan: str | Scan = "raster", mamba: bool = True,
-        widths: Sequence[int] = WIDTHS, **options,
+        widths: Sequence[int] = WIDTHS, bridge: bool = True, split_att: str = "fc", **options,
     ):  # fmt: skip
         super().__init__()
         if len(widths) != len(WIDTHS) or any(width % 8 for width in widths):
             raise UserError("widths do not fit", given=list(widths), allowed=f"{len(WIDTHS)} multiples of 8")
+        check_choice("split_att", split_att, ("fc", "conv"))
         inputs = [channels, *widths[:-1]]
         for number, (one, other) in enumerate(zip(inputs, widths, strict=True), 1):
             mixing = ParallelMamba(one, other, scan, number - 4, mamba, options) if number > 3 else None
@@ -116,7 +124,7 @@ class UltraLightVMUNet(nn.Module):
         for number, width in enumerate(widths[:-1], 1):
             self.add_module(f"ebn{number}", nn.GroupNorm(4, width))
             self.add_module(f"dbn{number}", nn.GroupNorm(4, widths[-1 - number]))
-        self.scab = Bridge(widths[:-1])
+        self.scab = Bridge(widths[:-1], split_att) if bridge else None
         self.final = nn.Conv2d(widths[0], classes, 1)
         filled = [-(-size // 2**HALVINGS) * 2**HALVINGS for size in image_size]
         self.grids = stages_of(filled, [(2, 2)] * HALVINGS)[2:] if mamba else None
@@ -128,7 +136,7 @@ class UltraLightVMUNet(nn.Module):
             normed = getattr(self, f"ebn{number}")(getattr(self, f"encoder{number}")(x))
             x = F.gelu(F.max_pool2d(normed, 2))
             skips.append(x)
-        skips = self.scab(skips)
+        skips = skips if self.scab is None else self.scab(skips)
         x = F.gelu(self.encoder6(x))
         for number in range(1, 6):
             skip = skips[-number]
@@ -148,6 +156,7 @@ def build(
     describe: Mapping,
     scan: str | Scan | None = None,
     mamba: bool = True,
+    bridge: bool = True,
     d_state: Size = 16,
     backend: Literal["auto", "cpu", "gpu", "reference"] = "auto",
 ) -> UltraLightVMUNet:
@@ -156,8 +165,16 @@ def build(
     Args:
         describe: channels, num_classes, patch_size.
         scan: of the Mambas; None: raster, the paper's. mamba: False: the same network without them.
+        bridge: weigh the skips by pixel and by channel.
     """
     known = described(describe, (2,))
     return UltraLightVMUNet(
-        known.channels, known.classes, known.patch_size, scan or "raster", mamba, d_state=d_state, backend=backend
+        known.channels,
+        known.classes,
+        known.patch_size,
+        scan or "raster",
+        mamba,
+        bridge=bridge,
+        d_state=d_state,
+        backend=backend,
     )

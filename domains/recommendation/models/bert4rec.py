@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ....core.errors import check_choice
 from ....core.ranges import Depth, Rate, Size, checked
+from .feed_forward import EPS
 from .rows import Rows
 from .sasrec import Activation
 from .sequential import (
@@ -24,7 +25,7 @@ from .sequential import (
     init_normal,
     last_of_each,
 )
-from .transformer import EPS, TransformerEncoder
+from .transformer import TransformerEncoder
 
 
 class BERT4Rec(SequentialModel):
@@ -105,8 +106,11 @@ class BERT4Rec(SequentialModel):
         said = last_of_each(hidden, asked != 0)
         return said.new_zeros(len(items), self.channels).index_put((real,), said)
 
-    def scores(self, hidden: Tensor, items: Tensor | None = None) -> Tensor:
-        return super().scores(hidden, items) + (self.output_bias if items is None else self.output_bias[items])
+    def factors(self, hidden: Tensor, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As of Recommender: the embeddings, and a channel more for the items' biases."""
+        left, right = super().factors(hidden, items)
+        bias = self.output_bias if items is None else self.output_bias[items]
+        return torch.cat([left, torch.ones_like(left[..., :1])], -1), torch.cat([right, bias[:, None]], -1)
 
 
 @checked(group="model")

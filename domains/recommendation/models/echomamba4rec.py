@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ....core.errors import UserError, check_choice
 from ....core.ranges import Depth, Positive, Rate, Size, checked
+from .feed_forward import EPS
 from .mixing import Backend, MixerName, make_mixer
-from .rows import Rows, check_padding
+from .rows import Rows, filled_up
 from .sequential import SIZES, Compat, Events, SequentialModel, check_compat, from_describe, init_normal
 
-EPS = 1e-12  # of the norms that are not at nn.LayerNorm's own 1e-5
 HEADS = 4  # of the attention that the authors' code never calls
 
 
@@ -142,7 +142,10 @@ class EchoMamba4Rec(SequentialModel):
         init_normal(self, compat=compat)
 
     def run(self, events: Events, states: tuple | None) -> tuple[Tensor, tuple]:
-        x, length = self.LayerNorm(self.dropout(self.embed(events))), events.items.shape[1]
+        length = events.items.shape[1]
+        if self.published:
+            events = filled_up(events, self.length)
+        x = self.LayerNorm(self.dropout(self.embed(events)))
         rows = None if self.published else Rows(events.number, self.length)
         longest = length if rows is None else int(rows.lengths.max()) if len(rows.lengths) else 0
         if longest > self.length:
@@ -150,15 +153,7 @@ class EchoMamba4Rec(SequentialModel):
                 "a history is longer than the model's filter", given=f"{longest} events", allowed=f"at most {self.length}",
                 do="keep the last events, or make a model of that length",
             )  # fmt: skip
-        if rows is None:
-            check_padding(events.number, "right")
-            if length < self.length:  # padding is what stands behind: item 0
-                padding = self.LayerNorm(getattr(self, self.item_table).weight[0]).expand(
-                    len(x), self.length - length, -1
-                )
-                x = torch.cat([x, padding], 1)
-        else:
-            x = rows.apart(x)
+        x = x if rows is None else rows.apart(x)
         for layer in self.mamba_layers if len(x) else ():
             x = layer(x, None if rows is None else rows.seq_idx)
         return x[:, :length] if rows is None else rows.together(x), ()

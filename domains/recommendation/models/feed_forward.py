@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from ....core.errors import check_choice
 from ....core.linear import applied
 
+EPS = 1e-12  # of the papers' norms
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "swish": F.silu, "hardswish": F.hardswish}
 MAMBA4REC, RECBOLE, TIM4REC = (
     ("w_1", "w_2", "LayerNorm"),
@@ -28,7 +29,7 @@ class FeedForward(nn.Module):
 
     def __init__(
         self, channels: int, inner: int, dropout: float, activation: str = "gelu",
-        names: tuple[str, str, str] = MAMBA4REC, drop_inner: bool = True, eps: float = 1e-12,
+        names: tuple[str, str, str] = MAMBA4REC, drop_inner: bool = True, eps: float = EPS,
     ):  # fmt: skip
         super().__init__()
         check_choice("activation", activation, ACTIVATIONS)

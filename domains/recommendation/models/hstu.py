@@ -176,11 +176,10 @@ class HSTU(SequentialModel):
             after.append(state)
         return F.normalize(x, dim=-1, eps=EPS), tuple(after)
 
-    def scores(self, hidden: Tensor, items: Tensor | None = None) -> Tensor:
-        """As of Recommender: cosines over the temperature."""
-        table = self.item_embedding.weight
-        table = F.normalize(table if items is None else table[items], dim=-1, eps=EPS)
-        return hidden @ table.T / self.temperature
+    def factors(self, hidden: Tensor, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As of Recommender: of cosines over the temperature."""
+        left, right = super().factors(hidden, items)
+        return left / self.temperature, F.normalize(right, dim=-1, eps=EPS)
 
 
 @checked(group="model")

@@ -13,27 +13,10 @@ from torch import Tensor, nn
 from ....core.errors import check_choice
 from ....core.ranges import Depth, Positive, Rate, Size, checked
 from ....core.scans import Scan
-from .feed_forward import FeedForward
+from .feed_forward import EPS
 from .mixing import Backend, MixerName, is_causal, make_mixer
+from .normed import MambaLayer
 from .sequential import SIZES, Compat, Events, SequentialModel, check_compat, from_describe, init_normal
-
-EPS = 1e-12  # of the norms
-
-
-class MambaLayer(nn.Module):
-    """LN(dropout(mixer(x)) + x), then the position-wise network; without the `+ x` where `residual` is not set."""
-
-    def __init__(self, mixer: nn.Module, channels: int, dropout: float, residual: bool):
-        super().__init__()
-        self.mamba, self.residual = mixer, residual
-        self.dropout, self.LayerNorm = nn.Dropout(dropout), nn.LayerNorm(channels, EPS)
-        self.ffn = FeedForward(channels, 4 * channels, dropout)
-
-    def forward(self, x: Tensor, state, seq_idx: Tensor | None) -> tuple[Tensor, Any]:
-        """(batch, length, channels) and the mixer's state to the same of the next events."""
-        y, state = self.mamba(x, None, state, seq_idx)
-        y = self.dropout(y)
-        return self.ffn(self.LayerNorm(y + x if self.residual else y)), state
 
 
 class Mamba4Rec(SequentialModel):
@@ -80,7 +63,7 @@ class Mamba4Rec(SequentialModel):
     def run(self, events: Events, states: tuple | None) -> tuple[Tensor, tuple]:
         x, after = self.LayerNorm(self.dropout(self.embed(events))), []
         for layer, state in zip(self.mamba_layers, states or [None] * len(self.mamba_layers), strict=True):
-            x, state = layer(x, state, events.seq_idx)
+            x, state = layer(x, None, state, events.seq_idx)
             after.append(state)
         return x, tuple(after)
 

@@ -13,22 +13,12 @@ from torch import Tensor, nn
 from ....core.errors import check_choice
 from ....core.ranges import Depth, Positive, Rate, Size, checked
 from ....core.scans import Scan
+from .feed_forward import EPS
 from .mixing import Backend, MixerName, is_causal, make_mixer
+from .normed import NormedMixer
 from .sasrec import Activation
 from .sequential import SIZES, Compat, Events, SequentialModel, check_compat, from_describe, init_normal
-from .transformer import EPS, Sight, TransformerLayer, sight
-
-
-class NormedMixer(nn.Module):
-    """LN(dropout(mixer(x)) + x)."""
-
-    def __init__(self, mixer: nn.Module, channels: int, dropout: float):
-        super().__init__()
-        self.mamba, self.dropout, self.LayerNorm = mixer, nn.Dropout(dropout), nn.LayerNorm(channels, EPS)
-
-    def forward(self, x: Tensor, state, seq_idx: Tensor | None) -> tuple[Tensor, Any]:
-        y, state = self.mamba(x, None, state, seq_idx)
-        return self.LayerNorm(self.dropout(y) + x), state
+from .transformer import Sight, TransformerLayer, sight
 
 
 class MambaTransformerLayer(nn.Module):
@@ -45,7 +35,7 @@ class MambaTransformerLayer(nn.Module):
     def forward(self, x: Tensor, seen: Sight, state, seq_idx: Tensor | None) -> tuple[Tensor, tuple]:
         """(batch, length, channels) and the two states, to the same of the next events."""
         mixed, remembered = (None, None) if state is None else state
-        x, mixed = self.mamba(x, mixed, seq_idx)
+        x, mixed = self.mamba(x, None, mixed, seq_idx)
         x, remembered = self.trm_encoder(x, seen, remembered)
         return x, (mixed, remembered)
 

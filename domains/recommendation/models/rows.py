@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from ....core.errors import UserError
 from ....core.packing import places, seq_idx_from_lengths
+
+if TYPE_CHECKING:
+    from .sequential import Events
 
 
 class Rows:
@@ -60,3 +65,25 @@ def check_padding(number: Tensor, side: str) -> None:
             f"the published form reads rows of one history, padded on the {side}", given="another padding, or packing",
             do="compat=corrected, which reads any",
         )  # fmt: skip
+
+
+def filled_up(events: Events, length: int) -> Events:
+    """The same events in rows of `length` at least, as the published forms that read padding have them: item 0 behind.
+
+    Raises:
+        UserError: see check_padding.
+    """
+    check_padding(events.number, "right")
+    more = length - events.items.shape[1]
+    if more <= 0:
+        return events
+
+    def behind(x: Tensor, value: int = 0) -> Tensor:
+        return torch.cat([x, x.new_full((len(x), more, *x.shape[2:]), value)], 1)
+
+    return events._replace(
+        items=behind(events.items), number=behind(events.number, -1), place=behind(events.place),
+        seq_idx=None if events.seq_idx is None else behind(events.seq_idx, -1),
+        times=None if events.times is None else behind(events.times),
+        features={name: behind(each) for name, each in events.features.items()},
+    )  # fmt: skip

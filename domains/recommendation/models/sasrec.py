@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ....core.errors import check_choice
 from ....core.ranges import Depth, Rate, Size, checked
+from .feed_forward import EPS
 from .sequential import SIZES, Events, SequentialModel, from_describe, init_normal
-from .transformer import EPS, TransformerEncoder
+from .transformer import TransformerEncoder
 
 Activation = Literal["gelu", "relu", "swish"]
 

@@ -151,6 +151,14 @@ class Recommender(nn.Module):
         """
         raise NotImplementedError
 
+    def factors(self, hidden: Tensor, items: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        """What the scores are a product of, for those who need not have all of them at once; arguments as of `scores`.
+
+        Returns:
+            (..., channels) and (candidates or items + 1, channels), whose products are the scores; None: they are no products.
+        """
+        return None
+
     def events(self, items, seq_idx=None, times=None, features=None, states: States | None = None) -> Events:
         """The events of a call, checked; arguments as of forward."""
         check_shape("items", items, (None, None), integer=True, note="")
@@ -220,9 +228,14 @@ class SequentialModel(Recommender):
             )
 
     def scores(self, hidden: Tensor, items: Tensor | None = None) -> Tensor:
-        """As of Recommender: hidden states times embeddings."""
+        """As of Recommender: the product of the factors."""
+        left, right = self.factors(hidden, items)
+        return left @ right.T
+
+    def factors(self, hidden: Tensor, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As of Recommender: hidden states and embeddings."""
         table = getattr(self, self.item_table).weight[: self.items + 1]
-        return hidden @ (table if items is None else table[items]).T
+        return hidden, table if items is None else table[items]
 
     def embed(self, events: Events, scale: float = 1.0, places: Tensor | None = None) -> Tensor:
         """(batch, length, channels): the items' embeddings times `scale`, and those of places and features.

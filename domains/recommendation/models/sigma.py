@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from ....core.errors import check_choice
 from ....core.ranges import Count, Depth, Positive, Rate, Size, checked
 from ....core.scans import Scan
-from .feed_forward import FeedForward
+from .feed_forward import EPS
 from .mixing import Backend, MixerName, make_mixer
-from .rows import Rows, check_padding
+from .normed import MambaLayer
+from .rows import Rows, filled_up
 from .sequential import SIZES, Compat, Events, SequentialModel, check_compat, from_describe, init_normal
 
-EPS = 1e-12  # of the norms
 SHARES = (0.1, 0.1, 0.8)  # of GRU, flipped and forward reading at the start
 FLIPPED = 45  # events that the authors' code flips, whatever stands there
 GATE_DROPOUT = 0.2
@@ -47,8 +47,14 @@ class GatedMamba(nn.Module):
         self.gate_dropout = nn.Dropout(GATE_DROPOUT)
         self.conv1d = nn.Conv1d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, lengths: Tensor, seq_idx: Tensor | None) -> Tensor:
-        """Args: lengths: (rows,) events of each. seq_idx: (rows, width), -1 behind them, or None where they count too."""
+    def forward(self, x: Tensor, lengths: Tensor, seq_idx: Tensor | None) -> tuple[Tensor, None]:
+        """What comes out, and nothing to carry on.
+
+        Args:
+            lengths: (rows,) events of each. seq_idx: (rows, width), -1 behind them, or None where that counts too.
+        """
+        if seq_idx is not None:  # the convolution looks one event ahead
+            x = x.masked_fill((seq_idx < 0)[..., None], 0)
         order = self.flip(lengths, x.shape[1])[..., None]
         flipped = x.take_along_dim(order, 1)
         both = None if seq_idx is None else torch.cat([seq_idx, seq_idx])
@@ -64,7 +70,7 @@ class GatedMamba(nn.Module):
             back = back.take_along_dim(order, 1)
         recent, _ = self.gru(self.conv1d(x.transpose(1, 2)).transpose(1, 2))
         weights = self.combining_weights if self.published else self.combining_weights.softmax(0)
-        return self.projection(weights[2] * ahead + weights[1] * back + weights[0] * recent)
+        return self.projection(weights[2] * ahead + weights[1] * back + weights[0] * recent), None
 
     def flip(self, lengths: Tensor, width: int) -> Tensor:
         """(rows, width) int64: the event that comes at each place where all but the latest are flipped; its own inverse."""
@@ -79,22 +85,6 @@ class GatedMamba(nn.Module):
         return self.gate_dropout(self.selective_gate_si(x) + self.selective_gate_sig(x))
 
 
-class SIGMALayer(nn.Module):
-    """LN(dropout(block(x)) + x), then the position-wise network; without the `+ x` where `residual` is not set."""
-
-    def __init__(self, block: GatedMamba, channels: int, dropout: float, residual: bool):
-        super().__init__()
-        self.gmamba, self.residual = block, residual
-        self.dropout, self.LayerNorm = nn.Dropout(dropout), nn.LayerNorm(channels, EPS)
-        self.ffn = FeedForward(channels, 4 * channels, dropout)
-
-    def forward(self, x: Tensor, lengths: Tensor, seq_idx: Tensor | None) -> Tensor:
-        if seq_idx is not None:  # the convolution looks one event ahead
-            x = x.masked_fill((seq_idx < 0)[..., None], 0)
-        y = self.dropout(self.gmamba(x, lengths, seq_idx))
-        return self.ffn(self.LayerNorm(y + x if self.residual else y))
-
-
 class SIGMA(SequentialModel):
     """SIGMA over any mixer and scan of the core. It reads a history as a whole.
 
@@ -105,11 +95,11 @@ class SIGMA(SequentialModel):
         mixer, mixer_options, d_state, d_conv, expand, scan: of the layers, see make_mixer.
         compat: "corrected": all but the `kept` latest events of each history are flipped, what comes of it is flipped back to
             its events, each reading has its own gate, the shares of the three readings are a softmax, padding is not read, a
-            residual is around every block, and Mamba keeps its own start. "published", as the authors' code: the first 45
-            places are flipped whatever stands there, the result is not flipped back, the second gate is fed the first, the
-            shares are raw weights, padding (right, and item 0) is read, no residual where there is one layer, and the start
-            overwrites Mamba's. (Their second call of the convolution, which fails unless length equals channels, has no
-            effect and is left out.)
+            residual is around every block, and Mamba keeps its own start. "published", as the authors' code: rows are filled
+            up to `length`, the first 45 places are flipped whatever stands there, the result is not flipped back, the second
+            gate is fed the first, the shares are raw weights, padding (right, and item 0) is read, no residual where there is
+            one layer, and the start overwrites Mamba's. (Their second call of the convolution, which fails unless length equals
+            channels, has no effect and is left out.)
         backend: of the operators.
     """
 
@@ -140,21 +130,25 @@ class SIGMA(SequentialModel):
         mixing = (channels, scan, d_state, d_conv, expand, mixer_options, backend)
         blocks = (GatedMamba(make_mixer(mixer, *mixing), channels, kept, self.published) for _ in range(layers))
         residual = layers > 1 or not self.published
-        self.mamba_layers = nn.ModuleList(SIGMALayer(block, channels, dropout, residual) for block in blocks)
+        self.mamba_layers = nn.ModuleList(
+            MambaLayer(block, channels, dropout, residual, names=("gmamba", "LayerNorm")) for block in blocks
+        )
         init_normal(self, compat=compat)
 
     def run(self, events: Events, states: tuple | None) -> tuple[Tensor, tuple]:
+        length, rows = events.items.shape[1], None
+        if self.published:
+            events = filled_up(events, self.length)
         x = self.LayerNorm(self.dropout(self.embed(events)))
         if self.published:
-            check_padding(events.number, "right")
-            lengths, seq_idx, rows = (events.number >= 0).sum(1), None, None
+            lengths, seq_idx = (events.number >= 0).sum(1), None
         else:
             rows = Rows(events.number)
             x, lengths, seq_idx = rows.apart(x), rows.lengths, rows.seq_idx
         if x.shape[0] and x.shape[1]:
             for layer in self.mamba_layers:
-                x = layer(x, lengths, seq_idx)
-        return x if rows is None else rows.together(x), ()
+                x, _ = layer(x, lengths, seq_idx)
+        return x[:, :length] if rows is None else rows.together(x), ()
 
 
 @checked(group="model")

@@ -15,29 +15,14 @@ from torch import Tensor, nn
 from ....core.errors import UserError, check_choice
 from ....core.ranges import Depth, Positive, Rate, Size, checked
 from ....core.scans import Scan
-from .feed_forward import TIM4REC, FeedForward
+from .feed_forward import EPS, TIM4REC
 from .mixing import Backend, MixerName, is_causal, make_mixer
+from .normed import MambaLayer
 from .sequential import SIZES, Compat, Events, SequentialModel, check_compat, from_describe, init_normal
 from .state_space import StateSpace, check_heads, falls_back
 
-EPS = 1e-12  # of the norms
-
-
-class StateSpaceLayer(nn.Module):
-    """LN(dropout(mixer(x)) + x), then the position-wise network where there is one; without the `+ x` unless `residual`."""
-
-    def __init__(self, mixer: nn.Module, channels: int, dropout: float, ffn: bool, residual: bool, eps: float = EPS):
-        super().__init__()
-        self.ssd, self.residual = mixer, residual
-        self.dropout, self.layer_norm = nn.Dropout(dropout), nn.LayerNorm(channels, eps)
-        self.ffn = FeedForward(channels, 4 * channels, dropout, "hardswish", TIM4REC) if ffn else None
-
-    def forward(self, x: Tensor, state, seq_idx: Tensor | None, *scale: Tensor | None) -> tuple[Tensor, Any]:
-        """(batch, length, channels) and the mixer's state to the same of the next events; scale: as of StateSpace."""
-        y, state = self.ssd(x, None, state, seq_idx, *scale)
-        y = self.dropout(y)
-        y = self.layer_norm(y + x if self.residual else y)
-        return y if self.ffn is None else self.ffn(y), state
+NAMES = ("ssd", "layer_norm")  # of a layer's mixer and norm
+FFN = {"activation": "hardswish", "names": TIM4REC}
 
 
 class SSD4Rec(SequentialModel):
@@ -94,7 +79,8 @@ class SSD4Rec(SequentialModel):
             else:
                 layer = make_mixer(mixer, channels, scan, d_state, d_conv, expand, mixer_options, backend)
             residual = layers > 1 or compat == "corrected"
-            self.ssd_layers.append(StateSpaceLayer(layer, channels, dropout, ffn, residual, eps))
+            options = {"names": NAMES, "eps": eps, "of_ffn": FFN if ffn else None}
+            self.ssd_layers.append(MambaLayer(layer, channels, dropout, residual, **options))
         init_normal(self, compat=compat)
         if compat == "published":
             init_convolutions(self)
@@ -102,7 +88,7 @@ class SSD4Rec(SequentialModel):
     def run(self, events: Events, states: tuple | None) -> tuple[Tensor, tuple]:
         x, after = self.in_layer_norm(self.dropout(self.embed(events))), []
         for layer, state in zip(self.ssd_layers, states or [None] * len(self.ssd_layers), strict=True):
-            x, state = layer(x, state, events.seq_idx)
+            x, state = layer(x, None, state, events.seq_idx)
             after.append(state)
         return x, tuple(after)
 

@@ -13,10 +13,12 @@ from torch.nn import functional as F
 
 from ....core.errors import UserError, check_choice
 from ....core.ranges import Depth, Positive, Rate, Size, checked
+from .feed_forward import EPS
 from .mixing import Backend
+from .normed import MambaLayer
 from .rows import Rows, check_padding
 from .sequential import SIZES, Compat, Events, SequentialModel, check_compat, from_describe, init_normal
-from .ssd4rec import EPS, StateSpaceLayer, init_convolutions
+from .ssd4rec import FFN, NAMES, init_convolutions
 from .state_space import StateSpace, falls_back
 
 
@@ -110,7 +112,8 @@ class TiM4Rec(SequentialModel):
             else:
                 mixer = StateSpace(channels, *sizes, **options)
             residual = layers > 1 or not self.published
-            self.ssd_layers.append(StateSpaceLayer(mixer, channels, dropout, ffn, residual, eps))
+            layer = {"names": NAMES, "eps": eps, "of_ffn": FFN if ffn else None}
+            self.ssd_layers.append(MambaLayer(mixer, channels, dropout, residual, **layer))
         init_normal(self, compat=compat)
         if self.published:
             init_convolutions(self)
@@ -125,7 +128,7 @@ class TiM4Rec(SequentialModel):
             return self._run_timed(x, events), ()
         after = []
         for layer, state in zip(self.ssd_layers, states or [None] * len(self.ssd_layers), strict=True):
-            x, state = layer(x, state, events.seq_idx)
+            x, state = layer(x, None, state, events.seq_idx)
             after.append(state)
         return x, tuple(after)
 
@@ -156,7 +159,7 @@ class TiM4Rec(SequentialModel):
         passed = passed[:, None].expand(-1, self.ssd_layers[0].ssd.heads, -1)
         for layer in self.ssd_layers:
             scale, passed = layer.ssd.scales(passed, None if real is None else real[:, None])
-            x, _ = layer(x, None, seq_idx, scale)
+            x, _ = layer(x, None, None, seq_idx, scale)
         return x[:, : events.items.shape[1]] if rows is None else rows.together(x)
 
 

@@ -11,10 +11,8 @@ from torch.nn import functional as F
 from ....core.errors import UserError
 from ....core.linear import applied
 from ....core.packing import has_padding, without_padding
-from .feed_forward import RECBOLE, FeedForward
+from .feed_forward import EPS, RECBOLE, FeedForward
 from .sequential import Events
-
-EPS = 1e-12  # of the norms
 
 
 class Remembered(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from ....core.errors import UserError
 from ....core.grid_blocks import count_flops
 from ....core.linear import normalised
-from ....core.scans import Grid
+from ....core.mixers.mixer import PathMixer
+from ....core.scans import Grid, Scan
+from .position import grid_of
 
 UNDECAYED = ("pos_embed", "temporal_pos", "cls_token", "A_", "D_", "direction_Bs", "dt_projs_bias")
 
@@ -25,6 +26,8 @@ class Backbone(nn.Module):
     """An image classifier that is one of timm's models."""
 
     grad_checkpointing = False
+    # Whether timm's option dynamic_img_size says nothing: it is so in any case.
+    takes_any_size = False
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, height, width) to class scores (batch, num_classes)."""
@@ -70,6 +73,7 @@ class Hierarchical(Backbone):
 
     # The names under which checkpoints have the stages, the norm of the last map and the head.
     stages_name, norm_name, head_name = "layers", "norm", "head"
+    takes_any_size = True
     img_size: tuple[int, int]
     reductions: tuple[int, ...]
     widths: tuple[int, ...]
@@ -83,6 +87,20 @@ class Hierarchical(Backbone):
     def grids(self) -> tuple[Grid, ...]:
         """The tokens of each stage, for images of `img_size`; an image's last rows and columns count as whole tokens."""
         return tuple(grids_of(self.img_size, self.reductions))
+
+    @property
+    def walks(self) -> list[tuple[Scan, Grid]]:
+        """Which scan walks which grid in each stage that has one: that of its first mixer, over a window where it sees no more."""
+        found, scan = [], getattr(self, "scan", None)
+        # One whose layers walk different paths is drawn whole.
+        layers = [] if scan is None else [scan.layer(number) for number in range(scan.layers)]
+        for stage, grid in zip(self.stages, self.grids, strict=False):
+            mixer = next((module for module in stage.modules() if isinstance(module, PathMixer)), None)
+            window = getattr(stage, "window", None)
+            if mixer is not None:
+                walked = scan if mixer.scan in layers else mixer.scan
+                found.append((walked, grid if window is None else Grid((window, window))))
+        return found
 
     @property
     def grid(self) -> Grid:
@@ -262,9 +280,9 @@ def with_names(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) ->
     return dict(state)
 
 
-def fit_saved_positions(state: dict[str, Tensor], sizes: Sequence[int]) -> None:
-    """Resample saved position embeddings, of a square grid, to a grid of these sizes."""
+def fit_saved_positions(state: dict[str, Tensor], grid: Grid) -> None:
+    """Resample saved position embeddings, of a square grid or one of the same proportions, to this grid."""
     saved = state.get("pos_embed")
-    if saved is not None and saved.shape[1] != math.prod(sizes):
-        side = math.isqrt(saved.shape[1])
-        state["pos_embed"] = fitting_positions(saved, (side, side), sizes).flatten(1, 2)
+    if saved is not None and saved.shape[1] != grid.tokens:
+        made_for = grid_of(saved.shape[1], grid)
+        state["pos_embed"] = fitting_positions(saved, made_for, grid.sizes).flatten(1, 2)

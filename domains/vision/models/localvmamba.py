@@ -11,7 +11,7 @@ from torch import Tensor
 from ....core.ranges import Depth, Rate, Size, checked
 from ....core.scans import Scan
 from .backbone import size_for
-from .localmamba import LocalSS2D, scans_of
+from .localmamba import LocalSS2D, scans_of, searched_directions
 from .registration import Variant, register
 from .vmamba import V0, VMamba
 from .vmamba import checkpoint_filter_fn as vmamba_filter_fn
@@ -58,12 +58,14 @@ def build(
     stride: Literal[4, 2, 1] | None = None,
     d_state: Size | None = None,
     drop_path_rate: Rate = 0.0,
-    directions: list | None = None,
+    directions: list | Literal["searched"] | None = None,
     compat: Literal["published"] | None = None,
     backend: Literal["auto", "cpu", "gpu", "reference"] = "auto",
 ) -> LocalVMamba:
-    """A LocalVMamba for a data set; arguments as of VMamba's `build` and of LocalVMamba."""
+    """A LocalVMamba for a data set; arguments as of VMamba's `build` and of LocalVMamba, directions as of LocalVim's `build`."""
     chosen = size_for(describe, size, SIZES) | ({} if d_state is None else {"d_state": d_state})
+    if directions == "searched":
+        directions = searched_directions("localvmamba", chosen["depths"])
     return LocalVMamba(
         tuple(describe["image_size"]), describe["channels"], describe["num_classes"], stride=stride, scan=scan,
         drop_path_rate=drop_path_rate, directions=directions, compat=compat, backend=backend, **chosen,
@@ -74,8 +76,13 @@ register(
     LocalVMamba,
     {
         "localvmamba_micro": Variant("A small LocalVMamba.", SIZES["micro"], more={"input_size": (3, 32, 32)}),
-        "localvmamba_tiny": Variant("LocalVMamba-T: 25.5 million parameters, ImageNet-1k 82.7%.", SIZES["tiny"]),
-        "localvmamba_small": Variant("LocalVMamba-S: 49.7 million parameters, ImageNet-1k 83.7%.", SIZES["small"]),
+        **{
+            f"localvmamba_{size}": Variant(
+                f"LocalVMamba-{size[0].upper()}: {count} million parameters, ImageNet-1k {accuracy}%.",
+                {**SIZES[size], "compat": "published", "directions": searched_directions("localvmamba", SIZES[size]["depths"])},
+            )
+            for size, count, accuracy in (("tiny", 25.5, 82.7), ("small", 49.7, 83.7))
+        },
     },
     checkpoint_filter_fn, (0, 1, 2, 3), first_conv="patch_embed.0", classifier="classifier.head", license="apache-2.0",
     origin_url="https://github.com/hunto/LocalMamba", paper_ids="arXiv:2403.09338",

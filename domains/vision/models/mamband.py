@@ -124,11 +124,15 @@ class MambaND(Hierarchical):
         return x if pre_logits else self.head(x)
 
 
+PREFIXES = ((r"^backbone\.", ""), (r"^head\.fc\.", "head."))
+MERGED = r"^layers\.(\d+)\.down_sample_layer\."
+
+
 def checkpoint_filter_fn(state_dict: Mapping, model: MambaND) -> dict[str, Tensor]:
     """A saved state dict as the model can load it: unwrapped, layers counted by stage, positions resampled to the model's."""
-    state = with_names(strip_wrapping(state_dict), ((r"^backbone\.", ""), (r"^head\.fc\.", "head.")))
+    state = with_names(strip_wrapping(state_dict), PREFIXES)
     places = [(stage, block) for stage, each in enumerate(model.layers) for block in range(len(each.blocks))]
-    if any(".blocks." not in name for name in state if name.startswith("layers.")):
+    if not any(".blocks." in name for name in state):
 
         def moved(found: re.Match) -> str:
             stage, block = places[int(found[1])]
@@ -136,7 +140,7 @@ def checkpoint_filter_fn(state_dict: Mapping, model: MambaND) -> dict[str, Tenso
 
         pattern = re.compile(r"^layers\.(\d+)\.(down_sample_layer\.)?")
         state = {pattern.sub(moved, name): value for name, value in state.items()}
-    fit_saved_positions(state, model.grid.sizes)
+    fit_saved_positions(state, model.grid)
     return state
 
 

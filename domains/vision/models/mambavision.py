@@ -41,6 +41,8 @@ SIZES = {
     "base": _size(128, 64, (3, 3, 10, 5), **SCALED),
     "large": _size(196, 64, (3, 3, 10, 5), (4, 8, 16, 32), **SCALED),
     "large2": _size(196, 64, (3, 3, 12, 5), (4, 8, 16, 32), **SCALED),
+    # Published for ImageNet-21k alone, at 256 and 512 pixels.
+    "large3": _size(256, 64, (3, 3, 20, 10), (4, 8, 16, 32), window_size=(8, 8, 16, 8), **SCALED),
 }
 
 
@@ -292,7 +294,7 @@ def checkpoint_filter_fn(state_dict: Mapping, model: MambaVision) -> dict[str, T
 def build(
     describe: dict,
     scan: str | Scan = "raster",
-    size: Literal["micro", "tiny", "tiny2", "small", "base", "large", "large2"] | None = None,
+    size: Literal["micro", "tiny", "tiny2", "small", "base", "large", "large2", "large3"] | None = None,
     stride: Literal[4, 2, 1] | None = None,
     d_state: Size = 8,
     drop_path_rate: Rate = 0.0,
@@ -324,6 +326,10 @@ register(
             )
             for size, (count, accuracy) in COUNTS.items()
         },
+        "mambavision_large3": Variant(
+            "MambaVision-L3: 739.6 million parameters, ImageNet-21k and then 1k 87.3% at 256 pixels.",
+            {**SIZES["large3"], "compat": "published"}, more={"input_size": (3, 256, 256)},
+        ),
     },
     checkpoint_filter_fn, (0, 1, 2, 3), first_conv="patch_embed.conv_down.0", classifier="head",
     origin_url="https://github.com/NVlabs/MambaVision", paper_ids="arXiv:2407.08083",

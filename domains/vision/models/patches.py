@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ....core.errors import UserError
 from ....core.ranges import Side, Size, checked
@@ -50,6 +52,7 @@ class PatchEmbed(nn.Module):
         patch_size: side of a patch in pixels.
         stride: pixels between patches; None: the patch size.
         in_chans, embed_dim: channels of the image and of a token.
+        dynamic: take images of any size, filled up with zeros at the far ends where patches do not cover them exactly.
 
     Raises:
         UserError: patches that do not cover the image exactly.
@@ -58,7 +61,7 @@ class PatchEmbed(nn.Module):
     @checked
     def __init__(
         self, image_size: tuple[int, int], patch_size: Side, stride: Side | None, in_chans: Size, embed_dim: Size,
-        device=None, dtype=None,
+        device=None, dtype=None, dynamic: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.image_size, self.patch_size, self.stride = (
@@ -66,21 +69,38 @@ class PatchEmbed(nn.Module):
             patch_size,
             patch_size if stride is None else stride,
         )
-        _check_fit(self.image_size, patch_size, self.stride)
-        self.grid_size = tuple((side - patch_size) // self.stride + 1 for side in self.image_size)
+        self.dynamic = dynamic
+        if not dynamic:
+            _check_fit(self.image_size, patch_size, self.stride)
+        self.grid_size = self.grid_of(self.image_size)
         self.num_patches = math.prod(self.grid_size)
         self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, self.stride, device=device, dtype=dtype)
 
     def forward(self, image: Tensor) -> Tensor:
         """(batch, channels, height, width) to (batch, rows * columns, embed_dim), row after row."""
-        if tuple(image.shape[-2:]) != self.image_size:
+        return self.proj(self.fitted(image)).flatten(2).transpose(1, 2)
+
+    def grid_of(self, image_size: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns of the patches that cover images of this size."""
+        return tuple(max(-(-(side - self.patch_size) // self.stride), 0) + 1 for side in image_size)
+
+    def fitted(self, image: Tensor) -> Tensor:
+        """Images (..., height, width) of the size that the model was made for, or, where it takes any, as patches cover them.
+
+        Raises:
+            UserError: images of another size.
+        """
+        if tuple(image.shape[-2:]) == self.image_size and not self.dynamic:
+            return image
+        if not self.dynamic:
             height, width = self.image_size
             raise UserError(
                 f"the model was made for images of {height}x{width} pixels",
                 given="x".join(map(str, image.shape[-2:])), allowed=f"{height}x{width}",
-                do="resize the images, or build the model with another img_size",
+                do="resize the images, or build the model with another img_size, or with dynamic_img_size=True",
             )  # fmt: skip
-        return self.proj(image).flatten(2).transpose(1, 2)
+        rows, columns = (self.patch_size + (number - 1) * self.stride for number in self.grid_of(image.shape[-2:]))
+        return F.pad(image, (0, columns - image.shape[-1], 0, rows - image.shape[-2]))
 
 
 def _check_fit(image_size: tuple[int, int], patch_size: int, stride: int) -> None:

@@ -167,7 +167,7 @@ def checkpoint_filter_fn(state_dict: Mapping, model: PlainMamba) -> dict[str, Te
     """A saved state dict as the model can load it: unwrapped, without prefixes, positions resampled to the model's."""
     rules = ((r"^backbone\.", ""), (r"^head\.fc\.", "head."), (r"^layers\.(\d+)\.(?!blocks)", r"layers.0.blocks.\1."))
     state = with_names(strip_wrapping(state_dict), rules)
-    fit_saved_positions(state, model.grid.sizes)
+    fit_saved_positions(state, model.grid)
     return state
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from timm.layers import resample_abs_pos_embed
@@ -15,7 +16,9 @@ from ....core.scans import Grid
 PLACES = {0: "none", 1: "middle", 2: "double"}
 
 
-def fit_position_embedding(embedding: Tensor, class_tokens: int, place: str, grid: Grid) -> Tensor:
+def fit_position_embedding(
+    embedding: Tensor, class_tokens: int, place: str, grid: Grid, made_for: Sequence[int] | None = None
+) -> Tensor:
     """The embedding resampled (bicubic) to another grid, the class tokens' rows unchanged at their new positions.
 
     Args:
@@ -23,6 +26,7 @@ def fit_position_embedding(embedding: Tensor, class_tokens: int, place: str, gri
         class_tokens: how many of its rows belong to class tokens.
         place: where the model puts its class token(s): "none", "front", "middle", "end", "double".
         grid: the model's.
+        made_for: rows and columns of the grid that it was saved for; None: as far as the number of rows tells.
 
     Returns:
         (1, grid.length, channels); the embedding itself where it fits.
@@ -35,16 +39,18 @@ def fit_position_embedding(embedding: Tensor, class_tokens: int, place: str, gri
             "the checkpoint has another number of class tokens than the model", given=class_tokens,
             allowed=str(len(grid.extra)), do=f"class_token={PLACES.get(class_tokens, 'middle')}",
         )  # fmt: skip
-    if embedding.shape[1] == grid.length and class_tokens == len(grid.extra):
+    same = grid.sizes if made_for is None else tuple(made_for)
+    if embedding.shape[1] == grid.length and class_tokens == len(grid.extra) and same == grid.sizes:
         return embedding
     saved_place = place if class_tokens == len(grid.extra) else PLACES[class_tokens]
-    saved = Grid.with_class_token(_grid_of(embedding.shape[1] - class_tokens, grid), saved_place)
+    made_for = grid_of(embedding.shape[1] - class_tokens, grid) if made_for is None else made_for
+    saved = Grid.with_class_token(made_for, saved_place)
     rows = without_extra(embedding, saved.extra)
     rows = resample_abs_pos_embed(rows, list(grid.sizes), list(saved.sizes), num_prefix_tokens=0)
     return with_extra(rows, embedding[:, list(saved.extra)], grid.extra) if grid.extra else rows
 
 
-def _grid_of(tokens: int, like: Grid) -> tuple[int, int]:
+def grid_of(tokens: int, like: Grid) -> tuple[int, int]:
     """The grid that so many tokens come from: a square, else one of the model's proportions."""
     side = math.isqrt(tokens)
     if side * side == tokens:

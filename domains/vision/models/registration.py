@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -64,12 +64,18 @@ def register(
     default_cfgs.update(made)
     FILTERS[model] = filter_fn
     for name, variant in variants.items():
-        register_model(_entry(model, name, variant, filter_fn, out_indices))
+        # The size of the configuration is the one that the model is made for.
+        size = {"img_size": tuple(variant.more["input_size"][1:])} if "input_size" in variant.more else {}
+        register_model(
+            _entry(model, name, replace(variant, arguments={**size, **variant.arguments}), filter_fn, out_indices)
+        )
     return made
 
 
 def _entry(model: type[nn.Module], name: str, variant: Variant, filter_fn: Callable, out_indices) -> Callable:
     def entry(pretrained: bool = False, **kwargs) -> nn.Module:
+        if model.takes_any_size:
+            kwargs.pop("dynamic_img_size", None)
         features = {"out_indices": kwargs.pop("out_indices", out_indices), "feature_cls": "getter"}
         return build_model_with_cfg(
             model,

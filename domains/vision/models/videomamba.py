@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ....core.errors import UserError
 from ....core.ranges import Rate, Side, Size, checked
-from ....core.scans import Scan
+from ....core.scans import Grid, Scan
 from .backbone import size_for
-from .patches import PatchEmbed
+from .patches import FEW_TOKENS, LARGEST_PATCH, PatchEmbed, fitting_patch_sizes
 from .registration import Variant, register
 from .vim import Vim
 from .vim import checkpoint_filter_fn as vim_filter_fn
@@ -43,9 +43,11 @@ class TubeEmbed(PatchEmbed):
 
     def __init__(
         self, image_size: tuple[int, int], patch_size: int, stride: int | None, in_chans: int, embed_dim: int, device=None,
-        dtype=None, *, frames: int, tube: int,
+        dtype=None, dynamic: bool = False, *, frames: int, tube: int,
     ):  # fmt: skip
-        super().__init__(image_size, patch_size, stride, in_chans, embed_dim, device=device, dtype=dtype)
+        super().__init__(
+            image_size, patch_size, stride, in_chans, embed_dim, device=device, dtype=dtype, dynamic=dynamic
+        )
         if frames % tube:
             raise UserError(
                 "tubes do not fit the video", given=f"tube={tube}, frames={frames}", allowed="tubes that divide it"
@@ -57,10 +59,11 @@ class TubeEmbed(PatchEmbed):
 
     def forward(self, video: Tensor) -> Tensor:
         """(batch, channels, frames, height, width) to (batch, frames / tube, rows * columns, embed_dim)."""
-        if tuple(video.shape[-3:]) != (self.frames, *self.image_size):
+        other_size = not self.dynamic and tuple(video.shape[-2:]) != self.image_size
+        if video.shape[-3] != self.frames or other_size:
             made_for = "x".join(map(str, (self.frames, *self.image_size)))
             raise UserError(f"the model was made for videos of {made_for}", given="x".join(map(str, video.shape[-3:])))
-        return self.proj(video).flatten(3).permute(0, 2, 3, 1)
+        return self.proj(self.fitted(video)).flatten(3).permute(0, 2, 3, 1)
 
 
 class VideoMamba(Vim):
@@ -89,8 +92,9 @@ class VideoMamba(Vim):
     def _embed(self, x: Tensor) -> Tensor:
         if not hasattr(self, "temporal_pos_embedding"):
             return super()._embed(x)
-        tubes = self.patch_embed(x) + self.pos_embed[:, 1:] + self.temporal_pos_embedding[:, :, None]
-        first = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
+        positions = self._positions(Grid.with_class_token(self.grid_of(x).sizes[-2:], self.class_token))
+        tubes = self.patch_embed(x) + positions[:, 1:] + self.temporal_pos_embedding[:, :, None]
+        first = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
         return self.pos_drop(torch.cat([first, tubes.flatten(1, 2)], 1))
 
 
@@ -114,6 +118,7 @@ def build(
     scan: str | Scan = "bidirectional",
     size: Literal["micro", "tiny", "small", "middle", "base"] | None = None,
     patch_size: Side | None = None,
+    tube: Size = 1,
     d_state: Size = 16,
     drop_path_rate: Rate = 0.0,
     backend: Literal["auto", "cpu", "gpu", "reference"] = "auto",
@@ -125,13 +130,22 @@ def build(
             has videos.
         scan: the scan of its layers.
         size: a size of SIZES; None: what the data set asks for.
-        patch_size: pixels; None: what suits the image size.
+        patch_size: pixels; None: what suits the image size, and of videos the largest up to 16 that leaves 16 tokens a frame.
+        tube: frames of a token, of videos.
     """
+    if patch_size is None and describe.get("frames"):
+        patch_size = _patch_of_frames(tuple(describe["image_size"]))
     return VideoMamba(
-        tuple(describe["image_size"]), patch_size, frames=describe.get("frames"), in_chans=describe["channels"],
+        tuple(describe["image_size"]), patch_size, frames=describe.get("frames"), tube=tube, in_chans=describe["channels"],
         num_classes=describe["num_classes"], scan=scan, d_state=d_state, drop_path_rate=drop_path_rate, backend=backend,
         **size_for(describe, size, SIZES),
     )  # fmt: skip
+
+
+def _patch_of_frames(size: tuple[int, int]) -> int:
+    fitting = fitting_patch_sizes(size)
+    enough = [side for side in fitting if side <= LARGEST_PATCH and size[0] * size[1] >= FEW_TOKENS * side**2]
+    return max(enough, default=fitting[0])
 
 
 register(

@@ -58,6 +58,7 @@ class Vim(Backbone):
         norm: "rms" or "layer". residual_in_fp32: keep the residual stream in float32 at least.
         drop_rate, pos_drop_rate: dropout before the head and after the position embedding.
         drop_path_rate: stochastic depth, rising linearly over the layers.
+        dynamic_img_size: take images of any size, for which positions are resampled and the class token is put in its place.
     """
 
     @checked
@@ -85,6 +86,7 @@ class Vim(Backbone):
         drop_rate: Rate = 0.0,
         pos_drop_rate: Rate = 0.0,
         drop_path_rate: Rate = 0.0,
+        dynamic_img_size: bool = False,
         backend: str = "auto",
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
@@ -93,7 +95,9 @@ class Vim(Backbone):
         factory = {"device": device, "dtype": dtype}
         image_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         patch_size = suitable_patch_size(image_size) if patch_size is None else patch_size
-        self.patch_embed = self._patch_embed(image_size, patch_size, stride, in_chans, embed_dim, **factory)
+        self.patch_embed = self._patch_embed(
+            image_size, patch_size, stride, in_chans, embed_dim, dynamic=dynamic_img_size, **factory
+        )
         self.grid = Grid.with_class_token(self.patch_embed.grid_size, class_token)
         self.class_token = class_token
         for name in self._class_token_names():
@@ -109,9 +113,9 @@ class Vim(Backbone):
         rates = [0.0, *torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()]
         self.layers = nn.ModuleList()
         for index in range(depth):
-            walked = self.scan.layer(index)
+            walked = self._scan_of(index)
             walked.order(self.grid)  # a scan that cannot walk this grid says so now, not in training
-            mixer, before = Mamba(embed_dim, scan=walked, **mixing), make_norm(norm, embed_dim, **factory)
+            mixer, before = self._mixer(embed_dim, walked, mixing), make_norm(norm, embed_dim, **factory)
             drop_path = DropPath(rates[index]) if rates[index] else None
             self.layers.append(ResidualBlock(mixer, before, drop_path=drop_path, residual_in_fp32=residual_in_fp32))
         self.norm_f = make_norm(norm, embed_dim, **factory)
@@ -139,6 +143,11 @@ class Vim(Backbone):
         """The tokens of its one stage."""
         return (self.grid,)
 
+    def grid_of(self, x: Tensor) -> Grid:
+        """The tokens of images (batch, channels, height, width), class tokens included."""
+        sizes = (*self.grid.sizes[:-2], *self.patch_embed.grid_of(x.shape[-2:]))
+        return self.grid if sizes == self.grid.sizes else Grid.with_class_token(sizes, self.class_token)
+
     @property
     def answering(self) -> list[int]:
         """The tokens that the head reads: the class tokens, or all patches."""
@@ -154,15 +163,16 @@ class Vim(Backbone):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(batch, channels, height, width) to normalised tokens (batch, tokens, embed_dim), class tokens among them."""
-        result = run_stack(self.layers, self._embed(x), self.grid, checkpointing=self.grad_checkpointing)
+        result = run_stack(self.layers, self._embed(x), self.grid_of(x), checkpointing=self.grad_checkpointing)
         return final_norm(result, self.norm_f, self.drop_path)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool the tokens of forward_features and, unless `pre_logits`, classify: (batch, embed_dim or num_classes)."""
+        extra = Grid.with_class_token((x.shape[1] - len(self.grid.extra),), self.class_token).extra
         if self.global_pool == "token":
-            x = x[:, self.grid.extra[0]] if len(self.grid.extra) == 1 else x[:, list(self.grid.extra)].mean(1)
+            x = x[:, extra[0]] if len(extra) == 1 else x[:, list(extra)].mean(1)
         elif self.global_pool == "avg":
-            x = without_extra(x, self.grid.extra).mean(1)
+            x = without_extra(x, extra).mean(1)
         x = self.head_drop(x)
         return x if pre_logits else self.head(x)
 
@@ -191,14 +201,15 @@ class Vim(Backbone):
             raise UserError("unknown output_fmt", given=output_fmt, allowed=("NCHW", "NLC"))
         take, last = feature_take_indices(len(self.layers), indices)
         layers = self.layers[: last + 1] if stop_early else self.layers
-        result = run_stack(layers, self._embed(x), self.grid, checkpointing=self.grad_checkpointing, take=set(take))
+        grid = self.grid_of(x)
+        result = run_stack(layers, self._embed(x), grid, checkpointing=self.grad_checkpointing, take=set(take))
         found = []
         for index in take:
             stream = normalised(self.norm_f, result.taken[index]) if norm else result.taken[index]
-            patches = without_extra(stream, self.grid.extra)
+            patches = without_extra(stream, grid.extra)
             if output_fmt == "NCHW":
-                patches = patches.unflatten(1, self.grid.sizes).movedim(-1, 1).contiguous()
-            found.append((patches, stream[:, list(self.grid.extra)]) if return_prefix_tokens else patches)
+                patches = patches.unflatten(1, grid.sizes).movedim(-1, 1).contiguous()
+            found.append((patches, stream[:, list(grid.extra)]) if return_prefix_tokens else patches)
         return found if intermediates_only else (final_norm(result, self.norm_f, self.drop_path), found)
 
     def prune_intermediate_layers(
@@ -249,6 +260,13 @@ class Vim(Backbone):
     # What cuts the images into patches, called as PatchEmbed.
     _patch_embed = PatchEmbed
 
+    def _scan_of(self, layer: int) -> Scan:
+        return self.scan.layer(layer)
+
+    @staticmethod
+    def _mixer(channels: int, scan: Scan, options: dict) -> Mamba:
+        return Mamba(channels, scan=scan, **options)
+
     def _merge(self, parameters: str, divide: bool) -> str:
         return "mean" if divide and parameters != "decay" and not self.scan.disjoint(self.grid.ndim) else "sum"
 
@@ -256,12 +274,17 @@ class Vim(Backbone):
         return {0: (), 1: ("cls_token",), 2: ("cls_token_head", "cls_token_tail")}[len(self.grid.extra)]
 
     def _embed(self, x: Tensor) -> Tensor:
-        x = self.patch_embed(x)
-        if self.grid.extra:
+        grid, x = self.grid_of(x), self.patch_embed(x)
+        if grid.extra:
             names = self._class_token_names()
             tokens = torch.cat([getattr(self, name) for name in names], 1) if len(names) > 1 else self.cls_token
-            x = with_extra(x, tokens.expand(x.shape[0], -1, -1), self.grid.extra)
-        return self.pos_drop(x + self.pos_embed)
+            x = with_extra(x, tokens.expand(x.shape[0], -1, -1), grid.extra)
+        return self.pos_drop(x + self._positions(grid))
+
+    def _positions(self, grid: Grid) -> Tensor:
+        """The position embeddings of a grid in space, (1, tokens, embed_dim), class tokens' among them."""
+        made_for = self.grid.sizes[-2:]
+        return fit_position_embedding(self.pos_embed, len(grid.extra), self.class_token, grid, made_for)
 
     @torch.no_grad()
     def _init_weights(self) -> None:

@@ -47,6 +47,9 @@ def check_paths(scan, grid):
     if scan.disjoint(grid.ndim):
         on_grid = [token for path in paths for token in path if token not in grid.extra]
         assert sorted(on_grid) == [token for token in everything if token not in grid.extra]
+    elif scan.name == "multi_scale":
+        assert sorted(paths[0]) == everything
+        assert all(len(set(path)) == len(path) for path in paths)
     else:
         assert all(sorted(path) == everything for path in paths)
     assert max(map(len, paths)) == order.shape[1]

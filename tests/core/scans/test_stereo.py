@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from polymamba.core import scans
+from polymamba.core.scans.coarse import coarse_paths
 
 
 def orders(name, sizes, **parameters):
@@ -38,6 +39,38 @@ def test_interleaved_by_loops(sizes):
         path = [each * tokens + place for place in order for each in range(inputs)]
         expected += [path, path[::-1]]
     assert orders("interleaved", sizes) == expected
+
+
+@pytest.mark.parametrize("sizes", [(4, 6), (5, 7), (1, 4), (3, 1)])
+@pytest.mark.parametrize("step", [2, 3])
+def test_multi_scale_by_loops(sizes, step):
+    """One path over all tokens; backwards, down the columns and that backwards over every step-th row and column."""
+    height, width = sizes
+    rows = [h * width + w for h in range(0, height, step) for w in range(0, width, step)]
+    columns = [h * width + w for w in range(0, width, step) for h in range(0, height, step)]
+    expected = [list(range(height * width)), rows[::-1], columns, columns[::-1]]
+    found = orders("multi_scale", sizes, step=step)
+    assert [[token for token in path if token >= 0] for path in found] == expected
+
+
+@pytest.mark.parametrize("name", ["multi_scale", "cross", "skip", "raster", "local"])
+@pytest.mark.parametrize("sizes", [(4, 6), (5, 7), (1, 3), (1, 1)])
+def test_paths_over_a_coarser_map(name, sizes):
+    """What is walked there, put back at its tokens, is each path of the grid without the tokens between the corners."""
+    scan = scans.get(name)
+    walked, visited = coarse_paths(scan, sizes)
+    rows, columns = (-(-size // 2) for size in sizes)
+    corners = {
+        h * sizes[1] + w: (h // 2) * columns + w // 2 for h in range(0, sizes[0], 2) for w in range(0, sizes[1], 2)
+    }
+    expected = [[corners[token] for token in path if token in corners] for path in scan.order(sizes).tolist()[1:]]
+    assert walked.tolist() == [token for path in expected for token in path]
+    assert visited.shape == (scan.paths(2) - 1, rows * columns)
+    begin = 0
+    for path, found in zip(expected, visited.tolist(), strict=True):
+        assert [found[token] for token in path] == list(range(begin, begin + len(path)))
+        assert all(step == len(walked) for token, step in enumerate(found) if token not in path)
+        begin += len(path)
 
 
 @pytest.mark.parametrize("name", ["hierarchical", "dilated", "interleaved"])

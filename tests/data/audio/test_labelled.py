@@ -35,6 +35,41 @@ def test_folders_of_splits(write, tmp_path):
         AudioFolder(str(tmp_path), **SHORT).setup()
 
 
+def several(write, tmp_path, *rows, header="file,labels,split"):
+    for number in range(8):
+        write(f"all/{number}.wav")
+    (tmp_path / "labels.csv").write_text("\n".join([header, *rows]))
+    return AudioFolder(str(tmp_path), **SHORT)
+
+
+def test_sounds_of_several_names(write, tmp_path):
+    rows = [
+        f"all/{n}.wav,{'dog; rain' if n % 2 else 'cat'},{('train', 'val', 'test', 'train')[n % 4]}" for n in range(8)
+    ]
+    data = several(write, tmp_path, *rows, "all/0.wav,,train")
+    assert data.describe().counts == {"train": 5, "val": 2, "test": 2}
+    assert data.describe().for_model["several"]
+    assert data.describe().for_model["classes"] == ["cat", "dog", "rain"]
+    labels = data.load_batch("train", 0, np.arange(5))[1]
+    assert labels.dtype == torch.float32
+    assert labels.tolist() == [[1, 0, 0], [0, 1, 1], [1, 0, 0], [0, 1, 1], [0, 0, 0]]
+    unsplit = several(write, tmp_path, *(f"all/{n}.wav,{'ab'[n % 2]}" for n in range(8)), header="file,labels")
+    assert unsplit.describe().counts == {"train": 5, "val": 1, "test": 2}
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "words"),
+    [
+        ("name,labels", "x,y", "other columns"), ("file,labels", "all/99.wav,a", r"line 2: .*99\.wav is not there"),
+        ("file,labels,split", "all/0.wav,a,dev", "line 2: unknown split"),
+        ("file,labels,split", "all/0.wav,a,val", "nothing to train"),
+    ],
+)  # fmt: skip
+def test_a_table_that_does_not_fit_is_named(write, tmp_path, header, row, words):
+    with pytest.raises(UserError, match=words):
+        several(write, tmp_path, row, header=header).setup()
+
+
 def test_esc10s_folds(write, tmp_path):
     rows = ["file,fold,class_index,class"]
     for fold in (1, 2):

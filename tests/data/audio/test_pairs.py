@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -67,3 +69,28 @@ def test_what_does_not_fit_is_named(write, tmp_path):
         write(f"s2/{number}.wav", 0.2)
     with pytest.raises(UserError, match="different lengths"):
         MixtureFolder(str(tmp_path)).verify()
+
+
+def test_layouts_within_their_folders(write, tmp_path, monkeypatch):
+    for split in ("tr", "cv", "tt"):
+        for kind in ("mix_both", "mix_clean", "s1", "s2"):
+            write(f"wav8k/min/{split}/{kind}/a.wav", seed=len(split + kind))
+    for mixture in ("mix_both", "mix_clean"):
+        data = MixtureFolder(str(tmp_path), **SHORT, mixture=mixture)
+        data.setup()
+        assert data.splits["train"][0][0].parent.name == mixture
+    for kind in ("mix", "s1", "s2"):
+        for number in range(4):
+            write(f"audio/some/{kind}/{number}.wav")
+    monkeypatch.setenv("POLYMAMBA_DATA", str(tmp_path))
+    assert MixtureFolder(folder="some", **SHORT).describe().counts == {"train": 2, "val": 1, "test": 1}
+
+
+@pytest.mark.skipif("POLYMAMBA_DATA" not in os.environ, reason="needs the real files: set POLYMAMBA_DATA")
+@pytest.mark.parametrize("make", [lambda: MixtureFolder(folder="librispeech_2mix_debug"), NoisySpeech])
+def test_real_recordings(make):
+    data = make()
+    data.verify()
+    mixture, sources = data.load_batch("test", 0, np.arange(1))
+    assert mixture.std() > 0
+    assert sources.std() > 0

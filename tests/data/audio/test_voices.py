@@ -4,7 +4,8 @@ import torch
 
 from polymamba.core.errors import UserError
 from polymamba.data.audio.mixtures import stretch
-from polymamba.data.audio.voices import Voices, utterance
+from polymamba.data.audio.rooms import responses
+from polymamba.data.audio.voices import Voices, pitch_of, utterance
 from polymamba.data.loading import Loading
 
 FEW = {"train_speakers": 3, "val_speakers": 2, "test_speakers": 2, "utterances": 1, "seconds": 0.25}
@@ -84,3 +85,32 @@ def test_a_stretch_of_a_signal(length, place, expected):
 @pytest.mark.parametrize(("place", "expected"), [(0, [1, 0, 0]), (0.5, [0, 1, 0]), (0.99, [0, 0, 1])])
 def test_a_signal_shorter_than_the_stretch(place, expected):
     assert stretch(np.array([1]), 3, place).tolist() == expected
+
+
+def test_pitches_of_a_mixture_are_apart():
+    data = Voices(**{**FEW, "train_speakers": 12}, speakers=2, apart=0.6)
+    pitches = [pitch_of(data.key("train", speaker)) for speaker in range(12)]
+    for one in range(12):
+        suited = [other for other in range(12) if data.suits("train", [one], other)]
+        assert all(abs(np.log2(pitches[one] / pitches[other])) >= 0.6 for other in suited)
+        assert 0 < len(suited) < 12
+
+
+def test_voices_in_rooms():
+    pytest.importorskip("pyroomacoustics")
+    dry, wet = (Voices(**FEW, rooms=rooms, speed=0.0, samples=2) for rooms in (0, 3))
+    for data in (dry, wet):
+        data.setup()
+    (mixture, sources), (_, without) = (data.load_batch("train", 0, np.arange(2)) for data in (wet, dry))
+    torch.testing.assert_close(mixture, sources.sum(1))
+    assert not torch.allclose(sources, without)
+    assert torch.equal(mixture, wet.load_batch("train", 0, np.arange(2))[0])
+    one, other = responses(5, 2, 8000)
+    assert len(one) > 100
+    np.testing.assert_allclose([np.sum(one**2), np.sum(other**2)], 1, rtol=1e-5)
+
+
+def test_rooms_that_cannot_be_simulated(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pyroomacoustics"):
+        Voices(**FEW, rooms=1)

@@ -1,8 +1,7 @@
-"""The user's own folders: their layouts, divisions and plan, and twelve that are broken."""
+"""The user's own folders: their layouts, divisions and plan."""
 
 from __future__ import annotations
 
-import gzip
 import json
 
 import numpy as np
@@ -87,119 +86,6 @@ def test_the_plan_is_kept_and_used_again(volumes, tmp_path):
         other.restore(tmp_path / "kept")
 
 
-def _spoil_sizes(volumes, root):
-    volumes.write(root / "labelsTr" / "case2.nii.gz", np.ones((12, 10, 7), np.uint8))
-    return "labelsTr/case2.nii.gz"
-
-
-def _spoil_spacing(volumes, root):
-    volumes.write(root / "labelsTr" / "case2.nii.gz", np.ones((12, 10, 8), np.uint8), np.diag([1.0, 1.0, 3.0, 1.0]))
-    return "labelsTr/case2.nii.gz"
-
-
-def _spoil_origin(volumes, root):
-    affine = np.diag([1.0, 1.0, 2.0, 1.0])
-    affine[0, 3] = 40
-    volumes.write(root / "labelsTr" / "case2.nii.gz", np.ones((12, 10, 8), np.uint8), affine)
-    return "labelsTr/case2.nii.gz"
-
-
-def _spoil_orientation(volumes, root):
-    volumes.write(root / "labelsTr" / "case2.nii.gz", np.ones((12, 10, 8), np.uint8), np.diag([-1.0, 1.0, 2.0, 1.0]))
-    return "labelsTr/case2.nii.gz"
-
-
-def _spoil_nan(volumes, root):
-    values = np.random.default_rng(0).normal(size=(12, 10, 8)).astype(np.float32)
-    values[3, 3, 3] = np.nan
-    volumes.write(root / "imagesTr" / "case2_0000.nii.gz", values)
-    return "imagesTr/case2_0000.nii.gz"
-
-
-def _spoil_constant(volumes, root):
-    volumes.write(root / "imagesTr" / "case2_0000.nii.gz", np.zeros((12, 10, 8), np.float32))
-    return "imagesTr/case2_0000.nii.gz"
-
-
-def _spoil_values(volumes, root):
-    volumes.write(root / "labelsTr" / "case2.nii.gz", np.full((12, 10, 8), 7, np.uint8))
-    return "labelsTr/case2.nii.gz"
-
-
-def _spoil_fractions(volumes, root):
-    volumes.write(root / "labelsTr" / "case2.nii.gz", np.full((12, 10, 8), 0.5, np.float32))
-    return "labelsTr/case2.nii.gz"
-
-
-def _spoil_empty(volumes, root):
-    volumes.write(root / "labelsTr" / "case2.nii.gz", np.zeros((12, 10, 8), np.uint8))
-    return "labelsTr/case2.nii.gz"
-
-
-def _spoil_no_labels(volumes, root):
-    (root / "labelsTr" / "case2.nii.gz").unlink()
-    return "imagesTr/case2_0000.nii.gz"
-
-
-def _spoil_no_image(volumes, root):
-    (root / "imagesTr" / "case2_0000.nii.gz").unlink()
-    return "labelsTr/case2.nii.gz"
-
-
-def _spoil_gzip(volumes, root):
-    path = root / "imagesTr" / "case2_0000.nii.gz"
-    path.write_bytes(path.read_bytes()[:-200])
-    return "imagesTr/case2_0000.nii.gz"
-
-
-def _spoil_content(volumes, root):
-    (root / "labelsTr" / "case2.nii.gz").write_bytes(gzip.compress(b"not a volume" * 100))
-    return "labelsTr/case2.nii.gz"
-
-
-def _spoil_channels(volumes, root):
-    volumes.write(root / "imagesTr" / "case2_0001.nii.gz", np.random.default_rng(0).normal(size=(12, 10, 8)))
-    return "imagesTr/case2_0000.nii.gz"
-
-
-def _spoil_meaning(volumes, root):
-    (root / "dataset.json").write_text('{"labels": 3}')
-    return "dataset.json"
-
-
-SPOILT = {name.removeprefix("_spoil_"): spoil for name, spoil in list(globals().items()) if name.startswith("_spoil_")}
-
-
-@pytest.mark.parametrize("fault", SPOILT)
-def test_a_broken_folder_is_refused_by_the_name_of_its_file(volumes, fault):
-    root = volumes()
-    named = SPOILT[fault](volumes, root)
-    with pytest.raises(UserError) as refused:
-        NiftiFolder(str(root)).setup()
-    assert str(root / named) in str(refused.value)
-
-
-def test_all_faults_are_said_at_once(volumes):
-    root = volumes()
-    names = [spoil(volumes, root) for spoil in (_spoil_nan, _spoil_empty)]
-    with pytest.raises(UserError, match="2 faults") as refused:
-        NiftiFolder(str(root)).setup()
-    assert all(str(root / name) in str(refused.value) for name in names)
-
-
-def test_a_broken_folder_leaves_nothing_behind(volumes, tmp_path, monkeypatch, capsys):
-    from polymamba.engine.command_line.main import main
-
-    root = volumes()
-    _spoil_gzip(volumes, root)
-    monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.rglob("*"))
-    asked = ["domain=medical", "data=nifti_folder", f"data.root={root}", "run_dir=run", "trainer.progress=none"]
-    assert main(asked) == 2
-    assert "case2_0000.nii.gz" in capsys.readouterr().err
-    assert sorted(tmp_path.rglob("*")) == before
-
-
 def test_folders_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match="needs a folder"):
         NiftiFolder().setup()
@@ -209,3 +95,31 @@ def test_folders_that_are_not_there(tmp_path):
         NiftiFolder(str(tmp_path)).setup()
     with pytest.raises(UserError, match="no such fold"):
         NiftiFolder(fold=5)
+
+
+def test_regions_are_labels_together(volumes, tmp_path):
+    root = volumes()
+    (root / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "whole": [1, 3], "back": 3}}))
+    data = NiftiFolder(str(root), patch_size=8)
+    described = data.describe().for_model
+    assert described["classes"] == ["background", "label 1", "back"]
+    assert described["regions"] == {"whole": [1, 2], "back": [2]}
+    data.keep(tmp_path / "kept")
+    other = NiftiFolder(str(root))
+    other.restore(tmp_path / "kept")
+    assert other.describe().for_model["regions"] == described["regions"]
+    mine = NiftiFolder(str(root), patch_size=8, regions={"all": [1, 3]})
+    assert mine.describe().for_model["regions"] == {"all": [1, 2]}
+    for wrong in ({"all": [1, 7]}, {"all": []}, {"all": 1}, {"all": [0, 1]}):
+        with pytest.raises(UserError, match="region all"):
+            NiftiFolder(str(root), patch_size=8, regions=wrong).setup()
+
+
+def test_an_ignored_label_is_no_class(volumes):
+    root = volumes()
+    (root / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "front": 1, "ignore": 3}}))
+    data = NiftiFolder(str(root), patch_size=8)
+    assert data.describe().for_model["classes"] == ["background", "front"]
+    labels = data.splits["train"][0].labels
+    assert set(np.unique(labels)) == {0, 1, 255}
+    assert (labels == 255).sum() == 2 * 4 * 3

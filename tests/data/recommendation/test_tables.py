@@ -165,3 +165,16 @@ def test_behaviours_weights_and_what_is_known_of_items(tmp_path):
         assert behaviour == (0 if name is None else 1 if odd else 2)
     assert data.catalogue.name(data.catalogue.numbers["i1"]) == "Film 1"
     assert data.catalogue.name(data.catalogue.numbers["i11"]) == "i11"
+
+
+def test_recboles_table_of_items(tmp_path):
+    (tmp_path / "t.csv").write_text(GOOD)
+    (tmp_path / "t.item").write_text(
+        "item_id:token\tmovie_title:token_seq\tclass:token_seq\nx\tThe One\twar love\ny\tTwo\tlove\nq\tFour\twar\n"
+    )
+    catalogue = (
+        Interactions(str(tmp_path / "t.csv"), items=str(tmp_path / "t.item"), features=["class"]).load().catalogue
+    )
+    assert [catalogue.name(number) for number in (1, 2, 3)] == ["The One", "Two", "z"]
+    assert catalogue.values["class"] == ["love", "war"]
+    assert catalogue.features["class"].tolist() == [[0, 0], [2, 1], [1, 0], [0, 0]]

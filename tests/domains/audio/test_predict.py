@@ -69,6 +69,60 @@ def test_what_is_wrong_is_named_and_nothing_written(make_run, command, tmp_path,
     assert not (tmp_path / "apart").exists()
 
 
+def broken(folder, what):
+    """A recording that cannot be used; its path."""
+    path, sound = folder / "bad.wav", 0.1 * np.ones(800, np.float32)
+    soundfile.write(path, sound, 8000, subtype="FLOAT")
+    if what == "missing":
+        path.unlink()
+    elif what == "a folder of none":
+        path.unlink()
+        path.mkdir()
+    elif what == "text":
+        path.write_text("hello")
+    elif what == "empty file":
+        path.write_bytes(b"")
+    elif what == "only a header":
+        path.write_bytes(path.read_bytes()[:30])
+    elif what == "a picture":
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    elif what == "no samples":
+        soundfile.write(path, sound[:0], 8000)
+    elif what in ("nan", "infinite"):
+        sound[7] = np.nan if what == "nan" else np.inf
+        soundfile.write(path, sound, 8000, subtype="FLOAT")
+    elif what == "cut off":
+        path = folder / "bad.flac"
+        soundfile.write(path, np.random.default_rng(0).standard_normal(9000) * 0.1, 8000)
+        path.write_bytes(path.read_bytes()[:4000])
+    elif what == "a list of nothing":
+        path = folder / "bad.txt"
+        path.write_text("\n\n")
+    elif what == "a list of what is not there":
+        path = folder / "bad.scp"
+        path.write_text("one gone.wav\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("missing", "no sound is there"), ("a folder of none", "no sound is there"), ("text", "bad.wav cannot be read"),
+        ("empty file", "bad.wav cannot be read"), ("only a header", "bad.wav cannot be read"),
+        ("a picture", "bad.wav cannot be read"), ("no samples", "bad.wav holds no samples"), ("nan", "bad.wav holds numbers"),
+        ("infinite", "bad.wav holds numbers"), ("cut off", "bad.flac"), ("a list of nothing", "no sound is there"),
+        ("a list of what is not there", "gone.wav is not there"),
+    ],
+)  # fmt: skip
+def test_broken_recordings_are_named_and_nothing_is_written(make_run, command, tmp_path, what, words):
+    path = broken(tmp_path, what)
+    code, _, errors = command(f"ckpt={make_run('domain=audio', *SMALL)}", f"input={path}", "output=apart")
+    assert code == 2
+    assert words in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "apart").exists()
+
+
 @pytest.mark.parametrize("block", ["10", "100", "37.3"])
 def test_a_stream_says_what_the_file_says(make_run, command, noise, block, monkeypatch):
     run = make_run("domain=audio", "scan=raster", *SMALL)
@@ -78,6 +132,6 @@ def test_a_stream_says_what_the_file_says(make_run, command, noise, block, monke
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, write_through=True))
     code, _, errors = command(f"ckpt={run}", "stream=true", f"block={block}")
     assert code == 0
-    assert "latency 4.0 ms of the model" in errors
+    assert "latency 8.0 ms of the model" in errors
     found = np.frombuffer(output.getvalue(), "<i2")
     assert len(found) == 2 * len(given)

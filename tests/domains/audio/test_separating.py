@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,8 +9,9 @@ import torch
 
 from polymamba.core.errors import UserError
 from polymamba.data.audio import files
+from polymamba.domains.audio.models.dpmamba import DPMamba
 from polymamba.domains.audio.models.tasnet import MambaTasNet
-from polymamba.domains.audio.separating import levelled, overlapped, separate, whole
+from polymamba.domains.audio.separating import levelled, overlapped, separate, streamed, whole
 from polymamba.domains.trained import Trained
 
 
@@ -47,13 +50,55 @@ def test_pieces_make_up_the_length(length):
     assert overlapped(Bands(), torch.randn(length), 1000, 250).shape == (2, length)
 
 
-@pytest.mark.parametrize("piece", [7, 80, 800])
-def test_a_causal_model_in_pieces_is_the_whole(piece):
+CAUSAL = {
+    "tasnet": lambda: MambaTasNet(2, 8, 2, 16, "raster"),
+    "dpmamba": lambda: DPMamba(2, 8, 1, 16, 20, across="raster"),
+}
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("milliseconds", [10, 100, None])
+@torch.no_grad()
+def test_a_causal_model_in_pieces_is_the_whole(name, milliseconds):
     torch.manual_seed(0)
-    model = MambaTasNet(2, 8, 2, 16, "raster").eval()
-    given = torch.randn(2000)
-    with torch.no_grad():
-        torch.testing.assert_close(whole(model, given, piece), model(given[None])[0], rtol=1e-4, atol=1e-5)
+    model, given = CAUSAL[name]().eval(), torch.randn(4000)
+    sizes = [8 * milliseconds] * 100 if milliseconds else torch.randint(0, 900, (100,)).tolist()
+    ends = np.cumsum(sizes)
+    pieces = torch.tensor_split(given, ends[ends < len(given)].tolist())
+    said = torch.cat(list(streamed(model, iter(pieces))), -1)
+    torch.testing.assert_close(said, model(given[None])[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole(model, given, 800), said, rtol=1e-4, atol=1e-5)
+
+
+HOUR = """
+import sys, torch
+import psutil
+from polymamba.domains.audio.models.{name} import build
+from polymamba.domains.audio.separating import streamed
+torch.set_num_threads(1)
+describe = {{"sources": 2, "samples": 8000, "rate": 8000, "model_size": "micro"}}
+model, process, minute = build(describe, "raster").eval(), psutil.Process(), 60 * 8000
+def pieces():
+    for second in range(3600):
+        yield 0.1 * torch.randn(8000)
+most, after_a_minute, said = 0, None, 0
+with torch.inference_mode():
+    for number, found in enumerate(streamed(model, pieces())):
+        said += found.shape[-1]
+        most = max(most, process.memory_info().rss)
+        if number == 60:
+            after_a_minute = most
+print(said, (most - after_a_minute) / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CAUSAL)
+def test_an_hour_takes_no_more_memory_than_a_minute(name):
+    done = subprocess.run([sys.executable, "-c", HOUR.format(name=name)], capture_output=True, text=True, check=True)
+    said, more = done.stdout.split()
+    assert int(said) == 3600 * 8000
+    assert float(more) < 16  # MB
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 44100])

@@ -77,7 +77,7 @@ def test_pictures_and_what_is_kept_for_them():
     torch.manual_seed(0)
     sources = torch.randn(3, 2, 3000)
     _, metrics = task.step((sources.sum(1), sources), "test")
-    assert metrics.keys() == {"si_snr_improvement", "oracle_improvement", "sdr_improvement"}
+    assert metrics.keys() == {"si_snr_improvement", "oracle_improvement", "mixture_si_snr", "sdr_improvement"}
     assert len(task.worst) == 2
     assert task.worst[0]["gained"] <= task.worst[1]["gained"]
     assert task.pictures("test").keys() == {"worst_predictions"}

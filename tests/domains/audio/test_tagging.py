@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from polymamba.core.errors import UserError
-from polymamba.domains.audio.tagging import Tagging
+from polymamba.domains.audio.multi_tagging import MultiTagging
+from polymamba.domains.audio.tagging import Tagging, binary, mixed, smoothed
 
 DESCRIBE = {"name": "sounds", "classes": ["low", "high", "none"], "rate": 8000}
 
@@ -26,6 +27,40 @@ def test_what_is_taken_for_what():
     assert task.pictures("train", (sounds, torch.tensor([0, 1, 1, 2]))).keys() == {"first_batch"}
     task.on_test_start()
     assert not task.pictures("test")
+
+
+def test_sounds_are_laid_over_one_another():
+    torch.manual_seed(0)
+    sounds, targets = torch.arange(4.0)[:, None].expand(4, 10), torch.eye(4)
+    assert mixed(sounds, targets, 0.0)[0] is sounds
+    found, shares = mixed(sounds, targets, 1.0)
+    torch.testing.assert_close(shares.sum(1), torch.ones(4))
+    torch.testing.assert_close(found[:, 0], shares @ torch.arange(4.0))
+    assert ((shares > 0) & (shares < 1)).any()
+
+
+def test_every_class_for_itself():
+    logits, targets = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[1.0, 0.0, 0.0]])
+    expected = -(torch.sigmoid(logits[0, 0]).log() + torch.sigmoid(-logits[0, 1:]).log().sum())
+    torch.testing.assert_close(binary(logits, targets), expected)
+    assert smoothed(targets, 0.3).tolist() == [pytest.approx([0.8, 0.1, 0.1])]
+    task = Tagging(Loudness(), DESCRIBE, loss="bce", mixup=0.5, label_smoothing=0.0)
+    assert task.step((torch.randn(4, 100), torch.tensor([0, 1, 1, 0])), "train")[0].isfinite()
+
+
+def test_several_names_a_sound():
+    several = {**DESCRIBE, "several": True}
+    task = MultiTagging(Loudness(), several, mixup=0.0)
+    sounds = torch.stack([torch.full((100,), level) for level in (0.1, 0.5, 2.0, 3.0)])
+    labels = torch.tensor([[1.0, 0, 1], [1, 0, 0], [0, 1, 1], [0, 1, 0]])
+    _, metrics = task.step((sounds, labels), "test")
+    assert metrics["mAP"].compute().item() == pytest.approx((1 + 1 + 0.5) / 3, abs=0.01)
+    assert task.step((sounds, labels), "train")[0].isfinite()
+    assert task.pictures("train", (sounds, labels)).keys() == {"first_batch"}
+    with pytest.raises(UserError, match="one name each"):
+        MultiTagging(Loudness(), DESCRIBE)
+    with pytest.raises(UserError, match="several names"):
+        Tagging(Loudness(), several)
 
 
 def test_data_without_names():

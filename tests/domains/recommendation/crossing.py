@@ -4,8 +4,8 @@ SHORT = ("data.users=60", "data.items=20", "data.length=8", "data.batch_size=8")
 DEFAULT = ("model.channels=16", "model.d_state=4")
 ODD = (
     ("data.length=6", "data.batch_size=7", "model.mixer=mamba2", "model.channels=32"),
-    ("scan=bidirectional", "task.loss=bce"),
-    ("task.loss=sampled", "task.negatives=5", "task.filter_seen=true"),
+    ("scan=bidirectional", "task.loss=bce", "task.sampled=3"),
+    ("task.loss=sampled", "task.negatives=5", "task.popularity=0.75", "task.filter_seen=true"),
 )
 PICTURES = ("first_batch.txt", "case_study.txt", "by_history.png")
 EXPLAIN = ("explain=occlusion",)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from polymamba.core.errors import UserError
+from polymamba.core.explanation import explain
 from polymamba.data.loading import Loading
 from polymamba.data.recommendation import Sessions
 from polymamba.domains.recommendation.comparing import paired_permutation
-from polymamba.domains.recommendation.explaining import occlusion
+from polymamba.domains.recommendation.explaining import hidden_attention, occlusion
 from polymamba.domains.recommendation.next_item import NextItem
 from polymamba.domains.recommendation.predict import predict
 from polymamba.domains.trained import Trained
@@ -43,7 +44,7 @@ SMALL = {"channels": 16, "d_state": 4}
 def test_a_causal_model_learns_at_every_event(data):
     task = task_of(data, "mamba4rec", {**SMALL, "dropout": 0.0})
     batch = data.load_batch("train", 0, np.arange(5))
-    hidden, targets = task.learning(batch)
+    hidden, targets = task.places_to_learn(batch)
     assert targets.tolist() == batch["targets"][batch["targets"] > 0].tolist()
     row, size = 2, int((batch["items"][2] > 0).sum())
     before = int((batch["targets"][:2] > 0).sum())
@@ -58,7 +59,7 @@ def test_another_learns_at_prefixes_and_sees_nothing_behind_them(data):
     assert rows.tolist() == [each for each in range(5) for _ in range(3)]
     assert (batch["targets"][rows, last] > 0).all()
     torch.manual_seed(3)
-    hidden, targets = task.learning(batch)
+    hidden, targets = task.places_to_learn(batch)
     torch.manual_seed(3)
     rows, last = task._prefixes(batch["targets"])
     for number, (row, place) in enumerate(zip(rows.tolist(), last.tolist(), strict=True)):
@@ -72,10 +73,10 @@ def test_one_with_masks_learns_at_masks(data):
     batch = data.load_batch("train", 0, np.arange(30))
     real, last = batch["targets"] > 0, (batch["targets"] > 0).sum(1) - 1
     torch.manual_seed(1)
-    _, targets = task.learning(batch)
+    _, targets = task.places_to_learn(batch)
     assert 30 <= len(targets) < int(real.sum())
     only = task_of(data, "bert4rec", {"channels": 16}, mask_last=1.0)
-    _, targets = only.learning(batch)
+    _, targets = only.places_to_learn(batch)
     assert targets.tolist() == batch["targets"][torch.arange(30), last].tolist()
 
 
@@ -210,6 +211,29 @@ def test_what_an_answer_rests_on_is_what_it_loses_without_it(run):
         kept = torch.cat([items[:one], items[one + 1 :]])
         without = run.model.scores(run.model.encode(kept[None]))[0, 1:].log_softmax(0)
         torch.testing.assert_close(falls[one], whole[target - 1] - without[target - 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["raw", "rollout", "attribution"])
+def test_hidden_attention_is_that_of_the_mixer(run, method):
+    items, given = torch.tensor([5, 9, 11, 4]), []
+    mixer = run.model.mamba_layers[0].mamba
+    hook = mixer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    best, parts = hidden_attention(run.model, items, None, None, method)
+    hook.remove()
+    assert best == int(run.model.scores(run.model.encode(items[None]))[0, 1:].argmax()) + 1
+    assert parts.shape == (4,)
+    assert parts[3] == 0
+    if method == "raw":
+        torch.testing.assert_close(parts[:3], explain(mixer, given[-1], method="raw")[0, -1, :3])
+    else:
+        assert (parts >= 0).all()
+        assert parts.any()
+
+
+def test_hidden_attention_needs_events_in_their_order(data):
+    model = task_of(data, "sigma", SMALL).model
+    with pytest.raises(UserError, match="explain=occlusion"):
+        hidden_attention(model, torch.tensor([5, 9]), None, None, "rollout")
 
 
 def test_chance_is_told_from_difference():

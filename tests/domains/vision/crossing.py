@@ -2,6 +2,18 @@
 
 SHORT = ("data.limit=8", "data.batch_size=4")
 DEFAULT = ("model.depth=2", "model.embed_dim=16")
+MODELS = {
+    "graphmamba": ("model.dim_h=8", "model.depth=2", "data.train=10", "data.val=5", "data.test=5"),
+    "pointmamba": (
+        "model.trans_dim=16", "model.depth=2", "model.num_group=8", "model.group_size=4", "data.points=40", "data.train=20",
+        "data.val=10", "data.test=10",
+    ),
+    "segmenter": (
+        "model.options={dims: [8, 8], depths: [1, 1]}", "model.channels=8", "data.image_size=[20,24]", "data.train=4", "data.val=2",
+        "data.test=2",
+    ),
+    "unet": ("model.features=2", "data.image_size=[20,24]", "data.train=4", "data.val=2", "data.test=2"),
+}  # fmt: skip
 ODD = (
     ("data.image_size=[6,10]",),
     ("data.image_size=[8,8]", "model.patch_size=8"),

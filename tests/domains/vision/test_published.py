@@ -1,4 +1,4 @@
-"""Vim's published weights, in their authors' layout: read whole, for other images and classes, by init= and predict.py."""
+"""Published weights in their authors' layouts: read whole, for other images and classes, by init= and predict.py."""
 
 import argparse
 
@@ -9,9 +9,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from polymamba.core.errors import UserError
+from polymamba.domains.vision.layouts import arguments_of
 from polymamba.domains.vision.models.vim import Vim, build
 from polymamba.domains.vision.predict import classify
-from polymamba.domains.vision.published import arguments_of, is_published, load, read_weights
+from polymamba.domains.vision.published import is_published, load, read_weights
 
 SMALL = {"img_size": 224, "patch_size": 56, "embed_dim": 16, "depth": 2, "backend": "reference"}
 NAMES = {
@@ -83,7 +84,8 @@ def test_the_model_is_built_from_the_weights_alone(tmp_path, suffix):
 def test_what_shapes_tell(options):
     given = {"embed_dim": 16, "depth": 3, **options}
     model = Vim(**given, device="meta")
-    found = arguments_of(model.state_dict())
+    kind, found = arguments_of(model.state_dict())
+    assert kind is Vim
     again = Vim(**found, device="meta")
     assert {n: t.shape for n, t in again.state_dict().items()} == {n: t.shape for n, t in model.state_dict().items()}
     assert (again.img_size, again.patch_embed.stride) == (model.img_size, model.patch_embed.stride)
@@ -93,7 +95,7 @@ def test_published_sizes():
     for width, parameters in ((192, 7_148_008), (384, 25_796_584)):
         weights = Vim(embed_dim=width, device="meta").state_dict()
         assert sum(each.numel() for each in weights.values()) == parameters
-        assert Vim(**arguments_of(weights), device="meta").img_size == (224, 224)
+        assert Vim(**arguments_of(weights)[1], device="meta").img_size == (224, 224)
 
 
 def test_weights_for_other_images_and_classes(tmp_path):
@@ -169,7 +171,10 @@ class Harmful:
     [
         (["ckpt=harm.pth", "input=a.png"], "more than plain values (none of it was run)"),
         (["ckpt=cut.pth", "input=a.png"], "cannot read the weights"),
-        (["ckpt=other.pth", "input=a.png"], "no patch_embed.proj.weight"),
+        (["ckpt=other.pth", "input=a.png"], "not the weights of an image model"),
+        (["ckpt=other.pth", "input=a.png", "layout=vim"], "no patch_embed.proj.weight"),
+        (["ckpt=vim.pth", "input=a.png", "layout=vmamba"], "not the weights of a VMamba"),
+        (["ckpt=vim.pth", "input=a.png", "layout=resnet"], "no such model with published weights"),
         (["ckpt=more.pth", "input=a.png"], "extra: (2,), needs nothing"),
         (["ckpt=vim.pth", "explain=raw"], "without test images"),
         (["ckpt=vim.pth", "input=a.png", "classes=few.txt"], "2 in few.txt"),

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from polymamba.core.errors import UserError
 from polymamba.engine.command_line.config import OptimizerSettings
-from polymamba.engine.training.optimizer import build_optimizer, factor, parameter_groups
+from polymamba.engine.training.optimizer import build_optimizer, factor, layer_scales, parameter_groups
 
 
 def settings(**changes):
@@ -51,3 +52,33 @@ def test_warm_up_then_cosine():
 def test_constant_and_warm_up_in_steps():
     values = [factor(step, settings(schedule="constant", warmup=3), 100) for step in range(6)]
     assert values == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+class Layered(nn.Module):
+    """Two layers and what is before and behind them, as timm's models say it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(2))
+
+    def group_matcher(self, coarse=False):
+        return {"stem": r"^stem", "blocks": [(r"^layers\.(\d+)", None)]}
+
+
+def test_layer_decay_is_a_power_of_the_layers_behind():
+    scales = layer_scales(Layered(), 0.5)
+    expected = {"stem": 0.125, "layers.0": 0.25, "layers.1": 0.5, "head": 1.0}
+    assert scales == {f"{name}.{end}": scale for name, scale in expected.items() for end in ("weight", "bias")}
+    optimizer, schedule = build_optimizer(Layered(), settings(layer_decay=0.5, warmup=0), 10)
+    rates = {round(group["lr"] / 0.1, 6) for group in optimizer.param_groups}
+    assert rates == {0.125, 0.25, 0.5, 1.0}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 8
+    optimizer.step()
+    for _ in range(10):
+        schedule.step()
+    assert {round(group["lr"] / 0.1, 6) for group in optimizer.param_groups} == {
+        round(each * 0.01, 6) for each in (0.125, 0.25, 0.5, 1.0)
+    }
+    with pytest.raises(UserError, match="does not say its layers"):
+        build_optimizer(Model(), settings(layer_decay=0.5), 10)

@@ -26,7 +26,53 @@ def test_skips_add_what_comes_in():
     with torch.no_grad():
         block.inter_mdl.norm_f.weight.zero_()  # so that nothing is said across
         other.inter_mdl.norm_f.weight.zero_()
-        torch.testing.assert_close(other(x), block(x) + x)
+        torch.testing.assert_close(other(x)[0], block(x)[0] + x)
+
+
+def causal(**options):
+    torch.manual_seed(0)
+    sizes = {"sources": 2, "channels": 8, "depth": 2, "kernel": 6, "chunk": 8, "d_state": 4}
+    return DPMamba(**{**sizes, "across": "raster", **options})
+
+
+def pieces(recording, size):
+    """A recording (batch, time) in pieces of a size; 0: of random sizes."""
+    start, chance = 0, torch.Generator().manual_seed(0)
+    while start < recording.shape[1]:
+        step = size or int(torch.randint(0, 300, (), generator=chance))
+        yield recording[:, start : start + step]
+        start += step
+
+
+@pytest.mark.parametrize("within", ["raster", "bidirectional"])
+@pytest.mark.parametrize("samples", [0, 1, 6, 13, 24, 150])
+@pytest.mark.parametrize("size", [1, 12, 13, 0])
+@torch.no_grad()
+def test_a_stream_in_pieces_is_the_whole(within, samples, size):
+    model, recording = causal(within=within).double().eval(), torch.randn(2, samples, dtype=torch.float64)
+    said, state, heard, kept = [], None, 0, set()
+    for piece in pieces(recording, size):
+        found, state = model.stream(piece, state)
+        said.append(found)
+        heard += piece.shape[1]
+        assert heard - sum(each.shape[-1] for each in said) < model.latency
+        if state.states is not None:
+            kept.add(sum(part.numel() for block in state.states.states or [] for each in block or [] for part in each))
+    assert len(kept - {0}) <= 1  # what the Mambas keep does not grow
+    said.append(model.stream(recording[:, :0], state, last=True)[0])
+    torch.testing.assert_close(torch.cat(said, -1), model(recording))
+
+
+@torch.no_grad()
+def test_a_causal_model_hears_no_more_than_a_chunk_of_the_future():
+    model, recording = causal(within="bidirectional").double().eval(), torch.randn(1, 200, dtype=torch.float64)
+    other = recording.clone()
+    other[:, 150:] += 1
+    before = 150 - model.latency
+    torch.testing.assert_close(model(other)[..., :before], model(recording)[..., :before])
+    assert model.causal
+    assert not causal(norm="global").causal
+    assert not causal(across="bidirectional").causal
 
 
 def test_an_odd_chunk_is_refused():

@@ -31,3 +31,18 @@ def test_any_sizes_and_the_twin(describe):
 def test_volumes_are_refused(describe):
     with pytest.raises(UserError, match="2 axes"):
         build(describe(16, 16, 16))
+
+
+def test_the_bridge_in_its_other_forms():
+    torch.manual_seed(0)
+    model = UltraLightVMUNet(3, 1, (64, 64)).eval()
+    other = UltraLightVMUNet(3, 1, (64, 64), split_att="conv").eval()
+    shapes = {name: value.shape for name, value in other.state_dict().items()}
+    assert shapes["scab.catt.att1.weight"] == (8, 128, 1)
+    other.load_state_dict({name: value.view(shapes[name]) for name, value in model.state_dict().items()})
+    x = torch.randn(1, 3, 64, 96)
+    torch.testing.assert_close(other(x), model(x), rtol=1e-4, atol=1e-5)
+    bare = UltraLightVMUNet(3, 1, (64, 64), bridge=False)
+    assert set(model.state_dict()) - set(bare.state_dict()) == {key for key in model.state_dict() if "scab" in key}
+    with pytest.raises(UserError, match="split_att"):
+        UltraLightVMUNet(3, 1, (64, 64), split_att="linear")

@@ -1,0 +1,216 @@
+"""What lies between the outer projections of a Mamba-1 mixer, as one step of autograd on the CPU: convolution, projections, scan.
+
+It calls the kernels of causal_conv1d and selective_scan itself. Beside those operators one after the other it saves the
+copies between them, gradients that are added up or put side by side afterwards, and most of the Python, which for narrow
+layers takes as long as their matrix products.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..causal_conv1d import causal_conv1d
+from ..causal_conv1d import cpu as convolution
+from ..linear import linear
+from ..registration import plain, wants_gradient
+from ..selective_scan import cpu as scan
+from ..selective_scan import selective_scan
+
+__all__ = ["LayerWeights", "selective_layer", "selective_layer_reference"]
+
+
+class LayerWeights(NamedTuple):
+    """conv: ([paths,] channels, width), conv_bias, D, dt_bias: ([paths,] channels), x_proj: ([paths,] rank + 2 states, channels),
+    dt_proj: ([paths,] channels, rank), A: ([paths,] channels, states).
+
+    A tensor without the paths axis is the same for all paths; the two projections both have it or neither.
+    """
+
+    conv: Tensor
+    conv_bias: Tensor | None
+    x_proj: Tensor
+    dt_proj: Tensor
+    A: Tensor
+    D: Tensor
+    dt_bias: Tensor
+
+
+def selective_layer(
+    x: Tensor, gated: bool, weights: LayerWeights, order: Tensor | None, merge: str, backend: str = "auto"
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """u = silu(convolution of x), (step, B, C) = x_proj u, and the scan of u with the steps dt_proj step.
+
+    Args:
+        x: (batch, length, channels), float32, or, `gated`, (batch, length, 2 channels): the gate behind it.
+        order: (paths, steps) or None.
+        merge: of the scan.
+
+    Returns:
+        (batch, length, channels), for merge "none" (batch, paths, length, channels), and the final states of convolution and
+        scan; None where a call is not a plain one: other devices or dtypes, tracing, transforms.
+    """
+    given = (x, *weights)
+    if backend not in ("auto", "cpu") or not plain((*given, order)) or not x.numel():
+        return None
+    if any(t is not None and t.dtype != torch.float32 for t in given) or torch.is_autocast_enabled("cpu"):
+        return None
+    if wants_gradient(given):
+        y, kept, state = _Layer.apply(order, gated, merge, *given)
+    else:
+        (y, kept, state), _ = _forward(order, gated, merge, x, weights, save=False)
+    return (y, kept, state) if order is not None or weights.A.dim() == 3 else (y, kept.squeeze(1), state.squeeze(1))
+
+
+def selective_layer_reference(
+    x: Tensor, gated: bool, weights: LayerWeights, order: Tensor | None, merge: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by the operators one after the other: differentiable without end."""
+    conv, conv_bias, x_proj, dt_proj, A, D, dt_bias = weights
+    x, z = x.chunk(2, -1) if gated else (x, None)
+    u, kept = causal_conv1d(x, conv, conv_bias, "silu", order, return_final_state=True)
+    both = u @ x_proj.mT
+    step, B, C = both.split([dt_proj.shape[-1], A.shape[-1], A.shape[-1]], -1)
+    y, state = selective_scan(
+        u, step @ dt_proj.mT, A, B, C, D, z, dt_bias, True, order, return_final_state=True, merge=merge
+    )
+    return y, kept, state
+
+
+class _Parts(NamedTuple):
+    """What forward and backward give to the kernels alike: parameters with their paths axis, x and gate, B and C."""
+
+    x: Tensor
+    z: Tensor | None
+    conv: tuple[Tensor, Tensor | None]
+    A: Tensor
+    D: Tensor
+    dt_bias: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, gated: bool, weights: LayerWeights, paths: int) -> _Parts:
+        x, z = x.chunk(2, -1) if gated else (x, None)
+        conv = _of_paths(weights.conv, paths, 2), _of_paths(weights.conv_bias, paths, 1)
+        A, D, bias = (
+            _of_paths(getattr(weights, name), paths, axes) for name, axes in (("A", 2), ("D", 1), ("dt_bias", 1))
+        )
+        return cls(x, z, conv, A, D, bias)
+
+    def selection(self, u: Tensor, both: Tensor, delta: Tensor, order: Tensor | None, merge: str) -> tuple:
+        """The arguments of the scan."""
+        batch, states = u.shape[0], self.A.shape[-1]
+        delta, B, C = (
+            t.unflatten(1, (batch, u.shape[2])).transpose(0, 1)
+            for t in (delta, *both[..., -2 * states :].split(states, -1))
+        )
+        return (
+            u,
+            delta,
+            self.A,
+            B.unsqueeze(3),
+            C.unsqueeze(3),
+            self.D,
+            self.z,
+            self.dt_bias,
+            True,
+            order,
+            None,
+            None,
+            merge,
+        )
+
+
+def _forward(order, gated, merge, x, weights: LayerWeights, save: bool) -> tuple[tuple, tuple]:
+    """The results, and what backward wants of what lies between."""
+    paths, order = (1, None) if order is None else (order.shape[0], order[None])
+    parts, rank = _Parts.of(x, gated, weights, paths), weights.dt_proj.shape[-1]
+    u, kept = convolution.forward(parts.x[:, None], *parts.conv, "silu", order, None, None)
+    both = _multiplied(_rows(u), weights.x_proj)
+    delta = _multiplied(both[..., :rank], weights.dt_proj)
+    y, state, chunks, ungated = scan.forward(*parts.selection(u, both, delta, order, merge), save)
+    return (y, kept, state), (order, u, both, delta, chunks, ungated)
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, order, gated, merge, x, *weights):
+        results, between = _forward(order, gated, merge, x, LayerWeights(*weights), save=True)
+        ctx.save_for_backward(x, *weights, *between)
+        ctx.gated, ctx.merge, ctx.paths = gated, merge, 1 if order is None else order.shape[0]
+        ctx.set_materialize_grads(False)
+        return results
+
+    @staticmethod
+    def backward(ctx, *grads):
+        (x, *saved), count = ctx.saved_tensors, len(LayerWeights._fields)
+        weights, (order, u, both, delta, chunks, ungated) = LayerWeights(*saved[:count]), saved[count:]
+        if torch.is_grad_enabled() or not plain((*grads, x)):
+            return (
+                None,
+                None,
+                None,
+                *_by_reference(grads, x, ctx.gated, weights, order, ctx.merge, torch.is_grad_enabled()),
+            )
+        parts, (grad_y, grad_kept, grad_state) = _Parts.of(x, ctx.gated, weights, ctx.paths), grads
+        dx, channels = torch.empty_like(x, memory_format=torch.contiguous_format), u.shape[-1]
+        if grad_y is None:
+            batch, length = x.shape[:2]
+            grad_y = x.new_zeros(*((batch, ctx.paths) if ctx.merge == "none" else (batch,)), length, channels)
+        du, ddelta, dA, dB, dC, dD, _, dbias, _ = scan.backward(
+            grad_y, grad_state, *parts.selection(u, both, delta, order, ctx.merge), chunks, ungated,
+            dx[..., channels:] if ctx.gated else None,
+        )  # fmt: skip
+        dx_proj, ddt_proj = _projected(weights, u, both, du, ddelta, dB, dC)
+        _, dconv, dconv_bias, _ = convolution.backward(
+            du, grad_kept, parts.x[:, None], *parts.conv, "silu", order, None, None, dx[:, None, :, :channels]
+        )
+        found = LayerWeights(dconv, dconv_bias, dx_proj, ddt_proj, dA, dD, dbias)
+        summed = (g if g is None or g.dim() == t.dim() else g.sum(0) for g, t in zip(found, weights, strict=True))
+        return None, None, None, dx, *summed
+
+
+def _projected(weights: LayerWeights, u, both, du, ddelta, dB, dC) -> tuple[Tensor, Tensor]:
+    """Gradients of both projections' weights; what they tell u is added to du itself."""
+    rank, states = weights.dt_proj.shape[-1], dB.shape[-1]
+    rows, drows, dsteps = _rows(u), _rows(du), _rows(ddelta)
+    dboth = torch.empty_like(both)
+    dboth[..., rank : rank + states].copy_(_rows(dB.squeeze(3)))
+    dboth[..., rank + states :].copy_(_rows(dC.squeeze(3)))
+    if weights.dt_proj.dim() == 2:
+        rows, drows, dsteps, both, dboth = (t.flatten(0, 1) for t in (rows, drows, dsteps, both, dboth))
+        dboth[:, :rank] = dsteps @ weights.dt_proj
+        drows.addmm_(dboth, weights.x_proj)
+    else:
+        dboth[..., :rank] = dsteps @ weights.dt_proj
+        drows.baddbmm_(dboth, weights.x_proj)
+    return dboth.mT @ rows, dsteps.mT @ both[..., :rank]
+
+
+def _by_reference(grads, x, gated, weights, order, merge, create_graph: bool) -> list[Tensor | None]:
+    """Gradients that have gradients themselves, or that a transform asks for."""
+    with torch.enable_grad():
+        # Aliases: what is differentiated is this use of a tensor, not what else it does.
+        inputs = [None if t is None else t.view_as(t) for t in (x, *weights)]
+        order = None if order is None else order[0]
+        outputs = selective_layer_reference(inputs[0], gated, LayerWeights(*inputs[1:]), order, merge)
+        told = [(out, g.view_as(out)) for out, g in zip(outputs, grads, strict=True) if g is not None]
+        wanted = [t for t in inputs if t is not None and t.requires_grad]
+        found = iter(torch.autograd.grad([t for t, _ in told], wanted, [g for _, g in told], create_graph=create_graph))
+    return [next(found) if t is not None and t.requires_grad else None for t in inputs]
+
+
+def _multiplied(rows: Tensor, weight: Tensor) -> Tensor:
+    """Rows of all paths times one weight, or each path's times its own."""
+    return linear(rows, weight) if weight.dim() == 2 else torch.bmm(rows, weight.mT)
+
+
+def _of_paths(t: Tensor | None, paths: int, axes: int) -> Tensor | None:
+    """A parameter of so many axes with the paths axis before them, expanded."""
+    return t if t is None or t.dim() > axes else t.expand(paths, *t.shape)
+
+
+def _rows(t: Tensor) -> Tensor:
+    """(batch, paths, length, columns) as (paths, batch * length, columns), a view where the paths lie outermost in memory."""
+    return t.transpose(0, 1).flatten(1, 2)

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import save_file
+
+from polymamba.core.errors import UserError
+from polymamba.domains.audio import published
+from polymamba.domains.audio.models.aum import AuM
+from polymamba.domains.audio.models.dpmamba import DPMamba
+from polymamba.domains.audio.models.semamba import SEMamba
+from polymamba.domains.audio.models.spmamba import SPMamba
+from polymamba.domains.audio.models.tasnet import MambaTasNet
+
+MODELS = {
+    "mamba_tasnet": lambda: MambaTasNet(3, 8, 2, 16, d_state=4),
+    "dpmamba": lambda: DPMamba(2, 8, 2, 16, d_state=4),
+    "spmamba": lambda: SPMamba(2, 1, 4, 2, 32, heads=2, attention=20, d_state=4, expand=2),
+    "semamba": lambda: SEMamba(4, 2, 32, d_state=4, expand=2),
+    "aum": lambda: AuM(5, 64, 128, 16, 16, 2, parameters="decay"),
+}
+
+
+def publish(folder, name, model):
+    """Writes a model's weights as its authors do; where."""
+    state = model.state_dict()
+    if name in ("mamba_tasnet", "dpmamba"):
+        folder.mkdir()
+        for part in published.PARTS:
+            own = {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
+            torch.save(own, folder / f"{part}.ckpt")
+        return folder
+    wrapped = {
+        "spmamba": {"state_dict": {f"audio_model.{key}": value for key, value in state.items()}, "model_name": "x"},
+        "semamba": {"generator": state}, "aum": {f"module.{key}": value for key, value in state.items()},
+    }[name]  # fmt: skip
+    torch.save(wrapped, folder.with_suffix(".pth"))
+    return folder.with_suffix(".pth")
+
+
+@pytest.fixture(params=MODELS)
+def saved(request, tmp_path):
+    torch.manual_seed(0)
+    model = MODELS[request.param]().eval()
+    return model, str(publish(tmp_path / "weights", request.param, model))
+
+
+@torch.no_grad()
+def test_what_is_published_says_the_same(saved):
+    model, where = saved
+    assert published.is_published(where)
+    run = published.load(where)
+    given = torch.randn(1, 64, 128) if isinstance(model, AuM) else torch.randn(1, 400)
+    assert torch.equal(run.model(given), model(given))
+    other = MODELS[next(name for name in MODELS if isinstance(MODELS[name](), type(model)))]()
+    other.load_state_dict(published.read_weights(where, other))
+    assert torch.equal(other.eval()(given), model(given))
+
+
+def test_another_models_weights(saved):
+    with pytest.raises(UserError, match="another model"):
+        published.read_weights(saved[1], torch.nn.Linear(1, 1))
+
+
+def test_ssamba_begins_an_aum_of_other_sounds(tmp_path):
+    model = AuM(5, 64, 128, 16, 16, 2)
+    state = {
+        f"module.v.{name}".replace("pos_embed.pos_embed", "pos_embed"): each
+        for name, each in model.state_dict().items()
+    }
+    torch.save(state | {"module.mask_embed": torch.zeros(1, 1, 16)}, tmp_path / "ssamba.pth")
+    longer = AuM(7, 96, 128, 16, 16, 2)
+    weights = published.read_weights(tmp_path / "ssamba.pth", longer)
+    longer.load_state_dict(weights)
+    assert torch.equal(longer.layers[1].mixer.A_log, model.layers[1].mixer.A_log)
+    assert longer.pos_embed.pos_embed.shape == (1, 1 + 8 * 6, 16)
+
+
+def test_what_is_none(tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    (tmp_path / "y.pth").write_text("hello pos_embed.pos_embed")
+    assert not published.is_published(str(tmp_path / "x.safetensors"))
+    assert not published.is_published(str(tmp_path))
+    with pytest.raises(UserError, match="no model of sound"):
+        published.load(tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="cannot read"):
+        published.load(tmp_path / "y.pth")
+
+
+def test_a_published_separator_answers(tmp_path, command):
+    where = publish(tmp_path / "weights", "mamba_tasnet", MODELS["mamba_tasnet"]())
+    soundfile.write(tmp_path / "mix.wav", 0.1 * np.random.default_rng(0).standard_normal(900), 8000)
+    code, said, _ = command(f"ckpt={where}", f"input={tmp_path / 'mix.wav'}", "output=apart")
+    assert code == 0
+    assert "8,000 Hz" in said
+    assert len(list((tmp_path / "apart").glob("mix_s*.wav"))) == 3
