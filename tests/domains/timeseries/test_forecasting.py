@@ -179,11 +179,11 @@ def test_quantiles_are_ordered_and_their_losses_averaged():
 
 def test_learnt_quantiles_are_held_and_their_score_is_that_of_the_quantiles():
     torch.manual_seed(0)
-    data = chaotic(steps=1_500, horizon=3)
+    data = chaotic(steps=800, horizon=3)
     task = quantile_task(data)
     optimizer = torch.optim.Adam(task.model.parameters(), 1e-2)
-    for _ in range(150):
-        batch = data.load_batch("train", 0, np.random.default_rng(0).integers(0, data.samples("train"), 128))
+    for _ in range(60):
+        batch = data.load_batch("train", 0, np.random.default_rng(0).integers(0, data.samples("train"), 64))
         optimizer.zero_grad()
         task.step(batch, "train")[0].backward()
         optimizer.step()

@@ -81,7 +81,7 @@ def test_a_model_learns_to_fill_in():
     torch.manual_seed(0)
     data, task = task_of()
     optimizer = torch.optim.Adam(task.model.parameters(), 1e-2)
-    for number in range(60):
+    for number in range(40):
         batch = data.load_batch("train", 0, np.random.default_rng(number).integers(0, data.samples("train"), 64))
         optimizer.zero_grad()
         task.step(batch, "train")[0].backward()
