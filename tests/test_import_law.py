@@ -1,4 +1,7 @@
-"""core <- domains <- engine, data <- engine, domains <- compat, all <- benchmarks; core: ops <- mixers. Nothing points back, no\ndomain at another."""
+"""core <- domains <- engine, data <- engine, domains <- compat, all <- benchmarks; core: ops <- mixers.
+
+Nothing points back, and no domain at another.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,12 @@ def imported(file: Path) -> set[str]:
 def is_published_of(file: Path, name: str) -> bool:
     """A domain's published.py reads files as its own data package does. Nothing imports it in return."""
     folder, *rest = file.relative_to(ROOT).parts
-    return folder == "domains" and len(rest) == 2 and rest[1] == "published.py" and name.startswith(f"data.{rest[0]}.")
+    return (
+        folder == "domains"
+        and len(rest) == 2
+        and rest[1] == "published.py"
+        and name.startswith(("data.loading", f"data.{rest[0]}."))
+    )
 
 
 DOMAINS = {path.parent.name for path in (ROOT / "configs").glob("*/domain.yaml")}

@@ -14,9 +14,9 @@ from torchmetrics import MeanMetric, Metric
 from ...core import scans
 from ...core.ranges import Count, Positive, Rate, Weight, checked
 from ...core.scans.grid import as_grid
+from ..dice import IGNORED, LossSums, resized_labels, soft_dice
 from ..task import Task
 from ..windows import InMemory, logits_along
-from .losses import IGNORED, LossSums, resized_labels, soft_dice
 from .measures import dice_of, distances_of, in_regions
 from .overlays import draw_bars, draw_cases, pictures_of
 from .parts import largest_parts

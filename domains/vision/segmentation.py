@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from ...core.ranges import Count, Rate, Size, Weight, checked
-from ..medical.segmentation import soft_dice
+from ..dice import soft_dice
 from ..task import Task
 from ..windows import segment
 from .image_grid import denormalise, shorten

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ....core.errors import UserError
 from ....core.ranges import Depth, Rate, Size, checked
-from .padding import cropped, filled_up
+from ...padding import Baseline
 from .stages import described
-
-
-class Baseline(nn.Module):
-    """A network of MONAI on images of any sizes: (batch, channels, *sizes) -> (batch, classes, *sizes).
-
-    Args:
-        network: MONAI's. multiple: what sizes it takes, along each axis; the images are filled up with zeros.
-    """
-
-    grids = None
-
-    def __init__(self, network: nn.Module, multiple: int | Sequence[int]):
-        super().__init__()
-        self.network, self.multiple = network, multiple
-
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        found, sizes = self.network(filled_up(x, self.multiple)), x.shape[2:]
-        if found.dim() == x.dim() + 1:  # DynUNet's scales in training, all of them at full size
-            return [cropped(each, sizes) for each in found.unbind(1)]
-        return cropped(found, sizes)
 
 
 @checked(group="model")

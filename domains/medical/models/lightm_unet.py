@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ....core.errors import UserError
 from ....core.ranges import Size, checked
 from ....core.scans import Scan
-from .padding import cropped, filled_up
+from ...padding import cropped, filled_up
 from .residual import CONVOLUTIONS
 from .stages import described, stages_of
 from .tokens import mamba as new_mamba

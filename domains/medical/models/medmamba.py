@@ -17,7 +17,7 @@ from ....core.errors import UserError, check_choice
 from ....core.mixers.ss2d import SS2D
 from ....core.ranges import Rate, Size, checked
 from ....core.scans import Scan
-from .padding import filled_up
+from ...padding import filled_up
 from .stages import classified, stages_of
 from .tokens import as_scan
 from .vss import Mixing, PatchEmbed, PatchMerging, coloured, rising

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ....core.errors import UserError, check_choice
 from ....core.ranges import Depth, Rate, Size, checked
 from ....core.scans import Scan
-from .padding import cropped, filled_up
+from ...padding import cropped, filled_up
 from .stages import classified, described, stages_of
 from .tokens import mamba as new_mamba
 from .tokens import mixed, to_map, to_tokens

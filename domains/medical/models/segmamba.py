@@ -17,7 +17,7 @@ from ....core.errors import UserError, check_choice
 from ....core.mixers.path_parameters import PathParameters
 from ....core.ranges import Size, checked
 from ....core.scans import Scan
-from .padding import cropped, filled_up
+from ...padding import cropped, filled_up
 from .stages import described, stages_of
 from .tokens import mamba as new_mamba
 from .tokens import mixed, to_map, to_tokens

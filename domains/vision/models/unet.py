@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ....core.ranges import Rate, Size, checked
-from ...medical.models.baselines import Baseline
+from ...padding import Baseline
 
 HALVINGS = 4
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from polymamba.domains.medical.losses import soft_dice
+from polymamba.domains.dice import soft_dice
 from polymamba.domains.medical.measures import dice_of, distances_of
 from polymamba.domains.medical.segmentation import Segmentation
 from polymamba.domains.windows import segment

@@ -81,7 +81,7 @@ def test_one_with_masks_learns_at_masks(data):
 
 
 def test_a_test_says_what_it_should(data):
-    task = task_of(data, "popularity")
+    task = task_of(data, "popularity", sampled=4)
     task.on_test_epoch_start()
     batch = data.load_batch("test", 0, np.arange(40))
     _, found = task.step(batch, "test")
@@ -98,6 +98,15 @@ def test_a_test_says_what_it_should(data):
     gains = (ranks <= 10) / torch.log2(ranks + 1.0)
     assert float(found["ndcg@10_cold"].compute()) == pytest.approx(float(gains[cold].mean()))
     assert float(found["coverage@10"].compute()) == pytest.approx(10 / 20)
+    assert float(found["hr@10_cold"].compute()) == pytest.approx(float((ranks <= 10)[cold].double().mean()))
+    had = [{*row.tolist()} - {0, target} for row, target in zip(batch["items"], targets.tolist(), strict=True)]
+    fewer = [sum(int(counts[i] >= counts[t]) for i in own) for own, t in zip(had, targets.tolist(), strict=True)]
+    unseen = ranks - torch.tensor(fewer)
+    assert float(found["hr@10_unseen"]) == pytest.approx(float((unseen <= 10).double().mean()))
+    ties = [sum(int(counts[i] == counts[t]) for i in range(1, 21)) > 1 for t in targets.tolist()]
+    assert float(found["tied"]) == pytest.approx(np.mean(ties))
+    assert float(found["sampled_hr@10"]) == 1  # among five
+    assert 0 < float(found["sampled_ndcg@10"]) <= 1
     pictures = task.pictures("test")
     assert pictures["case_study"].count("offered") == 8
     assert task.pictures("test") == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -21,3 +21,23 @@ def filled_up(x: Tensor, multiple: int | Sequence[int]) -> Tensor:
 def cropped(x: Tensor, sizes: Sequence[int]) -> Tensor:
     """The first voxels along each axis: (batch, channels, *sizes)."""
     return x[(..., *(slice(size) for size in sizes))]
+
+
+class Baseline(nn.Module):
+    """A network of MONAI on images of any sizes: (batch, channels, *sizes) -> (batch, classes, *sizes).
+
+    Args:
+        network: MONAI's. multiple: what sizes it takes, along each axis; the images are filled up with zeros.
+    """
+
+    grids = None
+
+    def __init__(self, network: nn.Module, multiple: int | Sequence[int]):
+        super().__init__()
+        self.network, self.multiple = network, multiple
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        found, sizes = self.network(filled_up(x, self.multiple)), x.shape[2:]
+        if found.dim() == x.dim() + 1:  # DynUNet's scales in training, all of them at full size
+            return [cropped(each, sizes) for each in found.unbind(1)]
+        return cropped(found, sizes)
