@@ -7,16 +7,16 @@ layers takes as long as their matrix products.
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..causal_conv1d import causal_conv1d
-from ..causal_conv1d import cpu as convolution
 from ..linear import linear
-from ..registration import plain, wants_gradient
-from ..selective_scan import cpu as scan
+from ..registration import backend_module, plain, wants_gradient
 from ..selective_scan import selective_scan
 
 __all__ = ["LayerWeights", "selective_layer", "selective_layer_reference"]
@@ -124,6 +124,7 @@ class _Parts(NamedTuple):
 
 def _forward(order, gated, merge, x, weights: LayerWeights, save: bool) -> tuple[tuple, tuple]:
     """The results, and what backward wants of what lies between."""
+    convolution, scan = _kernels()
     paths, order = (1, None) if order is None else (order.shape[0], order[None])
     parts, rank = _Parts.of(x, gated, weights, paths), weights.dt_proj.shape[-1]
     u, kept = convolution.forward(parts.x[:, None], *parts.conv, "silu", order, None, None)
@@ -153,6 +154,7 @@ class _Layer(torch.autograd.Function):
                 None,
                 *_by_reference(grads, x, ctx.gated, weights, order, ctx.merge, torch.is_grad_enabled()),
             )
+        convolution, scan = _kernels()
         parts, (grad_y, grad_kept, grad_state) = _Parts.of(x, ctx.gated, weights, ctx.paths), grads
         dx, channels = torch.empty_like(x, memory_format=torch.contiguous_format), u.shape[-1]
         if grad_y is None:
@@ -199,6 +201,15 @@ def _by_reference(grads, x, gated, weights, order, merge, create_graph: bool) ->
         wanted = [t for t in inputs if t is not None and t.requires_grad]
         found = iter(torch.autograd.grad([t for t, _ in told], wanted, [g for _, g in told], create_graph=create_graph))
     return [next(found) if t is not None and t.requires_grad else None for t in inputs]
+
+
+@cache
+def _kernels() -> tuple[ModuleType, ModuleType]:
+    """Those of the convolution and of the scan: read when they are first wanted, since they need Numba."""
+    return tuple(
+        backend_module("cpu", f"{__package__.rpartition('.')[0]}.{name}")
+        for name in ("causal_conv1d", "selective_scan")
+    )
 
 
 def _multiplied(rows: Tensor, weight: Tensor) -> Tensor:
