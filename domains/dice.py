@@ -1,4 +1,4 @@
-"""Dice and cross-entropy of a segmentation, of a whole batch at once or added up part after part."""
+"""Dice and cross-entropy of labelled maps, of a whole batch at once or added up part after part."""
 
 from __future__ import annotations
 

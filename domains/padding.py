@@ -1,4 +1,4 @@
-"""Networks that halve their maps several times, on images of any sizes."""
+"""Networks that halve their maps several times, on maps of any sizes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def cropped(x: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 class Baseline(nn.Module):
-    """A network of MONAI on images of any sizes: (batch, channels, *sizes) -> (batch, classes, *sizes).
+    """A network of MONAI on maps of any sizes: (batch, channels, *sizes) -> (batch, classes, *sizes).
 
     Args:
-        network: MONAI's. multiple: what sizes it takes, along each axis; the images are filled up with zeros.
+        network: MONAI's. multiple: what sizes it takes, along each axis; the maps are filled up with zeros.
     """
 
     grids = None

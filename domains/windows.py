@@ -1,4 +1,4 @@
-"""Whole images and volumes by a network that was made for patches: windows that slide, mirror images, several networks.
+"""Whole volumes, of two axes too, by a network that was made for patches: windows that slide, mirrored ones.
 
 A volume passes by along its first axis: what memory holds is a patch's depth of logits and not the volume's, whatever it is long.
 """
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 
 class Planes(Protocol):
-    """An image that is read a few planes at a time: `read(first, last)` -> (channels, last - first, *sizes[1:])."""
+    """A volume that is read a few planes at a time: `read(first, last)` -> (channels, last - first, *sizes[1:])."""
 
     sizes: tuple[int, ...]
 
@@ -24,18 +24,18 @@ class Planes(Protocol):
 
 
 class InMemory:
-    """Planes of an image (channels, *sizes)."""
+    """Planes of a volume (channels, *sizes)."""
 
-    def __init__(self, image: Tensor):
-        self.image, self.sizes = image, tuple(image.shape[1:])
+    def __init__(self, volume: Tensor):
+        self.volume, self.sizes = volume, tuple(volume.shape[1:])
 
     def read(self, first: int, last: int) -> Tensor:
         """Planes first to last - 1."""
-        return self.image[:, first:last]
+        return self.volume[:, first:last]
 
 
 def window_starts(sizes: Sequence[int], patch_size: Sequence[int], overlap: float) -> list[tuple[int, ...]]:
-    """Where windows begin that cover an image at least as large as they are; those of one first plane beside each other."""
+    """Where windows begin that cover a volume at least as large as they are; those of one first plane beside each other."""
     from monai.data.utils import dense_patch_slices
 
     steps = [
@@ -46,46 +46,46 @@ def window_starts(sizes: Sequence[int], patch_size: Sequence[int], overlap: floa
 
 
 def filled_sizes(sizes: Sequence[int], patch_size: Sequence[int]) -> tuple[int, ...]:
-    """Sizes of an image that is filled up with zeros to a patch."""
+    """Sizes of a volume that is filled up with zeros to a patch."""
     return tuple(map(max, sizes, patch_size))
 
 
 def count_windows(sizes: Sequence[int], patch_size: Sequence[int], overlap: float) -> int:
-    """How many windows an image takes."""
+    """How many windows a volume takes."""
     return len(window_starts(filled_sizes(sizes, patch_size), patch_size, overlap))
 
 
 @torch.no_grad()
 def logits_along(
-    model: nn.Module, image: Planes, patch_size: Sequence[int], overlap: float = 0.5, windows: int = 4, mirror: bool = False,
+    model: nn.Module, volume: Planes, patch_size: Sequence[int], overlap: float = 0.5, windows: int = 4, mirror: bool = False,
     device: Any = "cpu", tick: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Tensor]:  # fmt: skip
-    """Logits of a whole image, a few planes after the other: (classes, planes, *sizes[1:]).
+    """Logits of a whole volume, a few planes after the other: (classes, planes, *sizes[1:]).
 
-    Windows of the patch's sizes are weighted by a bell curve, MONAI's; an image that is smaller is filled up with zeros.
+    Windows of the patch's sizes are weighted by a bell curve, MONAI's; a volume that is smaller is filled up with zeros.
 
     Args:
         overlap: share of a window that the next one covers too. windows: at a time.
-        mirror: average over the mirror images along all axes.
+        mirror: average over the mirrored volumes along all axes.
         device: the model's. tick: is told of how many windows are done.
     """
     from monai.data.utils import compute_importance_map
 
-    patch, whole = tuple(patch_size), filled_sizes(image.sizes, patch_size)
-    before = [(full - size) // 2 for full, size in zip(whole, image.sizes, strict=True)]
+    patch, whole = tuple(patch_size), filled_sizes(volume.sizes, patch_size)
+    before = [(full - size) // 2 for full, size in zip(whole, volume.sizes, strict=True)]
     bell = compute_importance_map(patch, mode="gaussian", device=device)
     answer, sums = _mirrored(model, len(patch) if mirror else 0), None
     for first, starts in groupby(window_starts(whole, patch, overlap), key=lambda start: start[0]):
         if sums is not None:
-            yield from sums.taken(first, before, image.sizes)
-        slab, starts = _slab(image, first, patch[0], before, whole).to(device), iter(starts)
+            yield from sums.taken(first, before, volume.sizes)
+        slab, starts = _slab(volume, first, patch[0], before, whole).to(device), iter(starts)
         while part := [_within(start[1:], patch[1:]) for start in islice(starts, windows)]:
             found = answer(torch.stack([slab[(slice(None), slice(None), *where)] for where in part]))
             sums = sums or _Sums(found, (patch[0], *whole[1:]), bell)
             for where, each in zip(part, found, strict=True):
                 sums.add(where, each)
             tick(len(part))
-    yield from sums.taken(whole[0], before, image.sizes)
+    yield from sums.taken(whole[0], before, volume.sizes)
 
 
 class _Sums:
@@ -119,26 +119,26 @@ def _within(starts: Sequence[int], sizes: Sequence[int]) -> tuple[slice, ...]:
 
 
 def _mirrored(model: nn.Module, axes: int) -> Callable[[Tensor], Tensor]:
-    """The model, averaged over the mirror images along so many axes."""
+    """The model, averaged over the mirrored volumes along so many axes."""
     flips = list(chain.from_iterable(combinations(range(2, axes + 2), count) for count in range(axes + 1)))
     return lambda parts: sum(model(parts.flip(flip)).flip(flip) for flip in flips) / len(flips)
 
 
-def _slab(image: Planes, first: int, depth: int, before: Sequence[int], whole: Sequence[int]) -> Tensor:
-    """Planes of the filled-up image, (channels, depth, *whole[1:])."""
-    low, high = (min(max(at - before[0], 0), image.sizes[0]) for at in (first, first + depth))
-    read = torch.as_tensor(image.read(low, high))
+def _slab(volume: Planes, first: int, depth: int, before: Sequence[int], whole: Sequence[int]) -> Tensor:
+    """Planes of the filled-up volume, (channels, depth, *whole[1:])."""
+    low, high = (min(max(at - before[0], 0), volume.sizes[0]) for at in (first, first + depth))
+    read = torch.as_tensor(volume.read(low, high))
     around = [(low + before[0] - first, first + depth - before[0] - high)]
-    around += [(b, n - b - size) for b, n, size in zip(before[1:], whole[1:], image.sizes[1:], strict=True)]
+    around += [(b, n - b - size) for b, n, size in zip(before[1:], whole[1:], volume.sizes[1:], strict=True)]
     return F.pad(read, [each for pair in reversed(around) for each in pair])
 
 
 def segment(
-    model: nn.Module, images: Tensor, patch_size: Sequence[int], overlap: float = 0.5, windows: int = 4, mirror: bool = False
+    model: nn.Module, volumes: Tensor, patch_size: Sequence[int], overlap: float = 0.5, windows: int = 4, mirror: bool = False
 ) -> Tensor:  # fmt: skip
-    """Logits of whole images, (batch, classes, *sizes), of images (batch, channels, *sizes); see `logits_along`."""
-    # One image at a time: how a window is batched with others' must not matter to it.
+    """Logits of whole volumes, (batch, classes, *sizes), of volumes (batch, channels, *sizes); see `logits_along`."""
+    # One volume at a time: how a window is batched with others' must not matter to it.
     return torch.stack([
-        torch.cat(list(logits_along(model, InMemory(image), patch_size, overlap, windows, mirror, images.device)), 1)
-        for image in images
+        torch.cat(list(logits_along(model, InMemory(volume), patch_size, overlap, windows, mirror, volumes.device)), 1)
+        for volume in volumes
     ])  # fmt: skip

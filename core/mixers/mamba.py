@@ -17,7 +17,7 @@ from ..errors import check_choice
 from ..initialisation import init_step_bias, init_step_projection
 from ..linear import CONVOLUTION, applied, plain_parameters
 from ..ops.mamba_decode import MambaWeights, mamba_decode
-from ..ops.selective_layer import LayerWeights, selective_layer
+from ..ops.selective_layer import LayerWeights, selective_layer, takes
 from ..ops.selective_scan import selective_scan
 from ..ranges import Positive, Size, Weight, checked
 from ..scans import Grid, Scan
@@ -148,7 +148,7 @@ class Mamba(PathMixer):
     def mixed(self, call: Call) -> tuple[Selection, Tensor, MambaState]:
         """As of every mixer; on a CPU in one step, where nothing of it is a subclass's own."""
         weights = self._layer_weights() if call.state is None and call.seq_idx is None and call.shares is None else None
-        if weights is not None:
+        if weights is not None and takes(call.x, weights, call.order, self.backend):
             x = applied(self.in_proj, call.x)
             found = selective_layer(x, self.gate, weights, call.order, self.merge, self.backend)
             if found is not None:

@@ -10,22 +10,19 @@ weights = read_weights("base_scratch.pth", m)  for a model of other sounds or cl
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.errors import UserError
 from ...data.audio.pairs import Pairs
 from ..trained import Trained
+from ..weight_files import names_in, read
 from .models.aum import AuM
 from .models.dpmamba import DPMamba
 from .models.log_mel import LogMel
@@ -42,7 +39,6 @@ MARKS = {
 }  # fmt: skip
 WRAPPINGS = ("state_dict", "generator", "model", "model_state_dict")
 PREFIXES = ("module.", "audio_model.", "_orig_mod.")
-HEAD = 1 << 20  # bytes of a file in which its names stand
 
 
 def is_published(where: str) -> bool:
@@ -52,7 +48,7 @@ def is_published(where: str) -> bool:
         return all((path / f"{part}.ckpt").is_file() for part in PARTS)
     if not path.is_file() or path.suffix not in SUFFIXES:
         return False
-    names = _names_in(path)
+    names = names_in(path)
     return any(mark.encode() in names for mark in MARKS)
 
 
@@ -131,37 +127,11 @@ _KNOWN = {kind.__name__ for kind in MARKS.values()} | {"SSAMBA"}
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        SafetensorError,
-        UnpicklingError,
-    ) as error:
-        raise UserError(
-            f"cannot read the weights in {path}: cut off, or more than plain values (none of it was run)",
-            given=str(error).split("\n")[0][:200], do="fetch the file again",
-        ) from error  # fmt: skip
+    found = read(path)
     for key in WRAPPINGS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     return {name: each for name, each in dict(found).items() if isinstance(each, Tensor)}
-
-
-def _names_in(path: Path) -> bytes:
-    """Bytes of a file among which the names of its tensors are."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return b"".join(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
-    with open(path, "rb") as file:
-        return file.read(HEAD)
 
 
 def _resampled(positions: Tensor, grid: tuple[int, int]) -> Tensor:

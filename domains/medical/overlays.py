@@ -112,4 +112,6 @@ def grey_of(image: np.ndarray) -> np.ndarray:
 
 
 def _array(values: Tensor | np.ndarray) -> np.ndarray:
-    return values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    return (values.float() if values.is_floating_point() else values).cpu().numpy()

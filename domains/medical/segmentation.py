@@ -144,7 +144,8 @@ class Segmentation(Task):
         classes, limit = len(self.classes), self.trainer.limit_val_batches
         gain = torch.zeros(classes, dtype=torch.float64)
         for images, labels in islice(data.val_dataloader(), limit if isinstance(limit, int) else None):
-            for image, truth in zip(images.to(self.device), labels.to(self.device), strict=True):
+            images = images.to(next(self.model.parameters(), images))  # the model's device and precision
+            for image, truth in zip(images, labels.to(self.device), strict=True):
                 said, truth = self._known(self._answer(image), truth)
                 parts = torch.from_numpy(largest_parts(said.cpu().numpy().copy(), range(1, classes + 1))).to(said)
                 gain += (dice_of(parts, truth, classes) - dice_of(said, truth, classes)).nan_to_num(0.0).cpu()

@@ -9,13 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...core.errors import UserError
@@ -23,6 +19,7 @@ from ...data.loading import Loading
 from ...data.recommendation.catalogue import Catalogue
 from ...data.recommendation.histories import GROUPS, Histories, Log
 from ..trained import Trained
+from ..weight_files import names_in, read
 from .models import gru4rec, mamba4rec, sasrec, sigma
 from .next_item import NextItem
 
@@ -33,9 +30,9 @@ PADDING = "[PAD]"
 
 
 def is_published(where: str) -> bool:
-    """Whether this, which is no run, is a file of weights."""
+    """Whether this, which is no run, is a file of weights with a table of items."""
     path = Path(where).expanduser()
-    return path.is_file() and path.suffix in SUFFIXES
+    return path.is_file() and path.suffix in SUFFIXES and TABLE.encode() in names_in(path)
 
 
 def read_weights(where: str | Path, model: nn.Module) -> dict[str, Tensor]:
@@ -138,29 +135,8 @@ class _Setting:
 def _read(where: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights of a file, and of RecBole's settings those that are in it."""
     path = Path(where).expanduser()
-    try:
-        if path.suffix == ".safetensors":
-            found: Any = load_file(path)
-        else:
-            # Nothing is run that a file says: RecBole's own classes, which settings are made of, are taken for empty ones.
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-            known = [(_Setting, name) for name in names if name.startswith("recbole.")]
-            with torch.serialization.safe_globals(known):
-                found = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        SafetensorError,
-        UnpicklingError,
-    ) as error:
-        raise UserError(
-            f"cannot read the weights in {path}: cut off, or more than plain values (none of it was run)",
-            given=str(error).split("\n")[0][:200],
-        ) from error
+    # RecBole's own classes, which settings are made of, are taken for empty ones.
+    found = read(path, lambda names: [(_Setting, name) for name in names if name.startswith("recbole.")])
     settings = found.get("config") if isinstance(found, dict) else None
     weights = found.get("state_dict", found) if isinstance(found, dict) else {}
     weights = {name: each for name, each in weights.items() if isinstance(each, Tensor)}

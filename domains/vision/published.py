@@ -9,16 +9,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...core.errors import UserError
 from ...data.vision.photos import Photos
 from ..trained import Trained
+from ..weight_files import read
 from .layouts import arguments_of
 from .models.position import strip_wrapping
 from .models.registration import FILTERS, IMAGENET, default_cfgs
@@ -116,27 +113,8 @@ def _read(where: str | Path) -> dict[str, Tensor]:
         path = files[0]
     elif not path.is_file():
         path = _fetched(str(where))
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # Nothing but tensors and plain values is ever unpickled: a file from elsewhere may hold code. Its authors keep the
-        # arguments of their script, a Namespace of words and numbers, beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        SafetensorError,
-        UnpicklingError,
-    ) as error:
-        raise UserError(
-            f"cannot read the weights in {path}: cut off, or more than plain values (none of it was run)",
-            given=str(error).split("\n")[0][:200], do="fetch the file again",
-        ) from error  # fmt: skip
+    # Authors keep the arguments of their script, a Namespace of words and numbers, beside the weights.
+    found = read(path, lambda names: [argparse.Namespace])
     return strip_wrapping(found) if isinstance(found, dict) else {}
 
 

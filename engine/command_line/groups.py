@@ -181,7 +181,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 @cache
 def _read(path: Path, changed: int) -> Any:
     # One start asks for a file several times: what it offers, what goes with it, what it says of its keys.
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader) or {}
 
 
 def unreadable(path: Path | str, error: Exception) -> UserError:
@@ -189,5 +189,6 @@ def unreadable(path: Path | str, error: Exception) -> UserError:
     mark = getattr(error, "problem_mark", None)
     line = f", line {mark.line + 1}" if mark is not None else ""
     why = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__
-    do = "indent with spaces" if "'\\t'" in why else "each key once" if "duplicate" in why else "write it as key: value"
+    does = {"tab": "indent with spaces", "\\t": "indent with spaces", "duplicate": "each key once"}
+    do = next((does[word] for word in does if word in why), "write it as key: value")
     return UserError(f"{path} cannot be read", given=f"{why}{line}", allowed="a YAML file", do=do)

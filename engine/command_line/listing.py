@@ -191,7 +191,7 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(*heads, box=None, pad_edge=False)
     for place, column in enumerate(table.columns):
-        column.no_wrap, column.overflow = place == 0, "fold"
+        column.no_wrap, column.overflow, column.min_width = place == 0, "fold", len(heads[place])
     for row in cells:
         table.add_row(*row)
     Console(file=sys.stdout, markup=False, highlight=False).print(table)

@@ -146,7 +146,7 @@ FILES = {
     "a tab": (b"name: x\n\tdepth: 2\n", ["line 2", "indent with spaces"]),
     "a key twice": (b"name: x\nname: y\n", ["duplicate key name, line 2"]),
     "a list": (b"- 1\n", ["holds no keys"]),
-    "a number": (b"3\n", ["cannot be read"]),
+    "a number": (b"3\n", ["holds no keys"]),
     "an open bracket": (b"name: [\n", ["cannot be read"]),
     "bytes": (b"\xb2\xff\x00", ["cannot be read"]),
     "nothing": (b"", ["no _target_"]),

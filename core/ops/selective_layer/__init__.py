@@ -19,7 +19,7 @@ from ..linear import linear
 from ..registration import backend_module, plain, wants_gradient
 from ..selective_scan import selective_scan
 
-__all__ = ["LayerWeights", "selective_layer", "selective_layer_reference"]
+__all__ = ["LayerWeights", "selective_layer", "selective_layer_reference", "takes"]
 
 
 class LayerWeights(NamedTuple):
@@ -38,6 +38,14 @@ class LayerWeights(NamedTuple):
     dt_bias: Tensor
 
 
+def takes(x: Tensor, weights: LayerWeights, order: Tensor | None, backend: str = "auto") -> bool:
+    """Whether a call is a plain one, which selective_layer computes: one device and dtype, nothing that traces or transforms."""
+    given = (x, *weights)
+    if backend not in ("auto", "cpu") or not plain((*given, order)) or not x.numel():
+        return False
+    return all(t is None or t.dtype == torch.float32 for t in given) and not torch.is_autocast_enabled("cpu")
+
+
 def selective_layer(
     x: Tensor, gated: bool, weights: LayerWeights, order: Tensor | None, merge: str, backend: str = "auto"
 ) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -50,15 +58,12 @@ def selective_layer(
 
     Returns:
         (batch, length, channels), for merge "none" (batch, paths, length, channels), and the final states of convolution and
-        scan; None where a call is not a plain one: other devices or dtypes, tracing, transforms.
+        scan; None where it does not take the call.
     """
-    given = (x, *weights)
-    if backend not in ("auto", "cpu") or not plain((*given, order)) or not x.numel():
+    if not takes(x, weights, order, backend):
         return None
-    if any(t is not None and t.dtype != torch.float32 for t in given) or torch.is_autocast_enabled("cpu"):
-        return None
-    if wants_gradient(given):
-        y, kept, state = _Layer.apply(order, gated, merge, *given)
+    if wants_gradient((x, *weights)):
+        y, kept, state = _Layer.apply(order, gated, merge, x, *weights)
     else:
         (y, kept, state), _ = _forward(order, gated, merge, x, weights, save=False)
     return (y, kept, state) if order is not None or weights.A.dim() == 3 else (y, kept.squeeze(1), state.squeeze(1))

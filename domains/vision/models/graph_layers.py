@@ -85,8 +85,8 @@ class GatedGCN(nn.Module):
         source, target = graphs.edges
         said = self.D(x)[target] + self.E(x)[source] + self.C(edge)
         gate = said.sigmoid()
-        message, weight = gate * self.B(x)[source], torch.zeros_like(x).index_add(0, target, gate)
-        heard = torch.zeros_like(x).index_add(0, target, message) / (weight + 1e-6)
+        message, weight = gate * self.B(x)[source], torch.zeros_like(x, dtype=gate.dtype).index_add(0, target, gate)
+        heard = torch.zeros_like(x, dtype=message.dtype).index_add(0, target, message) / (weight + 1e-6)
         new = F.dropout(F.relu(self.bn_node_x(self.A(x) + heard)), self.dropout, self.training)
         if self.bn_edge_e is None:
             return x + new, edge

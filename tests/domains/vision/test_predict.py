@@ -166,7 +166,7 @@ def test_what_answers_rest_on(run, command, tmp_path, method):
         (["imput=x"], "input=x"),
         (["input=a.png", "top=0"], "top"),
         (["input=a.png", "top=many"], "top has the wrong type"),
-        (["input=a.png", "classes=names.txt"], "knows its own"),
+        (["input=a.png", "classes=names.txt"], "knows its classes"),
         (["input=a.png", "data.limit=3"], "given by the weights"),
     ],
 )
