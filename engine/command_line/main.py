@@ -120,10 +120,11 @@ def _train(options: Options) -> int:
 
 def show(config: Any, options: Options) -> int:
     """Prints a whole configuration with the comments of the files that it comes from."""
-    from ..training.run_folder import config_yaml
-    from .comments import commented, explanations
+    with quick_start():
+        from ..training.run_folder import config_yaml
+        from .comments import commented, explanations
 
-    print(commented(config_yaml(config), explanations(config.plain(), options.groups())), end="")
+        print(commented(config_yaml(config), explanations(config.plain(), options.groups())), end="")
     return 0
 
 

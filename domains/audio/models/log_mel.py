@@ -50,7 +50,8 @@ class LogMel(nn.Module):
         """With a stripe of each axis set to the mean, 0."""
         for axis, most in zip((2, 1), self.masks, strict=True):
             places = torch.arange(levels.shape[axis], device=levels.device)
-            width, start = torch.rand(2, len(levels), 1, device=levels.device)
+            # As precise as the places are, whatever the dtype that a run has made the usual one.
+            width, start = torch.rand(2, len(levels), 1, device=levels.device, dtype=torch.float32)
             width = (width * (most + 1)).floor()
             start = (start * (levels.shape[axis] - width).clamp(min=0)).floor()
             hidden = (places >= start) & (places < start + width)
