@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError
 from ..ops.selective_scan import selective_scan
@@ -81,7 +81,3 @@ class GroupedSS2D(PathMixer):
     def flops(self, grid: Grid | tuple[int, ...]) -> int:
         """Floating point operations of a forward pass over one sequence, as of Mamba; every path is taken to visit all tokens."""
         return sum(mixer.flops(grid) for mixer in self.groups)
-
-    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
-        """As for every module."""
-        return nn.Module.load_state_dict(self, state_dict, strict, assign)
