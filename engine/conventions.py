@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from .command_line.groups import Groups, read_yaml
+from .command_line.groups import Groups
 from .command_line.signature import source_file
+from .command_line.yaml_files import read_yaml
 from .training.targets import check_listed, resolve
 
 PREDICT, MANIFEST = "predict.yaml", "manifest.json"

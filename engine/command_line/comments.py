@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from .groups import CONFIGS, ROOT, Groups, Loader, read_yaml
+from .groups import CONFIGS, ROOT, Groups
+from .yaml_files import Loader, read_yaml
 
 
 def explanations(values: Mapping[str, Any], groups: Groups) -> dict[str, str]:

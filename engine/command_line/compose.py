@@ -13,7 +13,6 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from ...core.errors import UserError, closest_key
 from ..training.duration import parse_duration
@@ -21,9 +20,11 @@ from ..training.targets import check_listed
 from . import signature
 from .arguments import check_single, parse
 from .config import Config
+from .config_source import on_search_path
 from .convert import convert, unknown_key
-from .groups import CONFIGS, Groups, read_yaml, unreadable
+from .groups import EXPERIMENTS, Groups
 from .part_keys import FREE, check_keys, full_key, lifted, no_target, typed_keys
+from .yaml_files import read_yaml
 
 MAY_BE_NULL = ("scan", "recipe", "experiments", "debug")
 
@@ -124,23 +125,22 @@ def _default(values: Mapping[str, Any], group: str) -> str | None:
 def _run_hydra(domain: str, lines: Iterable[str], groups: Groups) -> DictConfig:
     """The configuration of some choices, its interpolations as they are written."""
     store = ConfigStore.instance()
+    folders = [on_search_path(folder) for folder in groups.search_path(domain)]
+    store.store(name="train", node=groups.root | {"hydra": {"searchpath": folders}})
     for name, path in groups.files(domain)["experiments"].items():
         # Those of a user's own folder are on Hydra's search path.
         if f"experiments={name}" in lines and path.is_relative_to(groups.experiments):
             store.store(group="experiments", name=name, node=read_yaml(path), package="_global_")
-    more = ",".join(f"file://{folder}" for folder in groups.search_path(domain)[1:])
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
-        return hydra_compose("train", overrides=[*lines, f"domain={domain}", f"hydra.searchpath=[{more}]"])
+    # Hydra asks for one folder of its own reading; what it reads stands on the search path and in the store.
+    with initialize_config_dir(version_base="1.3", config_dir=str(EXPERIMENTS)):
+        return hydra_compose("train", overrides=[*lines, f"domain={domain}"])
 
 
 @contextmanager
 def _explained(lines: list[str]):
-    """What Hydra, OmegaConf or YAML object to, as a UserError."""
+    """What Hydra or OmegaConf objects to, as a UserError."""
     try:
         yield
-    except (YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise unreadable(mark.name if mark is not None else "a config", error) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(
             "the configs do not fit together",

@@ -11,8 +11,9 @@ from ..training.targets import check_listed
 from . import signature
 from .arguments import check_single, parse
 from .convert import unknown_key
-from .groups import Groups, read_yaml
+from .groups import Groups
 from .part_keys import check_keys, no_target, typed_keys
+from .yaml_files import read_yaml
 
 
 def compose_part(

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...core.errors import UserError, closest
-from .groups import CONFIGS, DOMAIN, EXPERIMENTS, Loader, unreadable
+from .groups import CONFIGS, DOMAIN, EXPERIMENTS
 from .options import Options
+from .yaml_files import parsed
 
 KINDS = {"models": "model", "data": "data", "scans": "scan", "experiments": "experiments"}
 COLUMNS = {
@@ -92,11 +91,7 @@ def entries(kind: str, folders: Sequence[Path] = ()) -> list[Entry]:
 
 
 def _read(name: str, path: Path, within: tuple[str, ...]) -> Entry:
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise unreadable(path, error) from error
-    values = values if isinstance(values, dict) else {}
+    values = parsed(path)
     card = values.get("card")
     return Entry(name, within or tuple(values.get("domains", ())), card if isinstance(card, dict) else {}, values)
 

@@ -19,8 +19,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ...core.errors import UserError
 from ..command_line.config import SCHEMA_VERSION, Config
+from ..command_line.yaml_files import Loader, to_yaml
 from .stop import Stopped
 
 try:
@@ -173,9 +176,7 @@ def write_config(folder: Path, config: Config) -> None:
 
 def config_yaml(config: Config) -> str:
     """The whole configuration as YAML, with the version of its schema."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create({"schema_version": SCHEMA_VERSION, **config.plain()}))
+    return to_yaml({"schema_version": SCHEMA_VERSION, **config.plain()})
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -184,16 +185,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, it cannot be read, or another version wrote it.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
     path = folder / CONFIG
     if not path.is_file():
         raise UserError("this is not the folder of a run", given=folder, allowed=f"a folder that holds {CONFIG}")
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise _damaged(path, " ".join(str(error).split())[:200]) from error
     if not isinstance(values, dict) or not values:
         raise _damaged(path, "a list" if isinstance(values, list) else "no keys")

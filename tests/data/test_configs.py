@@ -10,7 +10,7 @@ import pytest
 
 import polymamba.configs
 from polymamba.engine.command_line.compose import compose
-from polymamba.engine.command_line.groups import read_yaml
+from polymamba.engine.command_line.yaml_files import read_yaml
 
 FILES = sorted(Path(polymamba.configs.__file__).parent.glob("*/data/*.yaml"))
 SHARED = Counter(read_yaml(path)["_target_"] for path in FILES)
