@@ -8,9 +8,10 @@
         rows:               # what the table says: what is typed
           wide: model.width=64
           narrow, deep: model.width=16 model.depth=8
-        columns:            # what the table says: a test metric, a column of metrics.csv, or `steps`
+        columns:            # what the table says: a test metric, a column of metrics.csv, `steps` or `cpu_seconds_per_step`
           accuracy: accuracy
           CPU seconds: cpu_seconds
+          CPU seconds a step: cpu_seconds_per_step
 
 A run that has its test result is not repeated, one that was stopped goes on: the same command finishes what is left. The runs lie
 in runs/<domain>/NAME/ (or run_dir), beside them table.yaml, a results file as docs/tables.py reads them. Each run has a process
@@ -55,7 +56,7 @@ class Comparison:
 
     Args:
         rows: label -> arguments.
-        columns: heading -> test metric, column of metrics.csv, or "steps".
+        columns: heading -> test metric, column of metrics.csv, "steps" or "cpu_seconds_per_step" (their mean).
         seeds: every row is trained with each.
         budget: CPU time of one run's training; None: as long as its arguments say.
 
@@ -220,6 +221,8 @@ def figures(run: Path) -> Figures:
     training = [row for row in _read(run) if row["stage"] == "train"]
     last = {"steps": training[-1]["step"], **training[-1]} if training else {}
     found = {name: float(value) for name, value in {**last, **test}.items() if name != "stage" and value}
+    if "cpu_seconds" in last:
+        found["cpu_seconds_per_step"] = float(last["cpu_seconds"]) / float(last["steps"])
     memory = [float(row["memory_gb"]) for row in training if row.get("memory_gb")]
     return found | ({"memory_gb": max(memory)} if memory else {})
 

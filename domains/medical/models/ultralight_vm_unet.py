@@ -1,6 +1,6 @@
 """UltraLight VM-UNet (Wu et al. 2024, arXiv 2403.20035): 49,457 parameters; Mambas mix a quarter of the channels each.
 
-Parameter names are those of the published code. Images of two axes.
+Parameter names are those of the published code, which has images of two axes alone; volumes take the same steps in three.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ HALVINGS = 5
 class ParallelMamba(nn.Module):
     """Chunks of the channels, each through the same Mamba and added to itself; norms before and after, one and the same.
 
-    Maps are (batch, inputs, height, width) -> (batch, outputs, height, width).
+    Maps are (batch, inputs, *sizes) -> (batch, outputs, *sizes).
     """
 
-    def __init__(self, inputs: int, outputs: int, scan: str | Scan, index: int, mamba: bool, options: Mapping):
+    def __init__(
+        self, inputs: int, outputs: int, scan: str | Scan, axes: int, index: int, mamba: bool, options: Mapping
+    ):
         super().__init__()
         self.norm = nn.LayerNorm(inputs)
-        self.mamba = new_mamba(inputs // CHUNKS, scan, 2, index, **options) if mamba else None
+        self.mamba = new_mamba(inputs // CHUNKS, scan, axes, index, **options) if mamba else None
         self.proj = nn.Linear(inputs, outputs)
         self.skip_scale = nn.Parameter(torch.ones(1))
 
@@ -62,21 +64,21 @@ class ChannelBridge(nn.Module):
             self.add_module(f"att{number}", layer)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        means = torch.cat([each.mean((2, 3)) for each in maps], 1)[:, None]
+        means = torch.cat([each.flatten(2).mean(2) for each in maps], 1)[:, None]
         together = self.get_all_att(means)[:, 0]
         layers = [getattr(self, f"att{number}") for number in range(1, len(maps) + 1)]
         found = [
             layer(together) if isinstance(layer, nn.Linear) else layer(together[..., None])[..., 0] for layer in layers
         ]
-        return [each.sigmoid()[:, :, None, None] for each in found]
+        return [each.sigmoid().unflatten(1, (-1, *(1,) * (maps[0].dim() - 2))) for each in found]
 
 
 class SpatialBridge(nn.Module):
     """A weight for each pixel of each skip, from the mean and the largest of its channels."""
 
-    def __init__(self):
+    def __init__(self, axes: int):
         super().__init__()
-        self.shared_conv2d = nn.Sequential(nn.Conv2d(2, 1, 7, padding=9, dilation=3), nn.Sigmoid())
+        self.shared_conv2d = nn.Sequential(_convolution(axes)(2, 1, 7, padding=9, dilation=3), nn.Sigmoid())
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         return [self.shared_conv2d(torch.cat([each.mean(1, True), each.amax(1, True)], 1)) for each in maps]
@@ -85,9 +87,9 @@ class SpatialBridge(nn.Module):
 class Bridge(nn.Module):
     """The skips, weighted by pixel and by channel."""
 
-    def __init__(self, widths: Sequence[int], split: str):
+    def __init__(self, widths: Sequence[int], split: str, axes: int):
         super().__init__()
-        self.catt, self.satt = ChannelBridge(widths, split), SpatialBridge()
+        self.catt, self.satt = ChannelBridge(widths, split), SpatialBridge(axes)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         marked = [weight * each for weight, each in zip(self.satt(maps), maps, strict=True)]
@@ -96,7 +98,7 @@ class Bridge(nn.Module):
 
 
 class UltraLightVMUNet(nn.Module):
-    """UltraLight VM-UNet: (batch, channels, height, width) -> logits (batch, classes, height, width).
+    """UltraLight VM-UNet: (batch, channels, *sizes) -> logits (batch, classes, *sizes), of two axes or three.
 
     Args:
         channels, classes: of images and answers. image_size: that pictures of its scans are drawn for.
@@ -114,27 +116,28 @@ class UltraLightVMUNet(nn.Module):
         if len(widths) != len(WIDTHS) or any(width % 8 for width in widths):
             raise UserError("widths do not fit", given=list(widths), allowed=f"{len(WIDTHS)} multiples of 8")
         check_choice("split_att", split_att, ("fc", "conv"))
-        inputs = [channels, *widths[:-1]]
+        axes = len(image_size)
+        convolution, inputs = _convolution(axes), [channels, *widths[:-1]]
         for number, (one, other) in enumerate(zip(inputs, widths, strict=True), 1):
-            mixing = ParallelMamba(one, other, scan, number - 4, mamba, options) if number > 3 else None
-            self.add_module(f"encoder{number}", nn.Sequential(mixing or nn.Conv2d(one, other, 3, padding=1)))
+            mixing = ParallelMamba(one, other, scan, axes, number - 4, mamba, options) if number > 3 else None
+            self.add_module(f"encoder{number}", nn.Sequential(mixing or convolution(one, other, 3, padding=1)))
         for number, (one, other) in enumerate(zip(widths[:0:-1], widths[-2::-1], strict=True), 1):
-            mixing = ParallelMamba(one, other, scan, number + 2, mamba, options) if number <= 3 else None
-            self.add_module(f"decoder{number}", nn.Sequential(mixing or nn.Conv2d(one, other, 3, padding=1)))
+            mixing = ParallelMamba(one, other, scan, axes, number + 2, mamba, options) if number <= 3 else None
+            self.add_module(f"decoder{number}", nn.Sequential(mixing or convolution(one, other, 3, padding=1)))
         for number, width in enumerate(widths[:-1], 1):
             self.add_module(f"ebn{number}", nn.GroupNorm(4, width))
             self.add_module(f"dbn{number}", nn.GroupNorm(4, widths[-1 - number]))
-        self.scab = Bridge(widths[:-1], split_att) if bridge else None
-        self.final = nn.Conv2d(widths[0], classes, 1)
+        self.scab = Bridge(widths[:-1], split_att, axes) if bridge else None
+        self.final = convolution(widths[0], classes, 1)
         filled = [-(-size // 2**HALVINGS) * 2**HALVINGS for size in image_size]
-        self.grids = stages_of(filled, [(2, 2)] * HALVINGS)[2:] if mamba else None
+        self.grids = stages_of(filled, [(2,) * axes] * HALVINGS)[2:] if mamba else None
 
     def forward(self, x: Tensor) -> Tensor:
         sizes, x = x.shape[2:], filled_up(x, 2**HALVINGS)
-        whole, skips = x.shape[2:], []
+        whole, skips, halve = x.shape[2:], [], (F.max_pool2d, F.max_pool3d)[x.dim() - 4]
         for number in range(1, 6):
             normed = getattr(self, f"ebn{number}")(getattr(self, f"encoder{number}")(x))
-            x = F.gelu(F.max_pool2d(normed, 2))
+            x = F.gelu(halve(normed, 2))
             skips.append(x)
         skips = skips if self.scab is None else self.scab(skips)
         x = F.gelu(self.encoder6(x))
@@ -148,7 +151,11 @@ class UltraLightVMUNet(nn.Module):
 def _resized(x: Tensor, sizes: Sequence[int]) -> Tensor:
     if x.shape[2:] == sizes:
         return x
-    return F.interpolate(x, size=tuple(sizes), mode="bilinear", align_corners=True)
+    return F.interpolate(x, size=tuple(sizes), mode=("bilinear", "trilinear")[x.dim() - 4], align_corners=True)
+
+
+def _convolution(axes: int) -> type[nn.Module]:
+    return (nn.Conv2d, nn.Conv3d)[axes - 2]
 
 
 @checked(group="model")
@@ -160,14 +167,14 @@ def build(
     d_state: Size = 16,
     backend: Literal["auto", "cpu", "gpu", "reference"] = "auto",
 ) -> UltraLightVMUNet:
-    """An UltraLight VM-UNet for a data set of images.
+    """An UltraLight VM-UNet for a data set of images or volumes.
 
     Args:
         describe: channels, num_classes, patch_size.
         scan: of the Mambas; None: raster, the paper's. mamba: False: the same network without them.
         bridge: weigh the skips by pixel and by channel.
     """
-    known = described(describe, (2,))
+    known = described(describe, (2, 3))
     return UltraLightVMUNet(
         known.channels,
         known.classes,

@@ -53,6 +53,7 @@ def made(folder, seed, loss, steps=4):
 def test_figures_of_a_finished_run(tmp_path):
     found = figures(made(tmp_path, 0, 0.25))
     assert (found["loss"], found["steps"], found["cpu_seconds"], found["memory_gb"]) == (0.25, 4, 2.5, 0.5)
+    assert found["cpu_seconds_per_step"] == 0.625
     assert figures(tmp_path / "nothing") == {}
 
 

@@ -12,7 +12,7 @@ def test_matches_the_original(held):
 
 def test_each_quarter_of_the_channels_is_mixed_by_the_same_mamba():
     torch.manual_seed(0)
-    layer = ParallelMamba(8, 16, "raster", 0, True, {}).double()
+    layer = ParallelMamba(8, 16, "raster", 2, 0, True, {}).double()
     x = torch.randn(2, 8, 3, 5, dtype=torch.float64)
     tokens = layer.norm(x.flatten(2).mT)
     parts = [layer.mamba(part, (3, 5))[0] + layer.skip_scale * part for part in tokens.chunk(4, 2)]
@@ -28,9 +28,14 @@ def test_any_sizes_and_the_twin(describe):
     assert twin.grids is None
 
 
-def test_volumes_are_refused(describe):
-    with pytest.raises(UserError, match="2 axes"):
-        build(describe(16, 16, 16))
+def test_volumes_take_the_same_steps(describe):
+    volumes, images = build(describe(33, 17, 40)), build(describe(33, 40))
+    assert volumes.state_dict().keys() == images.state_dict().keys()
+    answer = volumes(torch.randn(2, 1, 33, 17, 40))
+    assert answer.shape == (2, 3, 33, 17, 40)
+    answer.square().mean().backward()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in volumes.parameters())
+    assert volumes.grids[-1] == (2, 1, 2)
 
 
 def test_the_bridge_in_its_other_forms():
