@@ -50,7 +50,7 @@ class OptimizerSettings:
     eps: Positive | None = None
     momentum: Rate | None = None
     nesterov: bool | None = None
-    schedule: Literal["cosine", "constant"]
+    schedule: Literal["cosine", "polynomial", "constant"]
     warmup: Weight
     final_lr: Share
     layer_decay: Mass | None = None

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ...core.errors import UserError
 from ..command_line.config import OptimizerSettings
 
+POWER = 0.9  # of the polynomial schedule, as DeepLab (arXiv 1606.00915) and nnU-Net have it
 NEVER_DECAYED = ("A_log", "A_b_log", "D", "D_b", "dt_bias")
 
 
@@ -92,7 +93,8 @@ def factor(step: int, settings: OptimizerSettings, total_steps: int) -> float:
     if settings.schedule == "constant":
         return 1.0
     progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-    return settings.final_lr + (1 - settings.final_lr) * 0.5 * (1 + cos(pi * progress))
+    falling = (1 - progress) ** POWER if settings.schedule == "polynomial" else 0.5 * (1 + cos(pi * progress))
+    return settings.final_lr + (1 - settings.final_lr) * falling
 
 
 def warmup_steps(settings: OptimizerSettings, total_steps: int) -> int:

@@ -104,7 +104,7 @@ def describe_scan(scan: Any) -> str:
 def describe_optimizer(config: Config, length: Length) -> str:
     """Optimizer and schedule in one line."""
     settings, warmup = config.optimizer, warmup_steps(config.optimizer, length.steps)
-    end = f" to {settings.lr * settings.final_lr:.2g}" if settings.schedule == "cosine" else ""
+    end = f" to {settings.lr * settings.final_lr:.2g}" if settings.schedule != "constant" else ""
     average = f", weight average {config.trainer.ema}" if config.trainer.ema else ""
     return (
         f"{settings.name}, lr {settings.lr:.3g} {settings.schedule}{end} after {warmup:,} warm-up steps, "

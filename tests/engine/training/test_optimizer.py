@@ -54,6 +54,11 @@ def test_constant_and_warm_up_in_steps():
     assert values == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
+def test_polynomial_as_nnunet():
+    values = [factor(step, settings(schedule="polynomial", warmup=0, final_lr=0), 1000) for step in (0, 250, 999, 1000)]
+    assert values == pytest.approx([1.0, 0.75**0.9, 0.001**0.9, 0.0])
+
+
 class Layered(nn.Module):
     """Two layers and what is before and behind them, as timm's models say it."""
 
