@@ -6,7 +6,7 @@ Pictures of scans (scans.draw.draw_stages) and hidden attention (explanation.exp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import nn
 
@@ -23,10 +23,26 @@ class Staged(Protocol):
         """The tokens of each stage, the first stage's first, for the inputs that the model was made for; one for a plain stack."""
 
 
-def walks_of(model: Staged | nn.Module, scan: Scan) -> list[tuple[Scan, Grid]]:
-    """Which scan walks which grid, stage after stage: what the model says in `walks`, else that scan over each of its grids."""
+class Walk(NamedTuple):
+    """A scan over a grid; name: what the walk is called where a model has several along single axes, such as "time"."""
+
+    scan: Scan
+    grid: Grid
+    name: str = ""
+
+
+def walks_of(model: Staged | nn.Module, scan: Scan) -> list[Walk]:
+    """Which scan walks which grid, stage after stage: what the model says in `walks` (a scan, a grid or its sizes, perhaps a name),
+    else that scan over each of its grids."""
     found = getattr(model, "walks", None)
-    return [(scan, grid) for grid in grids_of(model)] if found is None else list(found)
+    if found is None:
+        return [Walk(scan, grid) for grid in grids_of(model)]
+    return [Walk(each, as_grid(grid), *name) for each, grid, *name in found]
+
+
+def has_walks(model: nn.Module) -> bool:
+    """Whether a model says what is walked: in `walks`, or the grids of its stages."""
+    return hasattr(model, "walks") or hasattr(model, "grids")
 
 
 def grids_of(model: Staged | nn.Module) -> tuple[Grid, ...]:

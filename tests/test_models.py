@@ -11,6 +11,8 @@ from domains_under_test import NAMES, packaged
 from torch.utils._pytree import tree_leaves, tree_map
 
 from polymamba.core.errors import UserError
+from polymamba.core.mixers.mixer import PathMixer
+from polymamba.core.stages import has_walks, walks_of
 from polymamba.engine.command_line.compose import compose
 from polymamba.engine.training.assembly import build_parts
 
@@ -115,6 +117,18 @@ def test_it_says_what_it_costs(parts):
     assert sum(sizes) > 0
     if hasattr(parts.model, "flops"):
         assert parts.model.flops(1) > 0
+
+
+def test_what_it_says_is_walked_is_what_its_mixers_see(parts, batch):
+    if parts.scan is None or not has_walks(parts.model):
+        pytest.skip("it says no walks")
+    said, seen = {grid.length for _, grid, _ in walks_of(parts.model, parts.scan)}, set()
+    mixers = [each for each in parts.model.modules() if isinstance(each, PathMixer)]
+    hooks = [each.register_forward_pre_hook(lambda mixer, given: seen.add(given[0].shape[1])) for each in mixers]
+    answers(parts.model, parts.task.inputs(batch))
+    for hook in hooks:
+        hook.remove()
+    assert not mixers or said <= seen
 
 
 @pytest.mark.slow

@@ -49,19 +49,20 @@ def draw(
 def draw_stages(
     scans: Scan | str | Sequence[Scan | str],
     grids: Sequence[Grid | Sequence[int]],
+    names: Sequence[str] | None = None,
     file: str | os.PathLike | None = None,
 ) -> Figure:
     """The same for a model of several stages, one below the other.
 
     Args:
         scans: one for all stages, or one a stage.
-        grids: of the stages, as the model says them (core/stages.py).
+        grids, names: of the stages, as the model says them (core/stages.py).
     """
     scans = [scans] * len(grids) if isinstance(scans, (Scan, str)) else scans
     if len(scans) != len(grids) or not len(grids):
         raise UserError("Every stage needs a scan.", given=f"{len(scans)} scans, {len(grids)} grids")
     stages = [(get(scan), as_grid(grid)) for scan, grid in zip(scans, grids, strict=True)]
-    return _drawn([(scan, grid, _chosen(scan, grid, None)) for scan, grid in stages], file)
+    return _drawn([(scan, grid, _chosen(scan, grid, None)) for scan, grid in stages], file, names)
 
 
 def _chosen(scan: Scan, grid: Grid, path: int | None) -> Sequence[int]:
@@ -69,7 +70,11 @@ def _chosen(scan: Scan, grid: Grid, path: int | None) -> Sequence[int]:
     return range(count) if path is None else [_path_number(path, count)]
 
 
-def _drawn(stages: Sequence[tuple[Scan, Grid, Sequence[int]]], file: str | os.PathLike | None) -> Figure:
+def _drawn(
+    stages: Sequence[tuple[Scan, Grid, Sequence[int]]],
+    file: str | os.PathLike | None,
+    names: Sequence[str] | None = None,
+) -> Figure:
     """A figure of the chosen paths of each scan on its grid."""
     from matplotlib.figure import Figure
 
@@ -83,14 +88,15 @@ def _drawn(stages: Sequence[tuple[Scan, Grid, Sequence[int]]], file: str | os.Pa
     size = (max(width for _, _, width, _ in shapes), sum(heights))
     figure = Figure(figsize=size, layout="constrained", dpi=120)
     parts = [figure] if len(stages) == 1 else figure.subfigures(len(stages), 1, height_ratios=heights)
-    for part, (scan, grid, chosen), (rows, columns, _, _) in zip(parts, stages, shapes, strict=True):
+    names = names or [""] * len(stages)
+    for part, (scan, grid, chosen), (rows, columns, _, _), name in zip(parts, stages, shapes, names, strict=True):
         orders, titles, points = scan.order(grid).numpy(), _titles(scan, grid.ndim), _points(grid)
         for place, number in enumerate(chosen, 1):
             axes = part.add_subplot(rows, columns, place, projection="3d" if grid.ndim == 3 else None)
             axes.set_title(titles[number], fontsize=9)
             panel = {1: _draw_line, 2: _draw_plane, 3: _draw_volume}[grid.ndim]
             panel(axes, grid, points, orders[number][orders[number] >= 0])
-        part.suptitle(f"{scan} on {'×'.join(map(str, grid.sizes))} tokens", fontsize=11)
+        part.suptitle(f"{name}{name and ': '}{scan} on {'×'.join(map(str, grid.sizes))} tokens", fontsize=11)
         _color_bar(part)
     if file is not None:
         figure.savefig(file)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core import scans
-from ...core.stages import walks_of
+from ...core.stages import has_walks, walks_of
 from ..checkpoints import folder as files
 from ..checkpoints.initial_weights import read_initial
 from ..command_line.config import Config
@@ -123,7 +123,7 @@ def _fit_and_test(
         for callback in usual:
             if isinstance(callback, WeightAverage):
                 callback.release()
-        drawn = config.trainer.pictures and parts.scan is not None and hasattr(parts.model, "grids")
+        drawn = config.trainer.pictures and parts.scan is not None and has_walks(parts.model)
         if drawn and (walks := walks_of(parts.model, parts.scan)):
             scans.draw_stages(*zip(*walks, strict=True), file=folder / SCAN)
         [metrics] = trainer.test(parts.task, datamodule=parts.data, verbose=False)

@@ -93,7 +93,7 @@ def test_a_model_that_does_not_say_its_grids():
 
 def test_pictures_of_the_stages(tmp_path):
     file = tmp_path / "scan.png"
-    figure = draw_stages("cross", grids_of(TwoStages()), file)
+    figure = draw_stages("cross", grids_of(TwoStages()), file=file)
     assert file.stat().st_size > 0
     assert [len([axes for axes in part.axes if axes.get_title()]) for part in figure.subfigs] == [4, 4]
     assert [part._suptitle.get_text() for part in figure.subfigs] == ["cross on 6×5 tokens", "cross on 3×3 tokens"]

@@ -108,6 +108,11 @@ class AuM(nn.Module):
         self.front = front
 
     @property
+    def grids(self) -> tuple[Grid]:
+        """Mels and frames in patches, and the class token."""
+        return (self.grid,)
+
+    @property
     def tokens(self) -> int:
         """Patches and the class token."""
         return self.grid.length

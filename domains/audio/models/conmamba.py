@@ -113,7 +113,7 @@ class ConMambaEncoder(nn.Module):
         super().__init__()
         if kernel % 2 == 0:
             raise UserError("a convolution as wide on both sides has an odd kernel", given=f"kernel={kernel}")
-        scan = as_scan(scan)
+        self.scan = scan = as_scan(scan)
         self.causal = scan.is_raster
         options = {"mixer": mixer, "d_state": d_state, "expand": expand, "backend": backend}
         self.layers = nn.ModuleList(
@@ -160,6 +160,7 @@ class ConMamba(nn.Module):
         )
         self.linear = nn.Linear(channels * -(-mels // 4), channels)
         self.encoder, self.front, self.tokens = encoder, front, -(-frames // 4)
+        self.walks = [(encoder.scan, (self.tokens,))]
         self.head = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -187,6 +187,8 @@ class DPMamba(TasNet):
         options |= {"within": within, "across": across, "skip": skip, "norm": norm}
         self.masknet = DualPathNet(channels, sources, depth, chunk, **options)
         self.causal = ahead and norm == "channel"
+        chunks = chunked(torch.empty(1, 1, self.tokens, device="meta"), chunk).shape[3]
+        self.walks = [(as_scan(within), (chunk,), "within chunks"), (as_scan(across), (chunks,), "across chunks")]
 
     @property
     def latency(self) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ....core.errors import UserError
 from ....core.ranges import Depth, Positive, Size, checked
 from ....core.scans import Scan
-from .blocks import Backend, SideBySide, sized
+from .blocks import Backend, SideBySide, as_scan, sized
 from .spectra import compressed, spectrum, uncompressed, waveform
 from .tasnet import sources_of
 
@@ -179,6 +179,7 @@ class SEMamba(nn.Module):
         self.TSMamba = nn.ModuleList(TFMambaBlock(channels, **options) for _ in range(depth))
         self.mask_decoder = MagDecoder(channels, outputs, self.bins, beta)
         self.phase_decoder = PhaseDecoder(channels, outputs)
+        self.walks = [(as_scan(time), (self.tokens,), "time"), (as_scan(frequency), (self.bins // 2,), "frequency")]
 
     @property
     def tokens(self) -> int:

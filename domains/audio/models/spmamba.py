@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ....core.errors import UserError
 from ....core.ranges import Depth, Positive, Size, checked
 from ....core.scans import Scan
-from .blocks import Backend, SideBySide, sized
+from .blocks import Backend, SideBySide, as_scan, sized
 from .spectra import spectrum, waveform
 from .tasnet import sources_of
 
@@ -137,6 +137,8 @@ class SPMamba(nn.Module):
         blocks = (GridBlock(channels, self.bins, width, heads, attention, **options) for _ in range(depth))
         self.blocks = nn.ModuleList(blocks)
         self.deconv = nn.ConvTranspose2d(channels, 2 * sources, 3, padding=1)
+        along = ("frequency", frequency, self.bins), ("time", time, self.tokens)
+        self.walks = [(as_scan(scan), (max(1, points - width + 1),), name) for name, scan, points in along]
 
     @property
     def tokens(self) -> int:

@@ -230,6 +230,7 @@ class MambaTasNet(TasNet):
         options = {"mixer": mixer, "d_state": d_state, "expand": expand, "backend": backend}
         self.masknet = MaskNet(channels, sources, depth, scan, **options)
         self.causal = as_scan(scan).is_raster
+        self.walks = [(as_scan(scan), (self.tokens,))]
 
     def flops(self, batch: int = 1) -> int:
         """Floating point operations of recordings of `samples` samples; a multiply-add is two."""
