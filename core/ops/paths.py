@@ -125,11 +125,11 @@ class Paths:
             values = values.unflatten(0, (self.paths * self.batch, self.length))
             if not self.complete:
                 values = values.masked_fill((step < 0).reshape(*step.shape, *(1,) * len(inner)), 0)
+        if self.paths == 1:
+            return values.unsqueeze(1) if how == "none" else values
         values = values.unflatten(0, (self.paths, self.batch))
         if how == "none":
             return values.transpose(0, 1)
-        if self.paths == 1:
-            return values[0]
         return values.sum(0) if how == "sum" else values.mean(0)
 
 

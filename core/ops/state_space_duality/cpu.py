@@ -17,8 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..cpu.calls import address, record, run
 from ..cpu.calls import rows as as_rows
 from ..cpu.memory import empty, zeros
+from ..cpu.team import Kernel
+from .cpu_kernels import score_gradients, scores
 from .pieces import Piece, pieces
 
 # Rows of a chunk, and numbers in the score matrices worked on together (they should stay in a core's second-level cache).
@@ -29,6 +32,7 @@ FORGET = -1e5
 
 # exp of anything smaller is taken as zero: PyTorch's exp takes many times longer where it underflows.
 SMALLEST = -80.0
+LOG2_E = 1.4426950408889634
 
 
 def saved_shape(batch, steps, heads, headdim, groups, states, rank) -> tuple[int, ...]:
@@ -133,12 +137,13 @@ def _cut(given: Sequence[Tensor | None], piece: Piece) -> list[Tensor | None]:
 class _Decays(NamedTuple):
     """What the decays of a call come to, by chunk, for every row (the rows of a step alike).
 
-    total: (batch, chunks, heads, n) float64, running totals; start: (batch, chunks, n, heads), what of the state at the
-    chunk's start is left; later: what of a row is left at its end; end: (batch, chunks, heads), what is left of the start.
-    weight, own: (batch, chunks, heads, n).
+    high, low: (batch, chunks, heads, n), running totals in powers of two, as the sum of two floats; start: (batch, chunks, n,
+    heads), what of the state at the chunk's start is left; later: what of a row is left at its end; end: (batch, chunks, heads),
+    what is left of the start. weight, own: (batch, chunks, heads, n).
     """
 
-    total: Tensor
+    high: Tensor
+    low: Tensor
     start: Tensor
     later: Tensor
     end: Tensor
@@ -161,8 +166,10 @@ class _Decays(NamedTuple):
         end = total[..., -1:]
         start, later = (by_row(_exp(t.float())).transpose(2, 3) for t in (total, end - total))
         weight, own = (None if t is None else by_row(chunked(t.float())).contiguous() for t in (weight, own_weight))
-        total = by_row(total).contiguous()
-        return cls(total, start.contiguous(), later.contiguous(), _exp(end.squeeze(3).float()), weight, own)
+        total = by_row(total).contiguous() * LOG2_E
+        high = total.float()
+        low = total.sub_(high).float()
+        return cls(high, low, start.contiguous(), later.contiguous(), _exp(end.squeeze(3).float()), weight, own)
 
 
 class _Gradients(NamedTuple):
@@ -196,15 +203,16 @@ class _Part:
         self.G, self.S = B.shape[2:]
         self.E, self.Q = self.H // self.G, self.n // rank
         self.B, self.C = (_by(t[sequences, self.rows]) for t in (B, C))
-        self.total, self.weight = (t[sequences, number, :, : self.n] for t in (decays.total, decays.weight))
+        totals = (decays.high, decays.low, decays.weight)
+        self.high, self.low, self.weight = (t[sequences, number, :, : self.n] for t in totals)
         self.own = None if decays.own is None else decays.own[sequences, number, :, : self.n]
         self.start, self.later = (t[sequences, number, : self.n, :, None] for t in (decays.start, decays.later))
         self.end = decays.end[sequences, number, :, None, None]
 
     def outputs(self, h: Tensor | None, y: Tensor) -> None:
         """Write y (k, n, H, P), with the state h (k, H, P, S) at the chunk's start, None for zero."""
-        M, _ = self._mixing()
-        score = M.unflatten(1, (self.G, self.E)).mul_(self._alike()).view(-1, self.n, self.n)
+        score = empty(self.k * self.H, self.n, self.n)
+        self._run(scores, alike=self._alike(), scores=score)
         inside = torch.bmm(score, _by(self.x)).view(self.k, self.H, self.n, self.P).transpose(1, 2)
         if h is None:
             y.copy_(inside)
@@ -220,27 +228,18 @@ class _Part:
     def intra_gradients(self, dy: Tensor, into: _Gradients) -> None:
         """Gradients through what the chunk's rows say to one another; written, not added."""
         k, n, H = self.k, self.n, self.H
-        square = (k, self.G, self.E, n, n)
-        M, E = self._mixing()
-        alike, dy = self._alike(), _by(dy)
-        dscore = torch.bmm(dy, _by(self.x).transpose(1, 2)).view(k, H, n, n)
-        dalike = (dscore * M).view(square).sum(2).flatten(0, 1)
-        score = M.view(square).mul_(alike).view(-1, n, n)
+        dy, alike = _by(dy), self._alike()
+        dscore, score = torch.bmm(dy, _by(self.x).transpose(1, 2)), empty(k * H, n, n)
+        heard, passed, owned = zeros(k, H, n), empty(k, H, self.Q), empty(k, H, self.Q)
+        self._run(score_gradients, alike=alike, scores=score, dscores=dscore, heard=heard, passed=passed, owned=owned)
+        dalike = dscore.view(k, self.G, self.E, n, n).sum(2).flatten(0, 1)
         into.x.copy_(torch.bmm(score.transpose(1, 2), dy).view(k, H, n, self.P).transpose(1, 2))
         into.C.copy_(self._rows(torch.bmm(dalike, self.B)))
         into.B.copy_(self._rows(torch.bmm(dalike.transpose(1, 2), self.C)))
-
-        dM = dscore
-        dM.view(square).mul_(alike)
+        into.weight.copy_(self._by_step(heard.transpose(1, 2)))
+        into.log_decay.copy_(passed.transpose(1, 2))
         if self.own is not None:
-            into.own.copy_(self._own_blocks(dM).sum((2, 3)).transpose(1, 2))
-        dM.mul_(E)
-        into.weight.copy_(self._by_step(dM.sum(2).transpose(1, 2)))
-        # A decay lies between the rows j before it and the rows i from it on: the pairs' gradients are summed over just
-        # those, never as a difference of running totals.
-        before, since = _order(n, self.rank)
-        pairs = dM.mul_(self.weight[:, :, None]).view(-1, n) @ before
-        into.log_decay.copy_(pairs.view(k, H, n, self.Q).mul_(since).sum(2).transpose(1, 2))
+            into.own.copy_(owned.transpose(1, 2))
 
     def end_gradients(self, h: Tensor | None, dh: Tensor, into: _Gradients) -> None:
         """Add the gradients through the state at the chunk's end, dh (k, H, P, S)."""
@@ -265,22 +264,27 @@ class _Part:
         _, since = _order(self.n, self.rank)
         into.log_decay.add_(torch.matmul(since.T, dy.mul_(self._read(self.C, h)).sum(3)))
 
-    def _mixing(self) -> tuple[Tensor, Tensor]:
-        """M and the decay in it, zero where a row does not hear another; (k, H, n, n)."""
-        E = (self.total[..., None] - self.total[..., None, :]).float()
-        E = _exp(E.add_(_hidden(self.n, self.rank, self.own is not None)))
-        M = E * self.weight[:, :, None]
-        if self.own is not None:
-            self._own_blocks(M).copy_(self.own[..., :: self.rank][:, :, None, None])
-        return M, E
+    def _run(self, kernel: Kernel, **results: Tensor) -> None:
+        """A kernel of cpu_kernels.py over this chunk."""
+        k, H, n = self.k, self.H, self.n
+        sizes = {"alike": (k * self.G, n, n), "heard": (k, H, n)} | dict.fromkeys(("passed", "owned"), (k, H, self.Q))
+        own = self.weight if self.own is None else self.own
+        told = dict.fromkeys(("dscores", "heard", "passed", "owned"), 0) | {
+            name: address(name, each, sizes.get(name, (k * H, n, n))) for name, each in results.items()
+        }
+        for name in ("high", "low", "weight"):
+            told[name] = address(name, getattr(self, name), (k, H, n), walked=2)
+        told["own"] = address("own", self.own, (k, H, n), walked=2)
+        sequence, head, *_ = (4 * stride for stride in self.high.stride())
+        own_sequence, own_head, *_ = (4 * stride for stride in own.stride())
+        run(kernel, k * H, record(
+            kernel, **told, places=address("places", _places(n), (n,)), sequence=sequence, head=head, own_sequence=own_sequence,
+            own_head=own_head, heads=H, groups=self.G, rows=n, rank=self.rank, items=k * H,
+        ))  # fmt: skip
 
     def _alike(self) -> Tensor:
-        """C_i . B_j, (k, G, 1, n, n)."""
-        return torch.bmm(self.C, self.B.transpose(1, 2)).view(self.k, self.G, 1, self.n, self.n)
-
-    def _own_blocks(self, square: Tensor) -> Tensor:
-        """The entries of (k, H, n, n) inside a step: (k, H, R, R, Q), a view."""
-        return square.view(self.k, self.H, self.Q, self.rank, self.Q, self.rank).diagonal(dim1=2, dim2=4)
+        """C_i . B_j, (kG, n, n)."""
+        return torch.bmm(self.C, self.B.transpose(1, 2))
 
     def _weight(self) -> Tensor:
         return self.weight.transpose(1, 2)[..., None]
@@ -354,11 +358,8 @@ def _exp(t: Tensor) -> Tensor:
 
 
 @functools.cache
-def _hidden(rows: int, rank: int, own: bool) -> Tensor:
-    """-inf at the rows j that row i does not hear: later ones and, where they have an own weight, its own step's."""
-    step = torch.arange(rows, device="cpu") // rank
-    after = step[:, None] <= step if own else step[:, None] < step
-    return torch.zeros(rows, rows, dtype=torch.float32, device="cpu").masked_fill_(after, float("-inf"))
+def _places(rows: int) -> Tensor:
+    return torch.arange(rows, dtype=torch.float32, device="cpu")
 
 
 @functools.cache
