@@ -133,7 +133,9 @@ class Mamba2(PathMixer):
         self.A_log = nn.Parameter(torch.empty(self.nheads, **kept).uniform_(*A_init_range).log())
         self.D = nn.Parameter(torch.ones(self.d_ssm if D_has_hdim else self.nheads, **kept))
         self.A_log._no_weight_decay = self.D._no_weight_decay = True
-        self.norm = GatedRMSNorm(self.d_ssm, ngroups, norm_before_gate, norm_eps, **factory) if rmsnorm else None
+        self.norm = (
+            GatedRMSNorm(self.d_ssm, ngroups, norm_before_gate, norm_eps, backend, **factory) if rmsnorm else None
+        )
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory)
 
     def project(self, call: Call) -> Selection:

@@ -156,7 +156,9 @@ class Mamba3(PathMixer):
                 self.register_parameter(name, nn.Parameter(start))
         self.D = nn.Parameter(torch.ones(self.nheads, **kept))
         self.D._no_weight_decay = True
-        self.norm = GatedRMSNorm(self.d_inner, self.nheads, True, **factory) if is_outproj_norm else None
+        self.norm = (
+            GatedRMSNorm(self.d_inner, self.nheads, True, backend=backend, **factory) if is_outproj_norm else None
+        )
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False, **factory)
 
     def project(self, call: Call) -> Selection:

@@ -71,6 +71,7 @@ def dense_duality_call(seed: int, longest: int = 300, states: int = 30) -> tuple
         "initial_state": normal(batch, heads, width, N) if dice.random() < 0.5 else None,
     }
     restart = torch.rand(batch, length, generator=g) < dice.choice([0.03, 0.3])
+    tensors["skip"] = normal(dice.choice([1, batch]), heads) if seed % 2 else None
     return tensors, {"restart": restart if dice.random() < 0.5 else None, "rank": rank}
 
 

@@ -26,7 +26,7 @@ from polymamba.core.ops.state_space_duality import gpu
 from polymamba.core.ops.state_space_duality.reference import dense_reference
 from polymamba.core.ops.state_space_duality.registration import state_space_duality_op
 
-NAMES = ("x", "log_decay", "weight", "own_weight", "B", "C", "initial_state")
+NAMES = ("x", "log_decay", "weight", "own_weight", "B", "C", "initial_state", "skip")
 LOW = ("x", "B", "C")
 TILES = {kind: {name: gpu.Tile(16, 16, 4) for name in tiles} for kind, tiles in gpu.TILES.items()}
 NOTHING = 1e-30  # a gradient that float32 cannot hold: what has decayed that far counts as zero
@@ -35,10 +35,11 @@ NOTHING = 1e-30  # a gradient that float32 cannot hold: what has decayed that fa
 def dense_run(compute, tensors: dict, other: dict, seed: int = 0) -> dict[str, torch.Tensor]:
     """Outputs and gradients by name, for output gradients that depend on the seed alone."""
     given = {name: None if t is None else t.detach().requires_grad_() for name, t in tensors.items()}
-    y, state = compute(*(given[name] for name in NAMES[:6]), other["restart"], given["initial_state"], other["rank"])
+    first, state, skip = [given[name] for name in NAMES[:6]], given["initial_state"], given.get("skip")
+    y, state = compute(*first, other["restart"], state, other["rank"], skip)
     g = torch.Generator().manual_seed(seed)
     incoming = [torch.randn(t.shape, generator=g, dtype=torch.float64).to(t) for t in (y, state)]
-    wanted = [name for name in NAMES if given[name] is not None]
+    wanted = [name for name in NAMES if given.get(name) is not None]
     gradients = torch.autograd.grad((y, state), [given[name] for name in wanted], incoming)
     return {"y": y, "final_state": state} | {f"d{n}": d for n, d in zip(wanted, gradients, strict=True)}
 

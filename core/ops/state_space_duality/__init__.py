@@ -115,12 +115,13 @@ def _scan(
     log_decay = step * A.float().repeat_interleave(batch, 0)[:, None]
     state = None if initial_state is None else fold(initial_state)
     u = way.visit(x)
+    D = D if D is None or paths == 1 else D.repeat_interleave(batch, 0)
+    skip = None if D is None or D.shape[2] > 1 else D[:, :, 0].float()
     y, final_state = state_space_duality_op(
-        u, log_decay, step, None, way.visit(B), way.visit(C), way.restart, state, 1, backend
+        u, log_decay, step, None, way.visit(B), way.visit(C), way.restart, state, 1, skip, backend
     )
-    if D is not None:
-        skip = D[0] if paths == 1 else D.repeat_interleave(batch, 0)[:, None]
-        y = torch.addcmul(y, u, skip.to(y.dtype))
+    if D is not None and skip is None:
+        y = torch.addcmul(y, u, D[:, None].to(y.dtype))
     out = way.merge(y, merge)
     if z is not None:
         gate = F.silu(z)

@@ -24,6 +24,8 @@ from ..cpu.team import Kernel
 from .cpu_kernels import score_gradients, scores
 from .pieces import Piece, pieces
 
+SKIPS = True
+
 # Rows of a chunk, and numbers in the score matrices worked on together (they should stay in a core's second-level cache).
 CHUNK_ROWS, TOGETHER = 64, 2**18
 
@@ -40,10 +42,11 @@ def saved_shape(batch, steps, heads, headdim, groups, states, rank) -> tuple[int
     return (batch, -(-steps // _chunk(rank)), heads, headdim, states)
 
 
-def forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, save):
+def forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, save, skip=None):
     """Outputs, final state and, where asked for, the states at chunk starts."""
     dtype, x, B, C = x.dtype, *(as_rows(t) for t in (x, B, C))
-    given = (x, log_decay, weight, own_weight, B, C)
+    skip = None if skip is None else skip.float().expand(x.shape[0], -1).contiguous()
+    given = (x, log_decay, weight, own_weight, B, C, skip)
     y, state, kept = _forward(*given, restart, initial_state, rank, save)
     for piece in pieces(restart, rank, *given, initial_state):
         before = initial_state[piece.at] if piece.carries and initial_state is not None else None
@@ -51,12 +54,15 @@ def forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank
     return y.to(dtype), state, kept
 
 
-def backward(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, chunk_states):
+def backward(
+    grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, chunk_states, skip=None
+):
     """Gradients of every differentiable input."""
-    types = [None if t is None else t.dtype for t in (x, log_decay, weight, own_weight, B, C, initial_state)]
+    types = [None if t is None else t.dtype for t in (x, log_decay, weight, own_weight, B, C, initial_state, skip)]
     x, B, C = (as_rows(t) for t in (x, B, C))
     grad_y = zeros(*x.shape) if grad_y is None else as_rows(grad_y)
-    given = (x, log_decay, weight, own_weight, B, C)
+    told = None if skip is None else skip.float().expand(x.shape[0], -1).contiguous()
+    given = (x, log_decay, weight, own_weight, B, C, told)
     found, dstate = _backward(grad_y, grad_state, *given, restart, initial_state, rank, chunk_states)
     for piece in pieces(restart, rank, *given, initial_state, grad_y, grad_state):
         cut, before = (
@@ -70,7 +76,7 @@ def backward(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart
             whole.copy_(part)
         if piece.steps.start == 0:
             dstate[piece.at] = before if piece.carries else 0
-    dx, dlog_decay, dweight, down, dB, dC = found
+    dx, dlog_decay, dweight, down, dB, dC, dskip = found
     found = (
         dx,
         dlog_decay,
@@ -79,11 +85,12 @@ def backward(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart
         dB,
         dC,
         None if initial_state is None else dstate,
+        None if skip is None else dskip.sum_to_size(skip.shape),
     )
     return tuple(None if kind is None else g.to(kind) for kind, g in zip(types, found, strict=True))
 
 
-def _forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, save):
+def _forward(x, log_decay, weight, own_weight, B, C, skip, restart, initial_state, rank, save):
     batch, _, heads, width = x.shape
     groups, states, steps = *B.shape[2:], log_decay.shape[1]
     y, state = empty(*x.shape), zeros(batch, heads, width, states)
@@ -94,8 +101,10 @@ def _forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, ran
         if save:
             kept[:, 0] = state
         _one_step(x, log_decay, weight, own_weight, B, C, restart, state, y)
+        if skip is not None:
+            y.addcmul_(x, skip[:, None, :, None])
         return y, state, kept
-    decays = _Decays.of(log_decay, weight, own_weight, restart, rank)
+    decays = _Decays.of(log_decay, weight, own_weight, skip, restart, rank)
     for part in _parts(x, B, C, decays, rank):
         h = state[part.sequences]
         if save:
@@ -105,12 +114,14 @@ def _forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, ran
     return y, state, kept
 
 
-def _backward(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, chunk_states):
+def _backward(
+    grad_y, grad_state, x, log_decay, weight, own_weight, B, C, skip, restart, initial_state, rank, chunk_states
+):
     dstate = zeros(x.shape[0], *x.shape[2:], B.shape[3])
     if grad_state is not None:
         dstate.copy_(grad_state)
-    decays = _Decays.of(log_decay, weight, own_weight, restart, rank)
-    found = _Gradients(*(empty(*t.shape) for t in (x, log_decay, weight, weight, B, C)))
+    decays = _Decays.of(log_decay, weight, own_weight, skip, restart, rank)
+    found = _Gradients(*(empty(*t.shape) for t in (x, log_decay, weight, weight, B, C)), zeros(x.shape[0], x.shape[2]))
     last = decays.end.shape[1] - 1
     for part in _parts(x, B, C, decays, rank, backwards=True):
         h = (
@@ -129,8 +140,8 @@ def _backward(grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restar
 
 
 def _cut(given: Sequence[Tensor | None], piece: Piece) -> list[Tensor | None]:
-    """A piece of x, log_decay, weight, own_weight, B and C, or of their gradients: views."""
-    sides = (piece.rows, piece.steps, piece.steps, piece.steps, piece.rows, piece.rows)
+    """A piece of x, log_decay, weight, own_weight, B, C and skip, or of their gradients: views."""
+    sides = (piece.rows, piece.steps, piece.steps, piece.steps, piece.rows, piece.rows, slice(None))
     return [None if t is None else t[piece.at, side] for t, side in zip(given, sides, strict=True)]
 
 
@@ -139,7 +150,7 @@ class _Decays(NamedTuple):
 
     high, low: (batch, chunks, heads, n), running totals in powers of two, as the sum of two floats; start: (batch, chunks, n,
     heads), what of the state at the chunk's start is left; later: what of a row is left at its end; end: (batch, chunks, heads),
-    what is left of the start. weight, own: (batch, chunks, heads, n).
+    what is left of the start. weight, own: (batch, chunks, heads, n). skip: (batch, heads).
     """
 
     high: Tensor
@@ -149,9 +160,10 @@ class _Decays(NamedTuple):
     end: Tensor
     weight: Tensor
     own: Tensor | None
+    skip: Tensor | None
 
     @classmethod
-    def of(cls, log_decay, weight, own_weight, restart, rank) -> _Decays:
+    def of(cls, log_decay, weight, own_weight, skip, restart, rank) -> _Decays:
         def chunked(t: Tensor) -> Tensor:
             t = torch.nn.functional.pad(t, (0, 0, 0, -t.shape[1] % _chunk(rank)))
             return t.unflatten(1, (-1, _chunk(rank))).transpose(2, 3)
@@ -169,7 +181,7 @@ class _Decays(NamedTuple):
         total = by_row(total).contiguous() * LOG2_E
         high = total.float()
         low = total.sub_(high).float()
-        return cls(high, low, start.contiguous(), later.contiguous(), _exp(end.squeeze(3).float()), weight, own)
+        return cls(high, low, start.contiguous(), later.contiguous(), _exp(end.squeeze(3).float()), weight, own, skip)
 
 
 class _Gradients(NamedTuple):
@@ -181,10 +193,12 @@ class _Gradients(NamedTuple):
     own: Tensor
     B: Tensor
     C: Tensor
+    skip: Tensor
 
     def of(self, part: _Part) -> _Gradients:
         rows, steps = part.rows, slice(part.rows.start // part.rank, part.rows.stop // part.rank)
-        return _Gradients(*(t[part.sequences, steps if i in (1, 2, 3) else rows] for i, t in enumerate(self)))
+        sides = (rows, steps, steps, steps, rows, rows, slice(None))
+        return _Gradients(*(t[part.sequences, side] for t, side in zip(self, sides, strict=True)))
 
 
 class _Part:
@@ -206,6 +220,7 @@ class _Part:
         totals = (decays.high, decays.low, decays.weight)
         self.high, self.low, self.weight = (t[sequences, number, :, : self.n] for t in totals)
         self.own = None if decays.own is None else decays.own[sequences, number, :, : self.n]
+        self.skip = None if decays.skip is None else decays.skip[sequences]
         self.start, self.later = (t[sequences, number, : self.n, :, None] for t in (decays.start, decays.later))
         self.end = decays.end[sequences, number, :, None, None]
 
@@ -230,8 +245,9 @@ class _Part:
         k, n, H = self.k, self.n, self.H
         dy, alike = _by(dy), self._alike()
         dscore, score = torch.bmm(dy, _by(self.x).transpose(1, 2)), empty(k * H, n, n)
-        heard, passed, owned = zeros(k, H, n), empty(k, H, self.Q), empty(k, H, self.Q)
-        self._run(score_gradients, alike=alike, scores=score, dscores=dscore, heard=heard, passed=passed, owned=owned)
+        heard, passed, owned, skipped = zeros(k, H, n), empty(k, H, self.Q), empty(k, H, self.Q), empty(k, H)
+        results = {"heard": heard, "passed": passed, "owned": owned, "skipped": skipped}
+        self._run(score_gradients, alike=alike, scores=score, dscores=dscore, **results)
         dalike = dscore.view(k, self.G, self.E, n, n).sum(2).flatten(0, 1)
         into.x.copy_(torch.bmm(score.transpose(1, 2), dy).view(k, H, n, self.P).transpose(1, 2))
         into.C.copy_(self._rows(torch.bmm(dalike, self.B)))
@@ -240,6 +256,8 @@ class _Part:
         into.log_decay.copy_(passed.transpose(1, 2))
         if self.own is not None:
             into.own.copy_(owned.transpose(1, 2))
+        if self.skip is not None:
+            into.skip.add_(skipped)
 
     def end_gradients(self, h: Tensor | None, dh: Tensor, into: _Gradients) -> None:
         """Add the gradients through the state at the chunk's end, dh (k, H, P, S)."""
@@ -267,14 +285,16 @@ class _Part:
     def _run(self, kernel: Kernel, **results: Tensor) -> None:
         """A kernel of cpu_kernels.py over this chunk."""
         k, H, n = self.k, self.H, self.n
-        sizes = {"alike": (k * self.G, n, n), "heard": (k, H, n)} | dict.fromkeys(("passed", "owned"), (k, H, self.Q))
+        sizes = {"alike": (k * self.G, n, n), "heard": (k, H, n), "skipped": (k, H)}
+        sizes |= dict.fromkeys(("passed", "owned"), (k, H, self.Q))
         own = self.weight if self.own is None else self.own
-        told = dict.fromkeys(("dscores", "heard", "passed", "owned"), 0) | {
+        told = dict.fromkeys(("dscores", "heard", "passed", "owned", "skipped"), 0) | {
             name: address(name, each, sizes.get(name, (k * H, n, n))) for name, each in results.items()
         }
         for name in ("high", "low", "weight"):
             told[name] = address(name, getattr(self, name), (k, H, n), walked=2)
         told["own"] = address("own", self.own, (k, H, n), walked=2)
+        told["skip"] = address("skip", self.skip, (k, H))
         sequence, head, *_ = (4 * stride for stride in self.high.stride())
         own_sequence, own_head, *_ = (4 * stride for stride in own.stride())
         run(kernel, k * H, record(

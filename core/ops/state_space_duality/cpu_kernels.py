@@ -3,6 +3,8 @@
     score_ij = M_ij alike_ij,    M_ij = E_ij weight_j before the row's own step (own_weight in it, or weight_j with E = 1),
     E_ij = 2 ** (total_i - total_j)
 
+On the diagonal of the scores stands a head's skip weight too: what is multiplied by x takes it along.
+
 A work item is one head of one sequence. Running totals are two floats each, `high` + `low`: their differences keep the digits
 that one float would lose. Legend: n rows (Q steps of `rank`), H heads, G groups; addresses and strides in bytes.
 """
@@ -17,9 +19,10 @@ from ..cpu.team import Kernel, inlined, record_at
 
 # high, low, weight, own: (k, H, n), the first two axes walked; own is 0 where the own step's weight is no other.
 # alike: (k, G, n, n). scores, dscores: (k, H, n, n). places: (n,), 0, 1, 2, … heard: (k, H, n). passed, owned: (k, H, Q).
+# skip, skipped: (k, H).
 FIELDS = (
-    "high low weight own alike scores dscores places heard passed owned sequence head own_sequence own_head heads groups rows rank "
-    "items tickets"
+    "high low weight own skip alike scores dscores places heard passed owned skipped sequence head own_sequence own_head heads "
+    "groups rows rank items tickets"
 )
 RECORD = np.dtype([(name, np.int64) for name in FIELDS.split()])
 TICKETS = RECORD.fields["tickets"][1]
@@ -56,6 +59,8 @@ def score_rows(p, item):
                 inside = select_positive(splat(np.float32(last)) - place, mine, splat(ZERO))
                 m = select_positive(before - place, m, inside) * get(alike + i * row + 4 * j, count)
             put(to + 4 * j, m, p.rows - j)
+        if p.skip != 0:
+            write_float(to + 4 * i, read_float(to + 4 * i) + read_float(p.skip + 4 * item))
 
 
 @inlined
@@ -63,7 +68,7 @@ def gradient_rows(p, item):
     """From dscores to dscores * M in its place; scores; and, from the last row to the first, sums over rows.
 
     heard: of dM E over the rows i, for every j, the gradient of its weight. passed: the gradient of each step's decay, which lies
-    between the rows j before it and the rows i from it on. owned: that of each own weight.
+    between the rows j before it and the rows i from it on. owned, skipped: those of each own weight and of the skip weight.
     """
     sequence, head = item // p.heads, item % p.heads
     start = sequence * p.sequence + head * p.head
@@ -71,7 +76,7 @@ def gradient_rows(p, item):
     square, row, steps = 4 * p.rows * p.rows, 4 * p.rows, p.rows // p.rank
     alike = p.alike + (sequence * p.groups + head // (p.heads // p.groups)) * square
     heard = p.heard + item * row
-    owned = splat(ZERO)
+    owned, skipped = splat(ZERO), ZERO
     for i in range(p.rows - 1, -1, -1):
         bound = i // p.rank * p.rank
         last = bound + p.rank
@@ -79,6 +84,7 @@ def gradient_rows(p, item):
         high, low = splat(read_float(p.high + start + 4 * i)), splat(read_float(p.low + start + 4 * i))
         mine = splat(read_float(own + 4 * i) if p.own != 0 else ZERO)
         at = item * square + i * row
+        skipped += read_float(p.dscores + at + 4 * i)
         for j in range(0, p.rows, WIDTH):
             count = p.rows - j
             score, told = splat(ZERO), splat(ZERO)
@@ -98,6 +104,8 @@ def gradient_rows(p, item):
                     owned = owned + (both - earlier)
             put(p.scores + at + 4 * j, score, count)
             put(p.dscores + at + 4 * j, told, count)
+        if p.skip != 0:
+            write_float(p.scores + at + 4 * i, read_float(p.scores + at + 4 * i) + read_float(p.skip + 4 * item))
         if i == bound:
             total = splat(ZERO)
             for j in range(0, bound, WIDTH):
@@ -108,6 +116,7 @@ def gradient_rows(p, item):
             if p.own != 0:
                 write_float(p.owned + step, sum_lanes(owned))
                 owned = splat(ZERO)
+    write_float(p.skipped + 4 * item, skipped)
 
 
 def score_kernel(address):

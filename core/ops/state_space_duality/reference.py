@@ -72,7 +72,7 @@ def state_space_duality_reference(
 
 def dense_reference(
     x: Tensor, log_decay: Tensor, weight: Tensor, own_weight: Tensor | None, B: Tensor, C: Tensor,
-    restart: Tensor | None, initial_state: Tensor | None, rank: int,
+    restart: Tensor | None, initial_state: Tensor | None, rank: int, skip: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What the operator of registration.py computes, one step after the other: outputs and final state.
 
@@ -95,4 +95,5 @@ def dense_reference(
         state = before + weight[:, s].to(real)[..., None, None] * added
         outputs.append(torch.einsum("bhpn,brhn->brhp", seen, c[:, s]))
     y = torch.cat(outputs, 1) if outputs else u.flatten(1, 2)
+    y = y if skip is None else y + skip.to(real)[:, None, :, None] * u.flatten(1, 2)
     return y.to(x.dtype), state

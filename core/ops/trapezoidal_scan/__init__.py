@@ -122,13 +122,11 @@ def _scan(paths, x, log_decay, dt, trapezoid, B, C, D, order, seq_idx, state, me
     h, k, v = (None,) * 3 if state is None else (fold(t).float() for t in state)
     if state is not None and way.steps:
         h = h + before[:, 0, :, None, None] * _outer(v, k)
+    skip = None if D is None else (D if paths == 1 else D.repeat_interleave(batch, 0)).float()
     y, h = state_space_duality_op(
-        u.flatten(1, 2), log_decay, weight, own, b.flatten(1, 2), c.flatten(1, 2), way.restart, h, rank, backend
+        u.flatten(1, 2), log_decay, weight, own, b.flatten(1, 2), c.flatten(1, 2), way.restart, h, rank, skip, backend
     )
     y = y.unflatten(1, (-1, rank))
-    if D is not None:
-        skip = D[0] if paths == 1 else D.repeat_interleave(batch, 0)[:, None, None]
-        y = torch.addcmul(y, u, skip[..., None].to(y.dtype))
     state = (h, _last(b, k, way), _last(u, v, way))
     return way.merge(y, merge), tuple(unfold(t, paths) for t in state)
 

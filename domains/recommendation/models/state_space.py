@@ -47,7 +47,7 @@ class StateSpace(nn.Module):
         self.A_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(self.heads))
         self.A_log._no_weight_decay = self.D._no_weight_decay = True
-        self.norm, self.out_proj = GatedRMSNorm(inner, eps=eps), nn.Linear(inner, channels)
+        self.norm, self.out_proj = GatedRMSNorm(inner, eps=eps, backend=backend), nn.Linear(inner, channels)
 
     def forward(
         self,

@@ -26,7 +26,7 @@ def dense(tensors, other, dtype, operator, *extra):
     given = {n: None if t is None else t.to(dtype).requires_grad_() for n, t in tensors.items()}
     found = operator(
         *(given[n] for n in ("x", "log_decay", "weight", "own_weight", "B", "C")), other["restart"],
-        given["initial_state"], other["rank"], *extra,
+        given["initial_state"], other["rank"], given["skip"], *extra,
     )  # fmt: skip
     g = torch.Generator().manual_seed(0)
     incoming = [torch.randn(t.shape, generator=g, dtype=torch.float64).to(t) for t in found]

@@ -12,8 +12,8 @@ from polymamba.core.ops.state_space_duality import cpu, registration, state_spac
 def arguments(seed=0, requires_grad=True):
     tensors, other = dense_duality_call(seed, longest=9)
     tensors = {n: t if t is None else t.requires_grad_(requires_grad) for n, t in tensors.items()}
-    *first, state = tensors.values()
-    return (*first, other["restart"], state, other["rank"], "cpu", requires_grad)
+    *first, state, skip = tensors.values()
+    return (*first, other["restart"], state, other["rank"], skip, "cpu", requires_grad)
 
 
 @pytest.mark.parametrize("seed", range(4))
