@@ -42,6 +42,11 @@ def saved_shape(batch, steps, heads, headdim, groups, states, rank) -> tuple[int
     return (batch, -(-steps // _chunk(rank)), heads, headdim, states)
 
 
+# Past the dispatcher autocast would reach these products: sums over a chunk are float32.
+IN_FLOAT32 = torch.autocast("cpu", enabled=False)
+
+
+@IN_FLOAT32
 def forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, save, skip=None):
     """Outputs, final state and, where asked for, the states at chunk starts."""
     dtype, x, B, C = x.dtype, *(as_rows(t) for t in (x, B, C))
@@ -54,6 +59,7 @@ def forward(x, log_decay, weight, own_weight, B, C, restart, initial_state, rank
     return y.to(dtype), state, kept
 
 
+@IN_FLOAT32
 def backward(
     grad_y, grad_state, x, log_decay, weight, own_weight, B, C, restart, initial_state, rank, chunk_states, skip=None
 ):

@@ -205,3 +205,11 @@ def test_wrong_orders_are_refused(order, text):
     x, B = torch.randn(1, 4, 2, 3), torch.randn(1, 4, 1, 3)
     with pytest.raises(UserError, match=text):
         state_space_duality(x, x[..., 0], -torch.ones(2), B, B, order=torch.tensor(order), backend="cpu")
+
+
+def test_autocast_does_not_reach_the_sums():
+    tensors, other = state_space_duality_call(3)
+    expected = state_space_duality(**tensors, **other, backend="cpu")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = state_space_duality(**tensors, **other, backend="cpu")
+    assert all(map(torch.equal, found, expected))
