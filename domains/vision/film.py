@@ -48,8 +48,12 @@ def draw_films(films: Sequence[Sequence[Tensor]], names: Sequence[str], titles: 
 
     rows, (_, frames, height, width) = len(names), films[0][0].shape
     wide, high = 7.0, min(4.0, 7.0 * rows * height / (frames * width))
-    figure = Figure(figsize=(wide + 0.9, len(films) * (high + 0.3) + 0.4), dpi=110, layout="constrained")
-    figure.suptitle(drawable(heading)[0], fontsize=10, color=INK, weight="bold", parse_math=False)
+    across, down = wide + 0.9, len(films) * (high + 0.3) + 0.4
+    figure = Figure(figsize=(across, down), dpi=110, facecolor="white")
+    heading, fonts = drawable(heading)
+    place = {"x": 0.02, "y": 1 - 0.12 / down, "ha": "left", "va": "top"}
+    figure.suptitle(heading, **place, fontsize=10, color=INK, weight="bold", family=fonts, parse_math=False)
+    figure.subplots_adjust(0.8 / across, 0.08 / down, 1 - 0.1 / across, 1 - 0.6 / down, hspace=0.3 / high)
     for axis, film, title in zip(figure.subplots(len(films), 1, squeeze=False)[:, 0], films, titles, strict=True):
         picture = torch.cat([torch.cat(row.unbind(1), -1) for row in film], -2)
         picture = picture.movedim(0, -1) if picture.shape[0] == 3 else picture.mean(0)

@@ -21,7 +21,9 @@ from ..classification import Classified, likeliest, write_table
 from ..trained import Answer, Trained
 from .explanation import beside_heat, can_explain, explain_images, receptive_field, share_within
 from .film import strip
+from .frame_prediction import FramePrediction
 from .image_grid import denormalise, draw_grid, even_columns, shorten
+from .predicted_frames import write_frames
 from .predicted_masks import opened, write_masks
 from .segmentation import Segmentation
 
@@ -49,7 +51,8 @@ def predict(
 ) -> Answer:
     """Names the classes of images: a table, predictions.csv, and for each image a picture of what its class rests on.
 
-    Of a run that gives each pixel a class it writes masks, in the folder `masks`, and overlays.
+    Of a run that gives each pixel a class it writes masks, in the folder `masks`, and overlays; of one that predicts frames it
+    writes those, in the folder `frames`.
 
     Args:
         run: a trained image classifier.
@@ -70,6 +73,10 @@ def predict(
             raise UserError("the run knows its classes and its model", given=f"{key}={value}", do=f"leave {key}= out")
     if explain is not None:
         check_choice("explain", explain, (*METHODS, FIELD), "method")
+        if isinstance(run.task, FramePrediction):
+            raise UserError(
+                "frames that are predicted are not explained", given=f"explain={explain}", do="input=film.mp4"
+            )
     folder = run.folder if output is None else Path(output).expanduser()
     if input is None and explain is None:
         raise UserError(
@@ -78,6 +85,8 @@ def predict(
     folder.mkdir(parents=True, exist_ok=True)
     if explain is None and isinstance(run.task, Segmentation):
         return write_masks(run, input, pictures, folder / "masks")
+    if isinstance(run.task, FramePrediction):
+        return write_frames(run, input, pictures, folder / "frames")
     if explain is not None:
         return _explain(
             run, input, explain, folder / (f"{FIELD}.png" if explain == FIELD else f"explained_{explain}.png")

@@ -17,7 +17,7 @@ import torch
 from timm.layers import DropPath, PatchEmbed
 from torch import Tensor, nn
 
-from ....core.errors import UserError
+from ....core.errors import UserError, check_choice
 from ....core.grid_blocks import PatchExpand, PatchMerging, mix_grid
 from ....core.linear import applied, normalised
 from ....core.mixers.ss2d import SS2D
@@ -216,6 +216,9 @@ class Recurrent(Backbone):
     ):
         super().__init__()
         self.img_size, self.frames, self.in_chans, self.embed_dim = both_sides(img_size), frames, in_chans, embed_dim
+        check_choice("cell", cell, ("vmrnn", "convlstm"), "cell")
+        if patch_size is not None:
+            check_choice("patch_size", patch_size, PATCHES, "patch size")
         if depths_up is not None and len(depths_up) != len(depths):
             raise UserError("VMRNN-D has as many cells up as down", given=f"depths={depths}, depths_up={depths_up}")
         self.patch_size = patch_size or next(side for side in PATCHES if side == 1 or min(self.img_size) >= 8 * side)
@@ -365,7 +368,7 @@ FILTERS[VMRNN] = FILTERS[VMRNNClassifier] = checkpoint_filter_fn
 @checked(group="model")
 def build(
     describe: dict,
-    scan: str | Scan = "cross",
+    scan: str | Scan | None = None,
     size: Literal["micro", "kth", "taxibj", "moving_mnist"] | None = None,
     cell: Literal["vmrnn", "convlstm"] = "vmrnn",
     patch_size: Literal[8, 4, 2, 1] | None = None,
@@ -378,7 +381,7 @@ def build(
     Args:
         describe: the data set's own description: channels, image_size (height, width), num_classes, model_size, frames where it has
             videos; and predicts_frames, which the task says.
-        scan: the scan of its layers.
+        scan: the scan of its layers; None: the four directions of "cross".
         size: a size of SIZES; None: what the data set asks for ("tiny": kth).
         cell: "convlstm": a cell of convolutions in the place of each.
         patch_size: pixels; None: the size's, or the largest that leaves 8 tokens a side.
@@ -388,5 +391,5 @@ def build(
     kind = VMRNN if describe.get("predicts_frames") else partial(VMRNNClassifier, num_classes=describe["num_classes"])
     return kind(
         img_size=tuple(describe["image_size"]), in_chans=describe["channels"], frames=describe.get("frames") or 1,
-        cell=cell, scan=scan, d_state=d_state, drop_path_rate=drop_path_rate, backend=backend, **chosen,
+        cell=cell, scan=scan or "cross", d_state=d_state, drop_path_rate=drop_path_rate, backend=backend, **chosen,
     )  # fmt: skip
