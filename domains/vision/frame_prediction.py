@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -120,24 +120,16 @@ class FramePrediction(Task):
         if stage == "train":
             videos = self.pixels(batch[0][:BATCH_DRAWN]).cpu()
             heading = f"First training batch: {len(videos)} of {len(batch[0])} videos, {self.past} frames given"
-            rows = [
-                [video[:, moments(self.past)], video[:, self.past :][:, moments(video.shape[1] - self.past)]]
-                for video in videos
-            ]
-            return {
-                "first_batch": draw_films([[torch.cat(each, 1)] for each in rows], ["video"], [""] * len(rows), heading)
-            }
+            films = [[torch.cat([_some(each[:, : self.past]), _some(each[:, self.past :])], 1)] for each in videos]
+            return {"first_batch": draw_films(films, ["video"], [""] * len(films), heading)}
         if stage == "val" or not self._drawn:
             return {}
         titles = [f"MSE {each['']:.4f}, of repeating the last frame {each['repeat_']:.4f}" for each in self._drawn]
-        return {
-            "worst_predictions": self.draw(
-                [each["frames"] for each in self._drawn], titles, f"Worst of {self._seen} test videos"
-            )
-        }
+        heading = f"Worst of {self._seen} test videos, {self.past} frames given"
+        return {"worst_predictions": self.draw([each["frames"] for each in self._drawn], titles, heading)}
 
-    def draw(self, films: list[tuple[Tensor, Tensor, Tensor]], titles: list[str], heading: str) -> Figure:
-        """Draws videos: the frames given with those that came, beneath the answer, beneath that the difference.
+    def draw(self, films: Sequence[Sequence[Tensor]], titles: Sequence[str], heading: str) -> Figure:
+        """Draws videos: the frames given with those that came, beneath these the answer and the difference.
 
         Args:
             films: given, came, said, each (channels, frames, height, width) within 0 and 1.
@@ -145,10 +137,7 @@ class FramePrediction(Task):
         """
         drawn = []
         for seen, truth, said in films:
-            seen, (truth, said) = (
-                seen[:, moments(seen.shape[1])],
-                (each[:, moments(each.shape[1])] for each in (truth, said)),
-            )
+            seen, truth, said = map(_some, (seen, truth, said))
             blank = torch.ones_like(seen)
             drawn.append([torch.cat(each, 1) for each in ((seen, truth), (blank, said), (blank, (said - truth).abs()))])
         return draw_films(drawn, ["truth", "answer", "difference"], titles, heading)
@@ -158,6 +147,11 @@ class FramePrediction(Task):
         self._seen += 1
         self._drawn.append({**errors, "frames": [each.cpu() for each in frames]})
         self._drawn = sorted(self._drawn, key=lambda each: -each[""])[: self.worst]
+
+
+def _some(frames: Tensor) -> Tensor:
+    """Those of (channels, frames, height, width) that are drawn."""
+    return frames[:, moments(frames.shape[1])]
 
 
 def guesses(seen: Tensor, count: int) -> dict[str, Tensor]:
