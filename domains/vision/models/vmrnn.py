@@ -349,17 +349,20 @@ def _rising(rate: float, depths: Sequence[int]) -> list[list[float]]:
 
 # What the published code makes and never calls.
 UNUSED = re.compile(r"\.VSBs\.[1-9]\d*\.linear\.|^Upsample\.patch_embed\.")
+INFLATING = re.compile(r"^(ST\.patch_inflated|Upsample\.Unembed)\.")
 
 
 def checkpoint_filter_fn(state_dict: Mapping, model: Recurrent) -> dict[str, Tensor]:
-    """A saved state dict as the model can load it: unwrapped, without what no forward pass uses; a classifier inflates nothing."""
+    """A saved state dict as the model can load it: unwrapped, without what no forward pass uses.
+
+    To a classifier what makes images is of no use either; its norm and head stay as they are where the weights have none.
+    """
     state = with_names(strip_wrapping(state_dict), ((r"^ST\.layer\.", "ST.layers.0."),))
-    inflating = isinstance(model, VMRNNClassifier)
-    return {
-        name: value
-        for name, value in state.items()
-        if not UNUSED.search(name) and not (inflating and re.search(r"\.(patch_inflated|Unembed)\.", name))
-    }
+    state = {name: value for name, value in state.items() if not UNUSED.search(name)}
+    if not isinstance(model, VMRNNClassifier):
+        return state
+    own = {name: value for name, value in model.state_dict().items() if name.startswith(("norm.", "head."))}
+    return own | {name: value for name, value in state.items() if not INFLATING.search(name)}
 
 
 FILTERS[VMRNN] = FILTERS[VMRNNClassifier] = checkpoint_filter_fn
