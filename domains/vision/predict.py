@@ -162,7 +162,8 @@ def explain_classes(
     if not can_explain(run.model):
         raise UserError(
             "this model has no hidden attention to look into", given=f"model {type(run.model).__name__}",
-            allowed="models of Mamba layers, like model=vim and model=vmamba", do=f"explain={FIELD} works with any",
+            allowed="models of Mamba layers, like model=vim and model=vmamba",
+            do=f"explain={FIELD} works with any model that gives maps" if _gives_maps(run.model) else None,
         )  # fmt: skip
     found = explain_images(run.model, images.to(run.device), method)
     confidences, said = (each.tolist() for each in found.logits.float().softmax(1).max(1))
@@ -203,6 +204,8 @@ def _field(run: Trained, images: Tensor, path: Path) -> Answer:
     """Which pixels move the middle of the last map: a picture, and the parts of the image that hold most of it."""
     from matplotlib.figure import Figure
 
+    if not _gives_maps(run.model):
+        raise UserError("this model gives no maps of an image", given=f"model {type(run.model).__name__}")
     field = receptive_field(run.model, images.to(run.device)).cpu()
     figure = Figure(figsize=(4.2, 3.8), layout="constrained", dpi=120)
     axes = figure.add_subplot()
@@ -214,6 +217,10 @@ def _field(run: Trained, images: Tensor, path: Path) -> Answer:
     save_figure(figure, path)
     held = ", ".join(f"{share:.0%} within {share_within(field, share):.1%}" for share in (0.5, 0.9, 0.99))
     return Answer([f"  receptive field of the middle of the last map: {held} of the image"], [path])
+
+
+def _gives_maps(model: nn.Module) -> bool:
+    return hasattr(model, "forward_intermediates")
 
 
 def _draw(run: Trained, path: Path, image: Tensor, answer: Classified, folder: Path, number: int) -> Path:

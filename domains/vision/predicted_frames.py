@@ -44,12 +44,11 @@ def write_frames(run: Trained, where: str, pictures: int, folder: Path) -> Answe
         here.mkdir(parents=True, exist_ok=True)
         for number, frame in enumerate((255 * said[0]).round().byte().movedim(0, -1)):
             Image.fromarray(frame.squeeze(-1).numpy()).save(here / f"{number:02}.png")
-        lines.append(
-            f"  {shorten(path.name, 40):<24}  MSE {errors[0]:.4f}, of repeating the last frame {errors[1]:.4f}"
-        )
+        title = f"MSE {errors[0]:.4f}, of repeating the last frame {errors[1]:.4f}"
+        lines.append(f"  {shorten(path.name, 40):<24}  {title}")
         if len(drawn) < pictures:
             drawn.append(here.with_name(f"{here.name}.png"))
-            save_figure(run.task.draw([(seen[0], truth[0], said[0])], [lines[-1].strip()], path.name), drawn[-1])
+            save_figure(run.task.draw([(seen[0], truth[0], said[0])], [title], path.name), drawn[-1])
     if not lines:
         raise UserError(f"none of the videos can be read: {problems[0]}", given=f"input={where}")
     more = [f"  … and {len(lines) - SHOWN:,} more videos"] if len(lines) > SHOWN else []

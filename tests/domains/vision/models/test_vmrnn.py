@@ -244,3 +244,26 @@ def test_wrong_states_and_depths_are_refused():
         VMRNN(16, 1, embed_dim=8, patch_size=3)
     with pytest.raises(UserError, match="cell"):
         VMRNN(16, 1, embed_dim=8, cell="lstm")
+
+
+def test_the_classifier_learns_what_no_single_frame_says():
+    """A dot that goes left or right, from anywhere, around the edges: frames of both classes are the same."""
+    torch.manual_seed(0)
+    random = torch.Generator().manual_seed(1)
+
+    def clips(count):
+        row, start = torch.randint(0, 8, (2, count), generator=random)
+        right, video = torch.arange(count) % 2, torch.zeros(count, 1, 4, 8, 8)
+        for frame in range(4):
+            video[torch.arange(count), 0, frame, row, (start + frame * (2 * right - 1)) % 8] = 1
+        return video, right
+
+    model = VMRNNClassifier(8, 1, 2, embed_dim=16, depths=(1,), patch_size=2, d_state=2)
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+    for _ in range(90):
+        video, right = clips(32)
+        optimizer.zero_grad()
+        F.cross_entropy(model(video), right).backward()
+        optimizer.step()
+    video, right = clips(256)
+    assert float((model(video).argmax(1) == right).float().mean()) > 0.9
