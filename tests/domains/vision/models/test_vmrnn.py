@@ -246,6 +246,7 @@ def test_wrong_states_and_depths_are_refused():
         VMRNN(16, 1, embed_dim=8, cell="lstm")
 
 
+@pytest.mark.slow
 def test_the_classifier_learns_what_no_single_frame_says():
     """A dot that goes left or right, from anywhere, around the edges: frames of both classes are the same."""
     torch.manual_seed(0)
