@@ -75,6 +75,24 @@ class PatchMerging(nn.Module):
         return self.reduction(normalised(self.norm, x).to(x.dtype))
 
 
+class PatchExpand(nn.Module):
+    """A token into factor² tokens, each normalised (Swin-Unet, arXiv 2105.05537, section 3.5).
+
+    Args:
+        inputs: channels of a token. outputs: of each of the tokens that it becomes.
+    """
+
+    def __init__(self, inputs: int, outputs: int, factor: int = 2):
+        super().__init__()
+        self.factor = factor
+        self.expand, self.norm = nn.Linear(inputs, factor**2 * outputs, bias=False), nn.LayerNorm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, height, width, inputs) to (batch, factor * height, factor * width, outputs)."""
+        parts = self.expand(x).unflatten(-1, (self.factor, self.factor, -1))
+        return self.norm(parts.transpose(2, 3).flatten(3, 4).flatten(1, 2))
+
+
 class ChannelGate(nn.Module):
     """Multiplies each channel by a number of 0 to 1 that the mean of all tokens says (LocalMamba's BiAttn, its channel part).
 

@@ -21,7 +21,9 @@ from ..classification import Classified, likeliest, write_table
 from ..trained import Answer, Trained
 from .explanation import beside_heat, can_explain, explain_images, receptive_field, share_within
 from .film import strip
+from .frame_prediction import FramePrediction
 from .image_grid import denormalise, draw_grid, even_columns, shorten
+from .predicted_frames import write_frames
 from .predicted_masks import opened, write_masks
 from .segmentation import Segmentation
 
@@ -49,7 +51,8 @@ def predict(
 ) -> Answer:
     """Names the classes of images: a table, predictions.csv, and for each image a picture of what its class rests on.
 
-    Of a run that gives each pixel a class it writes masks, in the folder `masks`, and overlays.
+    Of a run that gives each pixel a class it writes masks, in the folder `masks`, and overlays; of one that predicts frames it
+    writes those, in the folder `frames`.
 
     Args:
         run: a trained image classifier.
@@ -70,6 +73,10 @@ def predict(
             raise UserError("the run knows its classes and its model", given=f"{key}={value}", do=f"leave {key}= out")
     if explain is not None:
         check_choice("explain", explain, (*METHODS, FIELD), "method")
+        if isinstance(run.task, FramePrediction):
+            raise UserError(
+                "frames that are predicted are not explained", given=f"explain={explain}", do="input=film.mp4"
+            )
     folder = run.folder if output is None else Path(output).expanduser()
     if input is None and explain is None:
         raise UserError(
@@ -78,6 +85,8 @@ def predict(
     folder.mkdir(parents=True, exist_ok=True)
     if explain is None and isinstance(run.task, Segmentation):
         return write_masks(run, input, pictures, folder / "masks")
+    if isinstance(run.task, FramePrediction):
+        return write_frames(run, input, pictures, folder / "frames")
     if explain is not None:
         return _explain(
             run, input, explain, folder / (f"{FIELD}.png" if explain == FIELD else f"explained_{explain}.png")
@@ -153,7 +162,8 @@ def explain_classes(
     if not can_explain(run.model):
         raise UserError(
             "this model has no hidden attention to look into", given=f"model {type(run.model).__name__}",
-            allowed="models of Mamba layers, like model=vim and model=vmamba", do=f"explain={FIELD} works with any",
+            allowed="models of Mamba layers, like model=vim and model=vmamba",
+            do=f"explain={FIELD} works with any model that gives maps" if _gives_maps(run.model) else None,
         )  # fmt: skip
     found = explain_images(run.model, images.to(run.device), method)
     confidences, said = (each.tolist() for each in found.logits.float().softmax(1).max(1))
@@ -194,6 +204,8 @@ def _field(run: Trained, images: Tensor, path: Path) -> Answer:
     """Which pixels move the middle of the last map: a picture, and the parts of the image that hold most of it."""
     from matplotlib.figure import Figure
 
+    if not _gives_maps(run.model):
+        raise UserError("this model gives no maps of an image", given=f"model {type(run.model).__name__}")
     field = receptive_field(run.model, images.to(run.device)).cpu()
     figure = Figure(figsize=(4.2, 3.8), layout="constrained", dpi=120)
     axes = figure.add_subplot()
@@ -205,6 +217,10 @@ def _field(run: Trained, images: Tensor, path: Path) -> Answer:
     save_figure(figure, path)
     held = ", ".join(f"{share:.0%} within {share_within(field, share):.1%}" for share in (0.5, 0.9, 0.99))
     return Answer([f"  receptive field of the middle of the last map: {held} of the image"], [path])
+
+
+def _gives_maps(model: nn.Module) -> bool:
+    return hasattr(model, "forward_intermediates")
 
 
 def _draw(run: Trained, path: Path, image: Tensor, answer: Classified, folder: Path, number: int) -> Path:

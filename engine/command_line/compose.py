@@ -91,7 +91,7 @@ def compose_group(group: str, name: str, groups: Groups, domain: str) -> dict[st
 
 
 def _choices(typed: Mapping[str, Override], groups: Groups) -> tuple[str, list[str]]:
-    """The domain of a run, and `group=option` for each group that was typed, or that data set or model bring."""
+    """The domain of a run, and `group=option` for each group that was typed, or that data set, task or model bring."""
     names = {group: None if each.value() is None else str(each.value()) for group, each in typed.items()}
     for group, name in names.items():
         if name is None and group not in MAY_BE_NULL:
@@ -102,7 +102,7 @@ def _choices(typed: Mapping[str, Override], groups: Groups) -> tuple[str, list[s
     read = {group: groups.read(group, name, domain) for group, name in names.items() if name is not None}
     if "experiments" not in names:  # which makes all of its own choices
         wanted = {}
-        for part in ("data", "model"):
+        for part in ("data", "task", "model"):
             name = names.get(part) or _default(brought, part)
             wanted |= (read.get(part) or (groups.read(part, name, domain) if name else {})).get("choose") or {}
         for group, name in wanted.items():

@@ -11,11 +11,12 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ....core.errors import check_choice
+from ....core.grid_blocks import PatchExpand
 from ....core.ranges import Rate, Size, checked
 from ....core.scans import Scan
 from ...padding import cropped, filled_up
 from .stages import described, stages_of
-from .vss import SIZES, Mixing, PatchEmbed, PatchExpand, Stage, blocks, coloured, rising
+from .vss import SIZES, Mixing, PatchEmbed, Stage, blocks, coloured, rising
 
 PATCH = 4
 

@@ -76,23 +76,6 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(torch.cat(parts, -1)))
 
 
-class PatchExpand(nn.Module):
-    """A token into factor² tokens.
-
-    Args:
-        inputs: channels of a token. outputs: of each of the tokens that it becomes.
-    """
-
-    def __init__(self, inputs: int, outputs: int, factor: int = 2):
-        super().__init__()
-        self.factor = factor
-        self.expand, self.norm = nn.Linear(inputs, factor**2 * outputs, bias=False), nn.LayerNorm(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = self.expand(x).unflatten(-1, (self.factor, self.factor, -1))
-        return self.norm(parts.transpose(2, 3).flatten(3, 4).flatten(1, 2))
-
-
 class Stage(nn.Module):
     """Blocks, then a merging of patches where there is one."""
 

@@ -12,6 +12,7 @@ MODELS = {
         "model.options={dims: [8, 8], depths: [1, 1]}", "model.channels=8", "data.image_size=[20,24]", "data.train=4", "data.val=2",
         "data.test=2",
     ),
+    "vmrnn": ("data.image_size=[10,12]", "data.frames=3", "data.train=8", "data.val=4", "data.test=4", "model.d_state=4"),
     "unet": ("model.features=2", "data.image_size=[20,24]", "data.train=4", "data.val=2", "data.test=2"),
 }  # fmt: skip
 ODD = (

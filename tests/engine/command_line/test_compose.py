@@ -108,6 +108,14 @@ def test_a_data_set_brings_what_goes_with_it_unless_something_else_is_typed(own)
     assert own("experiments=mine", experiments={"own/mine.yaml": mine}).scan["name"] == "cross"
 
 
+def test_a_task_brings_what_goes_with_it_and_beats_what_the_data_bring(own):
+    more = {"own/task/sum.yaml": "_target_: own_parts.Guess\nname: sum\nchoose: {data: lines, scan: raster}\n"}
+    config = own("domain=own", "task=sum", configs=more)
+    assert (config.data["name"], config.task["name"], config.scan["name"]) == ("lines", "sum", "raster")
+    assert own("domain=own", "task=sum", "data=lines", configs=more).scan["name"] == "raster"
+    assert own("domain=own", "task=sum", "data=dots", configs=more).data["name"] == "dots"
+
+
 def test_an_experiment_beats_the_domain_and_debug_beats_it(own):
     again = "defaults:\n  - override /scan: hilbert\ntrainer:\n  epochs: 123\n  steps: 9\n"
     config = own("experiments=again", experiments={"own/again.yaml": again})

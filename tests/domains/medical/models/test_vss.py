@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from polymamba.core.errors import UserError
+from polymamba.core.grid_blocks import PatchExpand
 from polymamba.domains.medical.models import mamba_unet, swin_umamba, vm_unet
-from polymamba.domains.medical.models.vss import PatchExpand, PatchMerging
+from polymamba.domains.medical.models.vss import PatchMerging
 
 BUILDS = {
     "vm_unet": vm_unet.build,
