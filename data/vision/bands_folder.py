@@ -22,26 +22,16 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 WHITE = {"uint8": 255.0, "float32": 1.0, "float64": 1.0, "float16": 1.0}
-MODES = (
-    "L",
-    "RGB",
-    "RGBA",
-    "RGBX",
-    "CMYK",
-    "I;16",
-    "I;16L",
-    "I;16B",
-    "I;16N",
-    "F",
-)  # of Pillow, whose numbers are the file's
+# Modes of Pillow whose numbers are those of the file.
+MODES = ("L", "RGB", "RGBA", "RGBX", "CMYK", "I;16", "I;16L", "I;16B", "I;16N", "F")
 
 
 class BandsFolder(BandData):
     """Images of several bands: root/* with an automatic division, or root/{train,val,test}/*.
 
-    An image is a .npy array, (bands, height, width) or (height, width, bands); a picture of 3 or 4 channels of 8 bits (PNG, TIFF),
-    where the fourth is a band too; or a folder of pictures of one channel, of 8 or 16 bits or floating point, one a band, in the
-    order of their names.
+    An image is a .npy array, (bands, height, width) or (height, width, bands), whose bands are fewer than its pixels along the other
+    of these axes; a picture of 3 or 4 channels of 8 bits (PNG, TIFF), where the fourth is a band too; or a folder of pictures of one
+    channel, of 8 or 16 bits or floating point, one a band, in the order of their names.
 
     Args:
         root: the folder.
@@ -124,7 +114,11 @@ class BandsFolder(BandData):
 
     def _check(self, path: Path, image: np.ndarray) -> None:
         if len(image) != len(self.bands):
-            raise UserError(f"{path} has other bands than the first image", given=len(image), allowed=len(self.bands))
+            raise UserError(
+                f"{path} has other bands than the first image",
+                given=f"{len(image)} bands",
+                allowed=f"{len(self.bands)} bands",
+            )
         if any(side < least for side, least in zip(image.shape[1:], self.size, strict=True)):
             raise UserError(
                 f"{path} is smaller than a crop", given=f"{image.shape[1]}x{image.shape[2]} pixels",
@@ -137,6 +131,11 @@ class BandsFolder(BandData):
                 f"{path} has values beyond black and white", given=f"{low:g} to {high:g}", allowed=f"0 to {self.white:g}",
                 do=f"data.white={high:g}" if low >= 0 and np.isfinite(high) else None,
             )  # fmt: skip
+
+
+def is_bands(path: Path) -> bool:
+    """Whether a file's or folder's name may be that of an image of bands."""
+    return not hidden(path.name) and (path.is_dir() or path.suffix == ".npy" or is_image(path))
 
 
 def read_bands(path: Path) -> np.ndarray:
@@ -186,8 +185,7 @@ def _picture(path: Path) -> np.ndarray:
 
 def _images(folder: Path) -> list[Path]:
     """What stands in a folder and may be an image, by name."""
-    found = [path for path in sorted(folder.iterdir()) if not hidden(path.name)]
-    found = [path for path in found if path.is_dir() or path.suffix == ".npy" or is_image(path)]
+    found = [path for path in sorted(folder.iterdir()) if is_bands(path)]
     if not found:
         raise UserError(f"{folder} holds no images", allowed=".npy arrays, pictures, or a folder of pictures for each")
     return found

@@ -22,8 +22,10 @@ from ..trained import Answer, Trained
 from .explanation import beside_heat, can_explain, explain_images, receptive_field, share_within
 from .film import strip
 from .image_grid import denormalise, draw_grid, even_columns, shorten
+from .predicted_bands import write_sharpened
 from .predicted_masks import opened, write_masks
 from .segmentation import Segmentation
+from .sharpening import Sharpening
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,10 +48,12 @@ def predict(
     output: str | None = None,
     classes: str | None = None,
     layout: str | None = None,
+    ms: str | None = None,
 ) -> Answer:
     """Names the classes of images: a table, predictions.csv, and for each image a picture of what its class rests on.
 
-    Of a run that gives each pixel a class it writes masks, in the folder `masks`, and overlays.
+    Of a run that gives each pixel a class it writes masks, in the folder `masks`, and overlays; of one that sharpens bands, arrays
+    in the folder `sharpened`, and pictures.
 
     Args:
         run: a trained image classifier.
@@ -61,6 +65,7 @@ def predict(
         batch_size: images at a time.
         output: folder of what is written; None: the run's.
         classes, layout: of published weights alone, which are loaded with them.
+        ms: of a run that sharpens: the coarse image of several bands; `input` is then the panchromatic one.
 
     Raises:
         UserError: no image is found or none of them can be read, or the model has no hidden attention to explain with.
@@ -75,7 +80,16 @@ def predict(
         raise UserError(
             "which image?", allowed="a file, a folder or a pattern", do="input=photo.jpg, or explain=attribution"
         )
+    sharpens = isinstance(run.task, Sharpening)
+    if sharpens and explain is not None:
+        raise UserError(
+            "nothing is drawn of what a sharpened image rests on", given=f"explain={explain}", do="explain=null"
+        )
+    if ms is not None and not sharpens:
+        raise UserError("only a run that sharpens takes two images", given=f"ms={ms}", do="leave ms= out")
     folder.mkdir(parents=True, exist_ok=True)
+    if sharpens:
+        return write_sharpened(run, input, ms, pictures, folder / "sharpened")
     if explain is None and isinstance(run.task, Segmentation):
         return write_masks(run, input, pictures, folder / "masks")
     if explain is not None:

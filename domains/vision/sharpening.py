@@ -96,6 +96,10 @@ class Sharpening(Task):
         heading = f"Worst of {self._seen} test images; error: mean over bands, white {peak:.2f}"
         return {"worst_predictions": self._draw(rows, COLUMNS, heading, first)}
 
+    def draw_answer(self, ms: Tensor, pan: Tensor, said: Tensor, name: str) -> Figure:
+        """A pair, (bands, height, width) and (1, height, width), and its answer side by side."""
+        return self._draw([[ms, pan, said]], COLUMNS[:3], name)
+
     def _keep(self, ms: Tensor, pan: Tensor, said: Tensor, truth: Tensor) -> None:
         """Test images, among the `worst` so far or forgotten."""
         self._seen += len(ms)
