@@ -29,9 +29,9 @@ MODES = ("L", "RGB", "RGBA", "RGBX", "CMYK", "I;16", "I;16L", "I;16B", "I;16N", 
 class BandsFolder(BandData):
     """Images of several bands: root/* with an automatic division, or root/{train,val,test}/*.
 
-    An image is a .npy array, (bands, height, width) or (height, width, bands), whose bands are fewer than its pixels along the other
-    of these axes; a picture of 3 or 4 channels of 8 bits (PNG, TIFF), where the fourth is a band too; or a folder of pictures of one
-    channel, of 8 or 16 bits or floating point, one a band, in the order of their names.
+    An image is a .npy array, (bands, height, width) or (height, width, bands), the shorter of these two axes; a picture of 3 or 4
+    channels of 8 bits (PNG, TIFF), where the fourth is a band too; or a folder of pictures of one channel, of 8 or 16 bits or
+    floating point, one a band, in the order of their names.
 
     Args:
         root: the folder.
