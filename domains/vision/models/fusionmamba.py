@@ -157,6 +157,11 @@ class FusionMamba(nn.Module):
         self.stage4 = Fusion(dim, depth, **mixing)
 
     @property
+    def tokens(self) -> int:
+        """Tokens of the finest level, for an image of the usual size."""
+        return self.grids[0].tokens
+
+    @property
     def grids(self) -> list[Grid]:
         """The tokens of the three levels, for an image of the usual size."""
         return grids_of([side + -side % COARSEST for side in self.image_size], [1, 2, COARSEST])

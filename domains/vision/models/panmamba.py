@@ -6,6 +6,7 @@ residual blocks and `norm` behind the two projections to tokens.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -185,6 +186,11 @@ class PanMamba(nn.Module):
                 conv_last=_convolution(width, bands),
             )
         )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an image of the usual size."""
+        return math.prod(self.image_size)
 
     @property
     def walks(self) -> list[tuple]:
