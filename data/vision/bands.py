@@ -174,7 +174,7 @@ class BandData(DataModule):
             slice(start - less, min(start + s + margin, n))
             for start, less, s, n in zip(begin, before, size, whole, strict=True)
         )
-        area = torch.from_numpy(np.ascontiguousarray(image[:, rows, columns], dtype=np.float32)) / self.white
+        area = torch.from_numpy(np.array(image[:, rows, columns], np.float32)) / self.white
         coarse = degraded(area, ratio, self.gain)
         fine = area[:, before[0] : before[0] + size[0], before[1] : before[1] + size[1]]
         top, left = (less // ratio for less in before)

@@ -134,6 +134,8 @@ def test_arrays_of_either_order_in_a_folder(tmp_path):
     assert data.describe().counts == {"train": 14, "val": 1, "test": 2}
     for scene in [*data.splits["test"], *data.splits["train"]]:
         assert np.array_equal(scene.read(), given[scene.name.removesuffix(".npy")])
+    whole = data.load_batch("test", 0, np.array([0]))[2][0]
+    assert np.array_equal(whole, given[data.splits["test"][0].name.removesuffix(".npy")][..., : whole.shape[2]])
 
 
 def test_pictures_and_folders_of_bands_and_parts(tmp_path):
