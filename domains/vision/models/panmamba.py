@@ -129,6 +129,8 @@ class ChannelAttention(nn.Module):
 class PanMamba(nn.Module):
     """Pan-Mamba, for images of any size.
 
+    What the layers of each part carry beside their answers ends with the part, as in the published code.
+
     Args:
         bands: of the coarse image. ratio: pixels of the panchromatic image per pixel of it, along each axis.
         image_size: of the panchromatic image, for pictures of the scan.
