@@ -69,6 +69,17 @@ def stratified(labels: np.ndarray, keys: np.ndarray, fractions: tuple[float, ...
     return [np.sort(np.concatenate(part)) for part in parts]
 
 
+def divided(count: int, seed: int, *fractions: float) -> list[list[int]]:
+    """Positions of samples in parts by a hash, ascending: the rest, then for each fraction a part of at least one sample."""
+    order = np.argsort(hashed(seed, np.arange(count)), kind="stable").tolist()
+    parts, start = [], 0
+    for fraction in fractions:
+        end = start + max(1, round(fraction * count))
+        parts.append(sorted(order[start:end]))
+        start = end
+    return [sorted(order[start:]), *parts]
+
+
 def first_of_each(labels: np.ndarray, keys: np.ndarray, count: int) -> np.ndarray:
     """`count` sample positions, ascending, as evenly over the classes as can be: (min(count, samples),)."""
     rank = np.empty(len(labels), np.int64)

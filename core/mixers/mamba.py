@@ -160,7 +160,7 @@ class Mamba(PathMixer):
         kind, parameters = type(self), self.path_parameters
         if any(
             getattr(kind, name) is not getattr(Mamba, name)
-            for name in ("project", "project_in", "mix_tokens", "finish")
+            for name in ("project", "project_in", "selection", "mix_tokens", "finish", "gated")
         ):
             return None
         if not self.scan_gates or self.norms != "none" or type(self.convolution) is not PathConvolution:
@@ -182,7 +182,7 @@ class Mamba(PathMixer):
         x, conv = convolution(self, x, call, call.order if parameters.follows else call.raster)
         if shares is not None and not convolution.along_path:
             x = shares.take(x)
-        delta, B, C = parameters.read(self, x)
+        delta, B, C = self.selection(x, call)
         z, gate = (z, None) if self.scan_gates and shares is None else (None, z)
         skip, bias = parameters.skip(self), parameters.step_bias(self)
         return Selection(x, delta, self._decay(), B, C, skip, bias, call.order, z, gate, conv)
@@ -191,6 +191,10 @@ class Mamba(PathMixer):
         """What goes to the convolution, (batch, length, channels), and the gate."""
         x = applied(self.in_proj, x)
         return x.chunk(2, dim=-1) if self.gate else (x, None)
+
+    def selection(self, x: Tensor, call: Call) -> tuple[Tensor, Tensor, Tensor]:
+        """delta (without `step_bias`), B and C, of what comes out of the convolution, (batch, [paths,] length, channels)."""
+        return self.path_parameters.read(self, x)
 
     def mix_tokens(self, given: Selection, call: Call) -> tuple[Tensor, MambaState]:
         y, ssm = selective_scan(
@@ -201,9 +205,13 @@ class Mamba(PathMixer):
         return y if call.shares is None else call.shares.put_back(y, self.merge), MambaState(given.conv, ssm)
 
     def finish(self, y: Tensor, given: Selection) -> Tensor:
-        if given.gate is not None:
-            y = y * F.silu(given.gate[:, None] if self.merge == "none" else given.gate)
-        return applied(self.out_proj, y)
+        return applied(self.out_proj, self.gated(y, given))
+
+    def gated(self, y: Tensor, given: Selection) -> Tensor:
+        """What came out of the scan with the gate applied, where the scan has not."""
+        if given.gate is None:
+            return y
+        return y * F.silu(given.gate[:, None] if self.merge == "none" else given.gate)
 
     def shares_tokens(self) -> bool:
         """Where what a token is projected to depends on the path."""

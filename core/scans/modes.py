@@ -76,6 +76,7 @@ MOTION_MAMBA = (
 MULTI_SCALE = "several scales in one layer as in MSVMamba (arXiv:2405.14174), here by steps between tokens"
 MSV_MAMBA = "Shi et al. 2024, MSVMamba (arXiv:2405.14174)"
 HYBRID = "hybrid scanning (survey arXiv:2408.01129, section 4.2): two inputs in one sequence"
+PAN_MAMBA = "He et al. 2024, Pan-Mamba (arXiv:2402.12192): two inputs, each read with parameters of its own"
 
 MODES: dict[str, Mode] = {
     "raster": Mode(raster.raster, MAMBA),
@@ -104,4 +105,5 @@ MODES: dict[str, Mode] = {
     "dilated": Mode(stereo.dilated, MULTI_SCALE),
     "multi_scale": Mode(stereo.multi_scale, MSV_MAMBA, ndims=(2,)),
     "interleaved": Mode(stereo.interleaved, HYBRID, ndims=(2, 3)),
+    "side_by_side": Mode(stereo.side_by_side, PAN_MAMBA, disjoint=True, steps=stereo.side_by_side_steps),
 }

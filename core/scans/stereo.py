@@ -1,15 +1,18 @@
-"""Scans of more than one scale or more than one input: hierarchical, dilated, interleaved."""
+"""Scans of more than one scale or more than one input: hierarchical, dilated, interleaved, side by side."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from ..errors import UserError
 from .local import local
 from .path import Path, axis_orders, nested, numbered, with_reverses
 from .raster import raster
+from .skip import MOST_PATHS
 
 
 def hierarchical(sizes: Sequence[int], windows: tuple[int, ...] = (2, 4)) -> list[Path]:
@@ -45,3 +48,18 @@ def interleaved(sizes: Sequence[int]) -> list[Path]:
     """Place by place, at each through all inputs; sizes are (inputs, ...). Places along each axis in turn, each both ways."""
     inner = axis_orders(len(sizes) - 1)
     return with_reverses([nested(sizes, (*(axis + 1 for axis in axes), 0)) for axes in inner])
+
+
+def side_by_side(sizes: Sequence[int], inputs: int = 2) -> list[Path]:
+    """Input after input along the first axis, each in raster order on a path of its own; every token is on exactly one of them.
+
+    Where the first axis does not divide evenly, the first inputs are a row longer (numpy.array_split).
+    """
+    if inputs > MOST_PATHS:
+        raise UserError("There are too many inputs.", given=f"inputs={inputs}", allowed=f"1 to {MOST_PATHS}")
+    return [Path(part.ravel()) for part in np.array_split(numbered(sizes), inputs)]
+
+
+def side_by_side_steps(sizes: Sequence[int], inputs: int = 2) -> int:
+    """Grid tokens on the first path, which is the longest."""
+    return (sizes[0] + inputs - 1) // inputs * math.prod(sizes[1:])

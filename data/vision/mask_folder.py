@@ -15,7 +15,7 @@ from ...core.ranges import Fraction, Seed, Side, Size, checked
 from ..files import check_content, data_root, find, not_there, read
 from ..folders import files_below
 from ..loading import Loading
-from ..randomness import hashed
+from ..randomness import divided
 from .decoding import open_image
 from .mask_files import read_mask
 from .masks import IGNORED, MaskData, Masked
@@ -105,14 +105,7 @@ class MaskFolder(MaskData):
         return dict(zip(SPLITS, self._parts(pairs, *self.fractions), strict=True))
 
     def _parts(self, pairs: Sequence[tuple[Path, Path]], *fractions: float) -> list[list[tuple[Path, Path]]]:
-        """The rest, then a part for each fraction, of at least one image."""
-        order = np.argsort(hashed(self.split_seed, np.arange(len(pairs))), kind="stable").tolist()
-        parts, start = [], 0
-        for fraction in fractions:
-            count = max(1, round(fraction * len(pairs)))
-            parts.append([pairs[each] for each in sorted(order[start : start + count])])
-            start += count
-        return [[pairs[each] for each in sorted(order[start:])], *parts]
+        return [[pairs[each] for each in part] for part in divided(len(pairs), self.split_seed, *fractions)]
 
     def _numbers(self, masks: Sequence[Path]) -> np.ndarray:
         """The class of each number that may stand in a mask, uint8 (256,), after a look through all of them."""

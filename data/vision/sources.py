@@ -176,6 +176,22 @@ DRAWN_SHAPES = Source(
     protocol="each part's scenes are made from data.data_seed; no scene is in two parts",
 )
 
+DRAWN_BANDS = Source(
+    title="Scenes of four bands from above",
+    homepage="",
+    citation="",
+    licence="none needed: computed",
+    protocol="each part's scenes are made from data.data_seed; what is sharpened is made of them by Wald's protocol",
+)
+
+BANDS_FOLDER = Source(
+    title="Images of several bands in the user's own folder",
+    homepage="",
+    citation="",
+    licence="the user's own",
+    protocol="folders train, val, test where they exist; otherwise a fixed split by a hash; Wald's protocol",
+)
+
 MASK_FOLDER = Source(
     title="Images and masks in the user's own folders",
     homepage="",

@@ -23,9 +23,11 @@ from .explanation import beside_heat, can_explain, explain_images, receptive_fie
 from .film import strip
 from .frame_prediction import FramePrediction
 from .image_grid import denormalise, draw_grid, even_columns, shorten
+from .predicted_bands import write_sharpened
 from .predicted_frames import write_frames
 from .predicted_masks import opened, write_masks
 from .segmentation import Segmentation
+from .sharpening import Sharpening
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +37,12 @@ FIELD = "receptive_field"
 EXPLAINED = 16  # images in the picture of what answers rest on
 SHOWN = 20  # images in the table that is printed
 TABLE = "predictions.csv"
+# The folder of what is written for runs of tasks that answer with images, and who writes it.
+WRITERS = {
+    Segmentation: ("masks", write_masks),
+    FramePrediction: ("frames", write_frames),
+    Sharpening: ("sharpened", write_sharpened),
+}
 
 
 @checked
@@ -48,11 +56,12 @@ def predict(
     output: str | None = None,
     classes: str | None = None,
     layout: str | None = None,
+    ms: str | None = None,
 ) -> Answer:
     """Names the classes of images: a table, predictions.csv, and for each image a picture of what its class rests on.
 
-    Of a run that gives each pixel a class it writes masks, in the folder `masks`, and overlays; of one that predicts frames it
-    writes those, in the folder `frames`.
+    Of a run that gives each pixel a class it writes masks, in the folder `masks`, and overlays; of one that predicts frames those, in
+    the folder `frames`; of one that sharpens bands arrays, in the folder `sharpened`, and pictures.
 
     Args:
         run: a trained image classifier.
@@ -64,6 +73,7 @@ def predict(
         batch_size: images at a time.
         output: folder of what is written; None: the run's.
         classes, layout: of published weights alone, which are loaded with them.
+        ms: of a run that sharpens: the coarse image of several bands; `input` is then the panchromatic one.
 
     Raises:
         UserError: no image is found or none of them can be read, or the model has no hidden attention to explain with.
@@ -73,24 +83,25 @@ def predict(
             raise UserError("the run knows its classes and its model", given=f"{key}={value}", do=f"leave {key}= out")
     if explain is not None:
         check_choice("explain", explain, (*METHODS, FIELD), "method")
-        if isinstance(run.task, FramePrediction):
+        if isinstance(run.task, (FramePrediction, Sharpening)):
             raise UserError(
-                "frames that are predicted are not explained", given=f"explain={explain}", do="input=film.mp4"
+                "only answers that are classes are explained", given=f"explain={explain}", do="leave explain= out"
             )
     folder = run.folder if output is None else Path(output).expanduser()
     if input is None and explain is None:
         raise UserError(
             "which image?", allowed="a file, a folder or a pattern", do="input=photo.jpg, or explain=attribution"
         )
+    if ms is not None and not isinstance(run.task, Sharpening):
+        raise UserError("only a run that sharpens takes two images", given=f"ms={ms}", do="leave ms= out")
     folder.mkdir(parents=True, exist_ok=True)
-    if explain is None and isinstance(run.task, Segmentation):
-        return write_masks(run, input, pictures, folder / "masks")
-    if isinstance(run.task, FramePrediction):
-        return write_frames(run, input, pictures, folder / "frames")
     if explain is not None:
         return _explain(
             run, input, explain, folder / (f"{FIELD}.png" if explain == FIELD else f"explained_{explain}.png")
         )
+    for kind, (name, write) in WRITERS.items():
+        if isinstance(run.task, kind):
+            return write(run, input, pictures, folder / name, **({} if ms is None else {"coarse": ms}))
     return _name(run, input, top, pictures, batch_size, folder)
 
 

@@ -1,10 +1,12 @@
 """Scans of several scales and inputs against orders by hand and by loops."""
 
 import itertools
+import math
 
 import pytest
 
 from polymamba.core import scans
+from polymamba.core.errors import UserError
 from polymamba.core.scans.coarse import coarse_paths
 
 
@@ -39,6 +41,25 @@ def test_interleaved_by_loops(sizes):
         path = [each * tokens + place for place in order for each in range(inputs)]
         expected += [path, path[::-1]]
     assert orders("interleaved", sizes) == expected
+
+
+@pytest.mark.parametrize("sizes", [(2,), (7,), (1, 3), (2, 0), (5, 3), (2, 3, 4), (7, 2, 1)])
+@pytest.mark.parametrize("inputs", [1, 2, 3, 8])
+def test_side_by_side_by_loops(sizes, inputs):
+    """Rows of the first axis dealt out one part after the other, the first parts a row longer."""
+    within, tokens = math.prod(sizes[1:]), iter(range(math.prod(sizes)))
+    lengths = [within * (sizes[0] // inputs + (part < sizes[0] % inputs)) for part in range(inputs)]
+    expected = [[next(tokens) for _ in range(length)] for length in lengths]
+    found = orders("side_by_side", sizes, inputs=inputs)
+    assert [[token for token in path if token >= 0] for path in found] == expected
+    scan = scans.get("side_by_side", inputs=inputs)
+    assert scan.paths(len(sizes)) == inputs
+    assert scan.most_steps(sizes) >= max(lengths)
+
+
+def test_too_many_inputs_are_refused():
+    with pytest.raises(UserError, match="too many inputs"):
+        orders("side_by_side", (4,), inputs=2000)
 
 
 @pytest.mark.parametrize("sizes", [(4, 6), (5, 7), (1, 4), (3, 1)])

@@ -2,7 +2,10 @@
 
 SHORT = ("data.limit=8", "data.batch_size=4")
 DEFAULT = ("model.depth=2", "model.embed_dim=16")
+SCENES = ("data.image_size=[8,12]", "data.side=[12,20]", "data.train=4", "data.val=2", "data.test=3")
 MODELS = {
+    "fusionmamba": ("model.dim=4", *SCENES),
+    "panmamba": SCENES,
     "graphmamba": ("model.dim_h=8", "model.depth=2", "data.train=10", "data.val=5", "data.test=5"),
     "pointmamba": (
         "model.trans_dim=16", "model.depth=2", "model.num_group=8", "model.group_size=4", "data.points=40", "data.train=20",

@@ -13,8 +13,11 @@ IMAGENET = {"name": "imagenet", "channels": 3, "image_size": [224, 224], "num_cl
 MOTIFS = {"name": "graph_motifs", "tags": 1, "walks": 8, "num_classes": 5}
 SCENES = {"name": "drawn_shapes", "channels": 3, "image_size": [64, 64], "num_classes": 6, "model_size": "micro"}
 SHAPES = {"name": "moving_shapes", "channels": 3, "image_size": [32, 32], "frames": 8, "num_classes": 8}
+BANDS = {"name": "drawn_bands", "channels": 4, "ratio": 4, "image_size": [32, 32]}
 OTHERS = {
     "vmrnn": (SHAPES, SHAPES),
+    "panmamba": (BANDS, BANDS),
+    "fusionmamba": (BANDS, BANDS),
     "segmenter": (SCENES, SCENES),
     "unet": (SCENES, SCENES),
     "graphmamba": (MOTIFS, MOTIFS),

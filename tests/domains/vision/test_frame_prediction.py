@@ -152,4 +152,4 @@ def test_a_run_draws_goes_on_and_answers(command, tmp_path):
         assert (frame.size, frame.mode) == ((12, 14), "RGB")
     code, _, problems = command("ckpt=run", "explain=attribution")
     assert code == 2
-    assert "not explained" in problems
+    assert "are explained" in problems
