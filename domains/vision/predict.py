@@ -60,8 +60,8 @@ def predict(
 ) -> Answer:
     """Names the classes of images: a table, predictions.csv, and for each image a picture of what its class rests on.
 
-    Of a run that gives each pixel a class it writes masks, in the folder `masks`, and overlays; of one that predicts frames those, in
-    the folder `frames`; of one that sharpens bands arrays, in the folder `sharpened`, and pictures.
+    Of a run that gives each pixel a class it writes masks, in the folder `masks`, and overlays; of one that predicts frames those,
+    in the folder `frames`; of one that sharpens bands arrays, in the folder `sharpened`, and pictures.
 
     Args:
         run: a trained image classifier.
