@@ -17,6 +17,7 @@ from ...core.ranges import Fraction, Range, Side, Size, Weight, checked
 from ..loading import EpochSampler, Loading
 from ..module import DataModule, Description
 from ..randomness import uniforms
+from .band_files import BandFiles
 
 CROPS = 22  # stream of random numbers
 MICRO = 32  # crops up to this many pixels a side ask for the micro model
@@ -151,6 +152,11 @@ class BandData(DataModule):
             resized_by="data.image_size",
             tested=self.tested,
         )
+
+    def files(self) -> BandFiles:
+        """What reads other images as these are read."""
+        self.read()
+        return BandFiles(self.white)
 
     @classmethod
     def reading(cls, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,19 +11,15 @@ import numpy as np
 
 from ...core.errors import UserError
 from ...core.ranges import Fraction, Positive, Seed, Side, Size, Weight, checked
-from ..folders import hidden
 from ..loading import Loading
 from ..randomness import divided
+from .band_files import WHITE, images_in, read_bands
 from .bands import BandData, Scene
-from .photos import is_image
 from .sources import BANDS_FOLDER
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-WHITE = {"uint8": 255.0, "float32": 1.0, "float64": 1.0, "float16": 1.0}
-# Modes of Pillow whose numbers are those of the file.
-MODES = ("L", "RGB", "RGBA", "RGBX", "CMYK", "I;16", "I;16L", "I;16B", "I;16N", "F")
 
 
 class BandsFolder(BandData):
@@ -76,9 +72,9 @@ class BandsFolder(BandData):
         if not root.is_dir():
             raise UserError("There is no such folder", given=f"data.root={root}", do="data.root=FOLDER")
         if (root / "train").is_dir():
-            found = {split: _images(root / split) for split in SPLITS if (root / split).is_dir()}
+            found = {split: images_in(root / split) for split in SPLITS if (root / split).is_dir()}
         else:
-            found = dict(zip(SPLITS, self._divided(_images(root), *self.fractions), strict=True))
+            found = dict(zip(SPLITS, self._divided(images_in(root), *self.fractions), strict=True))
         if "val" not in found:
             found |= dict(zip(("train", "val"), self._divided(found["train"], self.fractions[0]), strict=True))
         if "test" not in found:
@@ -131,61 +127,3 @@ class BandsFolder(BandData):
                 f"{path} has values beyond black and white", given=f"{low:g} to {high:g}", allowed=f"0 to {self.white:g}",
                 do=f"data.white={high:g}" if low >= 0 and np.isfinite(high) else None,
             )  # fmt: skip
-
-
-def is_bands(path: Path) -> bool:
-    """Whether a file's or folder's name may be that of an image of bands."""
-    return not hidden(path.name) and (path.is_dir() or path.suffix == ".npy" or is_image(path))
-
-
-def read_bands(path: Path) -> np.ndarray:
-    """The values of an image, (bands, height, width), as they are in the file; see BandsFolder.
-
-    Raises:
-        UserError: it cannot be read, or is no image of bands.
-    """
-    if path.is_dir():
-        images = [(each, read_bands(each)) for each in _images(path)]
-        for each, image in images:
-            if image.shape != (1, *images[0][1].shape[1:]) or image.dtype != images[0][1].dtype:
-                raise UserError(
-                    f"{each} is no band of this image", given=f"{image.dtype} {image.shape}",
-                    allowed=f"one channel, as large as {images[0][0].name}",
-                )  # fmt: skip
-        return np.concatenate([image for _, image in images])
-    if path.suffix == ".npy":
-        try:
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"Broken array: {path}", given=f"{type(error).__name__}: {error}") from error
-        if values.ndim != 3 or values.dtype.kind not in "uf" or 0 in values.shape:
-            raise UserError(
-                f"{path} is no image of bands", given=f"{values.dtype} {values.shape}",
-                allowed="unsigned or floating point numbers (bands, height, width) or (height, width, bands)",
-            )  # fmt: skip
-        return values if values.shape[0] <= values.shape[2] else values.transpose(2, 0, 1)
-    return _picture(path)
-
-
-def _picture(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode, values = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"Broken image: {path}", given=f"{type(error).__name__}: {error}") from error
-    if mode not in MODES:
-        raise UserError(
-            f"{path} is no image of bands", given=f"an image of mode {mode}", allowed=MODES, do="save it as .npy"
-        )
-    return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
-
-
-def _images(folder: Path) -> list[Path]:
-    """What stands in a folder and may be an image, by name."""
-    found = [path for path in sorted(folder.iterdir()) if is_bands(path)]
-    if not found:
-        raise UserError(f"{folder} holds no images", allowed=".npy arrays, pictures, or a folder of pictures for each")
-    return found

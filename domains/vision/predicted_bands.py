@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ...core.errors import UserError
 from ...core.pictures import save_figure
-from ...data.vision.bands_folder import WHITE, is_bands, read_bands
 from ..trained import Answer, Trained
 from .image_grid import shorten
 
@@ -31,7 +30,7 @@ def write_sharpened(run: Trained, where: str, pictures: int, folder: Path, coars
     Raises:
         UserError: there is no pair, or a file that is wrong.
     """
-    pairs = _pairs(where, coarse)
+    pairs = _pairs(run, where, coarse)
     ready = [_read(run, *pair) for pair in pairs]
     folder.mkdir(parents=True, exist_ok=True)
     lines, written, drawn = [], [], []
@@ -52,7 +51,7 @@ def write_sharpened(run: Trained, where: str, pictures: int, folder: Path, coars
     )
 
 
-def _pairs(where: str, coarse: str | None) -> list[tuple[Path, Path]]:
+def _pairs(run: Trained, where: str, coarse: str | None) -> list[tuple[Path, Path]]:
     path = Path(where).expanduser()
     if coarse is not None:
         return [(path, Path(coarse).expanduser())]
@@ -62,7 +61,7 @@ def _pairs(where: str, coarse: str | None) -> list[tuple[Path, Path]]:
             "which two images?", given=f"input={where}", allowed="a panchromatic image and ms=, or a folder of pan/* and ms/*",
             do=f"input={where} ms=COARSE",
         )  # fmt: skip
-    pan, ms = ({each.stem: each for each in sorted(folder.iterdir()) if is_bands(each)} for folder in folders)
+    pan, ms = map(run.data.files().named, folders)
     if not pan or pan.keys() != ms.keys():
         alone = sorted(pan.keys() ^ ms.keys())
         raise UserError(
@@ -74,23 +73,12 @@ def _pairs(where: str, coarse: str | None) -> list[tuple[Path, Path]]:
 
 def _read(run: Trained, pan: Path, ms: Path) -> tuple[Tensor, Tensor, float, np.dtype]:
     """Both images with a batch axis, where white is 1, white of the coarse one, and the type of its numbers."""
-    found = []
+    found, files = [], run.data.files()
     for path, bands in ((pan, 1), (ms, run.describe["channels"])):
-        if not path.exists():
-            raise UserError("there is no such file", given=str(path))
-        image = read_bands(path)
+        image, white, dtype = files.read(path)
         if len(image) != bands:
             raise UserError(f"{path} has other bands than the model takes", given=f"{len(image)}", allowed=f"{bands}")
-        # A run of 8 bits or of floating point has seen what such numbers are in any file; another scale is its own.
-        known = run.describe["white"]
-        white = WHITE.get(image.dtype.name) if known in WHITE.values() else known
-        low, high = float(image.min()), float(image.max())
-        if white is None or not (low >= 0 and high <= white):
-            raise UserError(
-                f"{path} has values beyond black and white", given=f"{image.dtype}, {low:g} to {high:g}",
-                allowed=f"0 to {white or known:g}", do="save it as floating point numbers from 0 to 1" if white is None else None,
-            )  # fmt: skip
-        found.append((torch.from_numpy(np.array(image, np.float32) / white)[None], white, image.dtype))
+        found.append((torch.from_numpy(image)[None], white, dtype))
     (pan_image, *_), (ms_image, white, dtype) = found
     ratio = run.describe["ratio"]
     if tuple(pan_image.shape[2:]) != tuple(ratio * side for side in ms_image.shape[2:]):

@@ -10,8 +10,8 @@ from PIL import Image
 from polymamba.core.errors import UserError
 from polymamba.data.loading import Loading
 from polymamba.data.vision import BandsFolder, DrawnBands
+from polymamba.data.vision.band_files import read_bands
 from polymamba.data.vision.bands import degraded
-from polymamba.data.vision.bands_folder import read_bands
 
 SMALL = {"train": 3, "val": 1, "test": 2, "side": (30, 46), "image_size": (16, 24), "loading": Loading(batch_size=2)}
 
