@@ -15,6 +15,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
+from ...core.errors import UserError
 from ...core.ranges import Count, Weight, checked
 from ..task import Task
 from .bands import enlarged
@@ -48,6 +49,9 @@ class Sharpening(Task):
     @checked(group="task")
     def __init__(self, model: nn.Module, describe: Mapping[str, Any], worst: Count = 6, auxiliary: Weight = 1.0):
         super().__init__(model, describe, auxiliary)
+        if "ratio" not in self.describe:
+            given = f"data={self.describe.get('name')}"
+            raise UserError("bands are sharpened by a second image", given=given, do="data=drawn_bands")
         self.worst = worst
         self._drawn: list[tuple[float, list[Tensor]]] = []
         self._seen = 0

@@ -88,7 +88,7 @@ def _build(config: Config, data: DataModule, description: Description, allow: Se
     if str(config.model["_target_"]).startswith(f"{PACKAGE}."):
         # Its sizes cost nothing here; of a model from elsewhere it is not known whether it can be made of sizes alone.
         with torch.device("meta"):
-            sizes = build(config.model, allow, describe=asked, scan=scan)
+            sizes = build(config.model, allow, "model", describe=asked, scan=scan)
         check_memory(config, sizes, description, data.loading.batch_size if training else None)
     seeds.seed_everything(config.seed)
     model = build(config.model, allow, "model", describe=asked, scan=scan)

@@ -69,6 +69,14 @@ def build(config: Mapping[str, Any], allow: Sequence[str] = (), path: str = "", 
         raise
     # Whatever another library objects to was written in the config.
     except Exception as error:
+        describe = arguments.get("describe")
+        if isinstance(error, KeyError) and isinstance(describe, Mapping) and error.args[0] not in describe:
+            name, data = config.get("name", target), describe.get("name")
+            raise UserError(
+                f"{path or 'this'} {name!r} is not for these data: they say no {error.args[0]!r}",
+                given=f"data={data}",
+                do=f"leave data= or {path}= out: what is typed brings what goes with it",
+            ) from error
         raise UserError(
             f"{target} cannot be built: {one_line(error)}", given=named_settings(config, path, str(error)),
             do=f"change {path or 'it'}, or choose another {path or 'one'}",

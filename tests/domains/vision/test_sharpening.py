@@ -1,5 +1,7 @@
 """Pan-sharpening: loss and measures against their formulas, a run of its own choices, files that are sharpened."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -138,3 +140,18 @@ def test_what_cannot_be_sharpened_is_named(command, tmp_path):
         assert code == 2, typed
         assert message in problems
     assert not (tmp_path / "run" / "sharpened").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("model=panmamba", "data=digits"), "model 'panmamba' is not for these data: they say no 'ratio'"),
+        (("model=vim", "data=drawn_bands"), "model 'vim' is not for these data: they say no 'num_classes'"),
+        (("model=vim", "task=sharpening", "data=digits"), "bands are sharpened by a second image"),
+    ],
+)
+def test_what_does_not_go_together_is_said(command, typed, message):
+    code, _, problems = command(*typed, "run_dir=nothing", job="train")
+    assert code == 2
+    assert message in problems
+    assert not Path("nothing").exists()
