@@ -11,6 +11,7 @@ import torch
 
 from ...core.errors import UserError
 from ..trained import Answer, Trained
+from .packed import encode
 from .top_k import best_items
 
 RANKS = "ranks.csv"
@@ -54,10 +55,11 @@ def test_ranks(run: Trained, batch_size: int) -> np.ndarray:
         items, _, times, features = run.task.inputs(batch)
         targets = batch["targets"].amax(1)
         with torch.inference_mode():
-            hidden = run.model.encode(
+            hidden = encode(
+                run.model,
                 items.to(run.device),
-                times=None if times is None else times.to(run.device),
-                features=None if features is None else {name: each.to(run.device) for name, each in features.items()},
+                None if times is None else times.to(run.device),
+                None if features is None else {name: each.to(run.device) for name, each in features.items()},
             )
             ranks = best_items(run.model, hidden, 0, targets.to(run.device)).ranks.cpu()
         found.append(torch.stack([targets, ranks], 1).numpy())

@@ -13,7 +13,7 @@ from ...core.errors import check_choice
 from ...core.ranges import Count, Share, Size, Weight, checked
 from ..task import Task
 from . import losses
-from .packed import Packed
+from .packed import Packed, encode
 from .pictures import Tested, draw_tested, in_words
 from .ranking import Coverage, OfGroup, of_offers, of_ranks
 from .top_k import Best, best_items, sampled_ranks
@@ -111,10 +111,11 @@ class NextItem(Task):
         place = torch.arange(items.shape[1], device=items.device)
         taken = items[rows].masked_fill(place > last[:, None], 0)
         _, _, times, features = self.inputs(batch)
-        hidden = self.model.encode(
+        hidden = encode(
+            self.model,
             taken,
-            times=None if times is None else times[rows],
-            features=None if features is None else {name: each[rows] for name, each in features.items()},
+            None if times is None else times[rows],
+            None if features is None else {name: each[rows] for name, each in features.items()},
         )
         return hidden, targets[rows, last]
 
@@ -136,7 +137,7 @@ class NextItem(Task):
 
     def _ranked(self, batch: Mapping[str, Any], stage: str) -> tuple[Tensor, dict[str, Tensor | Metric]]:
         items, _, times, features = self.inputs(batch)
-        hidden = self.model.encode(items, times=times, features=features)
+        hidden = encode(self.model, items, times, features)
         targets = batch["targets"].amax(1)
         loss = losses.full(self.model, hidden, targets)
         hide = items.masked_fill(items == targets[:, None], 0) if self.filter_seen else None

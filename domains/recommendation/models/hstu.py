@@ -150,6 +150,7 @@ class HSTU(SequentialModel):
         if head_channels is None and channels % heads:
             raise UserError("the heads must divide the channels", given=f"channels={channels}, heads={heads}")
         self.published, self.temperature, self.buckets = compat == "published", temperature, buckets
+        self.reads_padding = self.published
         self.dropout = nn.Dropout(dropout)
         head_channels = channels // heads if head_channels is None else head_channels
         self.layers = nn.ModuleList(

@@ -53,6 +53,7 @@ class RecMamba(SequentialModel):
         super().__init__(items, length, channels, positions="pos_emb", **inputs)
         check_compat(compat)
         self.published, self.causal, self.layers = compat == "published", is_causal(scan), layers
+        self.reads_padding = self.published
         self.dropout = nn.Dropout(dropout)
         for number in range(1, layers + 1):
             own = make_mixer(mixer, channels, scan, d_state, d_conv, expand, mixer_options, backend)

@@ -7,6 +7,7 @@ import torch
 
 from polymamba.core.errors import UserError
 from polymamba.domains.recommendation.models.sequential import last_of_each
+from polymamba.domains.recommendation.packed import encode
 
 ITEMS, LENGTH = 30, 12
 DESCRIBE = {"items": ITEMS, "length": LENGTH}
@@ -97,6 +98,29 @@ def test_padding_on_either_side_changes_nothing(golden, name):
     if name == "bert4rec":
         expected = [model.encode(i[None], times=t[None]) for i, t in zip(items, times, strict=True)]
     torch.testing.assert_close(together, torch.stack([said[-1] for said in expected]))
+
+
+@pytest.mark.parametrize("name", FORMS)
+@torch.no_grad()
+def test_reading_those_of_about_a_length_together_changes_nothing(golden, name):
+    model, (items, times) = make(golden, name), histories(*range(10), 10, 3, 1, 1)
+    for side in ("right", "left"):
+        rows, clock = padded(items, 12, side), padded(times, 12, side)
+        torch.testing.assert_close(encode(model, rows, clock), model.encode(rows, times=clock))
+    torch.testing.assert_close(encode(model, rows[:1], clock[:1]), model.encode(rows[:1], times=clock[:1]))
+
+
+@pytest.mark.parametrize(
+    "name", ["mamba4rec", "sigma", "echomamba4rec", "tim4rec", "bert4rec", "hstu", "ssd4rec", "recmamba"]
+)
+@torch.no_grad()
+def test_nor_does_it_where_published_code_reads_padding(golden, name):
+    build = importlib.import_module(f"polymamba.domains.recommendation.models.{name}").build
+    model = golden.fill(build(DESCRIBE, compat="published")).double().eval()
+    items, times = histories(*range(1, 11), 10, 3, 1, 1)
+    side = "left" if name == "recmamba" else "right"
+    rows, clock = padded(items, 12, side), padded(times, 12, side)
+    torch.testing.assert_close(encode(model, rows, clock), model.encode(rows, times=clock))
 
 
 @pytest.mark.parametrize("name", FORMS)
