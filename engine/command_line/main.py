@@ -169,13 +169,12 @@ def _check_more_to_do(config: Any, checkpoint: Path) -> None:
 
 def run(config, options: Options, typed: Sequence[str], resume: Path | None = None) -> int:
     """Trains one composed run and prints its result and the next commands; returns the exit code."""
+    import_torchmetrics()  # before anything that imports Lightning
+    from ..training.run import train
     from ..training.run_folder import run_of
     from ..training.summary import after_stop, after_training
 
     try:
-        import_torchmetrics()
-        from ..training.run import train
-
         result = train(config, arguments=typed, allow=options.allow, resume=resume)
     except Stopped as stopped:
         again = typed if resume is None else [f"resume={run_of(resume)}", *typed]
@@ -213,6 +212,7 @@ def _predict(options: Options) -> int:
     domain, typed = _take(typed, "domain")
     found = None if where is None else find_published(where, domain, groups, allow)
     if found is not None:
+        import_torchmetrics()
         from ..predict import predict_published, show
 
         return show(predict_published(where, *found, typed, groups, allow))

@@ -34,3 +34,16 @@ print(gc.isenabled(), omegaconf.OmegaConf.create({"a": 1}).a, attr.__name__)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert result.stdout.strip() == "True 1 attr", result.stderr
+
+
+def test_nor_does_a_run_import_it():
+    program = """
+import sys
+from polymamba.engine.command_line.main import run
+try:
+    run(None, None, [])
+except AttributeError:  # no config
+    print(sorted({"lightning.pytorch", "scipy.signal", "scipy.stats"} & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert result.stdout.strip() == "['lightning.pytorch']", result.stderr
