@@ -22,17 +22,20 @@ HEADS = 4  # of the attention that the authors' code never calls
 
 
 class FilterLayer(nn.Module):
-    """LN(x + dropout(irfft(weight * rfft(x)))) over (rows, length, channels); weight: a complex number a frequency and channel."""
+    """LN(x + dropout(irfft(weight * rfft(x)))); weight: a complex number a frequency, of those of `length` events, and channel."""
 
     def __init__(self, length: int, channels: int, dropout: float):
         super().__init__()
+        self.length = length
         self.complex_weight = nn.Parameter(torch.randn(1, length // 2 + 1, channels, 2) * 0.02)
         self.dropout, self.LayerNorm = nn.Dropout(dropout), nn.LayerNorm(channels, EPS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (rows, at most `length`, channels), as if zeros stood behind it."""
         kind = torch.promote_types(x.dtype, torch.float32)  # transforms know nothing less
-        spectrum = torch.fft.rfft(x.to(kind), dim=1, norm="ortho") * torch.view_as_complex(self.complex_weight.to(kind))
-        y = torch.fft.irfft(spectrum, n=x.shape[1], dim=1, norm="ortho").to(x.dtype)
+        weight = torch.view_as_complex(self.complex_weight.to(kind))
+        spectrum = torch.fft.rfft(x.to(kind), n=self.length, dim=1, norm="ortho") * weight
+        y = torch.fft.irfft(spectrum, n=self.length, dim=1, norm="ortho")[:, : x.shape[1]].to(x.dtype)
         return self.LayerNorm(x + self.dropout(y))
 
 
@@ -146,8 +149,8 @@ class EchoMamba4Rec(SequentialModel):
         if self.published:
             events = filled_up(events, self.length)
         x = self.LayerNorm(self.dropout(self.embed(events)))
-        rows = None if self.published else Rows(events.number, self.length)
-        longest = length if rows is None else int(rows.lengths.max()) if len(rows.lengths) else 0
+        rows = None if self.published else Rows(events.number)
+        longest = length if rows is None else rows.width
         if longest > self.length:
             raise UserError(
                 "a history is longer than the model's filter", given=f"{longest} events", allowed=f"at most {self.length}",
