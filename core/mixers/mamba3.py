@@ -17,13 +17,14 @@ from ..initialisation import init_step_bias
 from ..linear import applied, normalised
 from ..ops.paths import Paths
 from ..ops.trapezoidal_scan import TrapezoidalState, trapezoidal_scan
+from ..ops.turned_keys import ROTATIONS, turned_keys
 from ..ranges import Positive, Share, Size, Weight, checked
 from ..scans import Grid, Scan
 from .gated_norm import GatedRMSNorm
 from .mixer import Call, PathMixer
-from .running_angle import running_angle, turn
+from .running_angle import running_angle
 
-CHOICES = {"A_activation": ("heavy_tail", "softplus"), "rotation": ("pairs", "halves")}
+CHOICES = {"A_activation": ("heavy_tail", "softplus"), "rotation": ROTATIONS}
 
 
 class Mamba3State(NamedTuple):
@@ -44,7 +45,7 @@ class Mamba3State(NamedTuple):
 class Reading(NamedTuple):
     """What a mixer reads off its tokens, all (batch, length, ...).
 
-    z, x: (heads, headdim). B, C: (rank, heads, states), normalised, with bias, not yet turned.
+    z, x: (heads, headdim). B, C: (rank, ngroups, states), normalised, without their biases, not yet turned.
     dt, log_decay, trapezoid: (heads,). turning: (heads, angles), radians that a step turns by.
     """
 
@@ -164,9 +165,8 @@ class Mamba3(PathMixer):
     def project(self, call: Call) -> Selection:
         read = self._read(call.x)
         angle, last = self._angles(read.turning, call)
-        B, C = (t if self.paths == 1 else t[:, None] for t in (read.B, read.C))
-        cos, sin = angle.cos(), angle.sin()
-        B, C = (turn(t, cos, sin, self.rotation).to(call.x.dtype) for t in (B, C))
+        keys = turned_keys(read.B, read.C, self.B_bias, self.C_bias, angle, self.rotation, self.backend)
+        B, C = (t.to(call.x.dtype) if self.paths > 1 else t[:, 0].to(call.x.dtype) for t in keys)
         return Selection(
             self._inputs(read.x), read.log_decay, read.dt, read.trapezoid, B, C, call.order, last, read.z, read.x
         )
@@ -223,7 +223,10 @@ class Mamba3(PathMixer):
         dt = F.softplus(dt + self.dt_bias)
         rate = heavy_tail(a) if self.A_activation == "heavy_tail" else F.softplus(a)
         turning = dt[..., None] * (math.pi * torch.tanh(angle))[..., None, :]
-        B, C = self._keys(B, self.B_norm, self.B_bias), self._keys(C, self.C_norm, self.C_bias)
+        B, C = (
+            normalised(norm, t.unflatten(-1, (self.rank, self.ngroups, self.d_state)))
+            for norm, t in ((self.B_norm, B), (self.C_norm, C))
+        )
         return Reading(z, value, B, C, dt, -dt * rate.clamp_min(self.A_floor), trapezoid.sigmoid(), turning)
 
     def _inputs(self, x: Tensor) -> Tensor:
@@ -231,13 +234,8 @@ class Mamba3(PathMixer):
         x = x.unsqueeze(-3)
         return (x * self.mimo_x.transpose(0, 1)).to(x.dtype) if self.is_mimo else x
 
-    def _keys(self, t: Tensor, norm: nn.Module, bias: Tensor) -> Tensor:
-        t = normalised(norm, t.unflatten(-1, (self.rank, self.ngroups, self.d_state)))
-        t = t if self.ngroups == 1 else t.repeat_interleave(self.nheads // self.ngroups, dim=-2)
-        return t + bias.transpose(0, 1)
-
     def _angles(self, turning: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-        """Angle of every state pair at every token, (batch, [paths,] length, 1, heads, angles), and after the last step."""
+        """Angle of every state pair at every token, (batch, paths, length, heads, angles), and after the last step."""
         batch, length = turning.shape[:2]
         order, initial = call.order, None if call.state is None else call.state.angle
         order = order[None] if order is not None and order.dim() == 2 else order
@@ -247,8 +245,7 @@ class Mamba3(PathMixer):
             last = angle[:, -1].clone()
         else:
             last = angle.new_zeros(batch, *angle.shape[2:]) if initial is None else initial.clone()
-        angle = way.merge(angle, "none" if self.paths > 1 else "sum")
-        return angle.unsqueeze(-3), last
+        return way.merge(angle, "none"), last
 
     def _check_options(self, rope_fraction: float) -> None:
         for option, value in (("A_activation", self.A_activation), ("rotation", self.rotation)):

@@ -1,4 +1,4 @@
-"""Angles that a sequence turns through step by step, and turning pairs of channels by them (Mamba-3, arXiv 2603.15569)."""
+"""Angles that a sequence turns through step by step (Mamba-3, arXiv 2603.15569)."""
 
 from __future__ import annotations
 
@@ -57,23 +57,3 @@ def _sum_since(values: Tensor, start: Tensor) -> Tensor:
         values = values + torch.where(within, values.roll(reach, 1), 0)
         reach *= 2
     return values
-
-
-def turn(x: Tensor, cos: Tensor, sin: Tensor, rotation: str) -> Tensor:
-    """Turn pairs of channels (a, b) into (a cos - b sin, a sin + b cos); channels without an angle stay as they are.
-
-    Args:
-        x: (..., channels).
-        cos, sin: (..., pairs), of the angles, at most channels / 2 pairs; the leading axes are broadcast with x's.
-        rotation: pair i is channels (2 i, 2 i + 1) for "pairs", (i, i + channels / 2) for "halves".
-    """
-    pairs, channels = cos.shape[-1], x.shape[-1]
-    x = x.expand(*torch.broadcast_shapes(x.shape[:-1], cos.shape[:-1]), -1)
-    if rotation == "pairs":
-        both, rest = x.split([2 * pairs, channels - 2 * pairs], -1)
-        a, b = both.unflatten(-1, (pairs, 2)).unbind(-1)
-        turned = torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
-        return torch.cat([turned, rest], -1) if rest.shape[-1] else turned
-    half = channels // 2
-    a, still, b, still_too = x.split([pairs, half - pairs, pairs, channels - half - pairs], -1)
-    return torch.cat([a * cos - b * sin, still, a * sin + b * cos, still_too], -1)

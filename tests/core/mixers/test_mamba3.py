@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from polymamba.core.errors import UserError
 from polymamba.core.mixers import get
 from polymamba.core.mixers.mamba3 import Mamba3, heavy_tail
-from polymamba.core.mixers.running_angle import running_angle, turn
+from polymamba.core.mixers.running_angle import running_angle
+from polymamba.core.ops.turned_keys import turn
 
 DOUBLE = {"dtype": torch.float64}
 
