@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ..errors import UserError, check_choice
 from ..initialisation import init_step_bias
 from ..linear import applied, normalised
+from ..ops.gated_sum import gated_sum
 from ..ops.paths import Paths
 from ..ops.trapezoidal_scan import TrapezoidalState, trapezoidal_scan
 from ..ops.turned_keys import ROTATIONS, turned_keys
@@ -186,20 +187,16 @@ class Mamba3(PathMixer):
 
     def finish(self, y: Tensor, given: Selection) -> Tensor:
         """Gate and, in MIMO, merge the rows of (batch, [paths,] length, rank, heads, headdim), then project."""
-        kind, z = given.z.dtype, given.z[:, :, None]
-        if self.is_mimo:
-            z = z * self.mimo_z.transpose(0, 1)
-        if self.merge == "none":
-            z = z[:, None]
+        y = y if self.merge == "none" else y[:, None]
+        y, z = y.flatten(-2), given.z.flatten(-2)
+        z_scale, y_scale = (self._scale(t) for t in (self.mimo_z, self.mimo_o)) if self.is_mimo else (None, None)
         if self.norm is None:
-            y = y * F.silu(z)
+            y = gated_sum(y, z, z_scale, y_scale, self.backend)
         else:
-            y = self.norm(y.flatten(-2), z.flatten(-2)).unflatten(-1, y.shape[-2:])
-        if self.is_mimo:
-            y = (y * self.mimo_o.transpose(0, 1)).sum(-3)
-        else:
-            y = y.squeeze(-3)
-        return applied(self.out_proj, y.flatten(-2).to(kind))
+            z = z[:, None, :, None]
+            y = self.norm(y, z if z_scale is None else z * z_scale)
+            y = (y if y_scale is None else y * y_scale).sum(-2)
+        return applied(self.out_proj, (y if self.merge == "none" else y[:, 0]).to(given.z.dtype))
 
     def state_shapes(self, batch: int) -> Mamba3State:
         return Mamba3State(
@@ -233,6 +230,11 @@ class Mamba3(PathMixer):
         """A token's inputs, (..., rank, heads, headdim) of (..., heads, headdim), in its dtype."""
         x = x.unsqueeze(-3)
         return (x * self.mimo_x.transpose(0, 1)).to(x.dtype) if self.is_mimo else x
+
+    @staticmethod
+    def _scale(parameter: Tensor) -> Tensor:
+        """(rank, channels) of (heads, rank, headdim)."""
+        return parameter.transpose(0, 1).flatten(1)
 
     def _angles(self, turning: Tensor, call: Call) -> tuple[Tensor, Tensor]:
         """Angle of every state pair at every token, (batch, paths, length, heads, angles), and after the last step."""
