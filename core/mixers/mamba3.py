@@ -17,13 +17,13 @@ from ..initialisation import init_step_bias
 from ..linear import applied, normalised
 from ..ops.gated_sum import gated_sum
 from ..ops.paths import Paths
+from ..ops.running_angle import running_angle
 from ..ops.trapezoidal_scan import TrapezoidalState, trapezoidal_scan
 from ..ops.turned_keys import ROTATIONS, turned_keys
 from ..ranges import Positive, Share, Size, Weight, checked
 from ..scans import Grid, Scan
 from .gated_norm import GatedRMSNorm
 from .mixer import Call, PathMixer
-from .running_angle import running_angle
 
 CHOICES = {"A_activation": ("heavy_tail", "softplus"), "rotation": ROTATIONS}
 
@@ -167,7 +167,7 @@ class Mamba3(PathMixer):
         read = self._read(call.x)
         angle, last = self._angles(read.turning, call)
         keys = turned_keys(read.B, read.C, self.B_bias, self.C_bias, angle, self.rotation, self.backend)
-        B, C = (t.to(call.x.dtype) if self.paths > 1 else t[:, 0].to(call.x.dtype) for t in keys)
+        B, C = ((t if self.paths > 1 else t.squeeze(1)).to(call.x.dtype) for t in keys)
         return Selection(
             self._inputs(read.x), read.log_decay, read.dt, read.trapezoid, B, C, call.order, last, read.z, read.x
         )
@@ -187,7 +187,7 @@ class Mamba3(PathMixer):
 
     def finish(self, y: Tensor, given: Selection) -> Tensor:
         """Gate and, in MIMO, merge the rows of (batch, [paths,] length, rank, heads, headdim), then project."""
-        y = y if self.merge == "none" else y[:, None]
+        y = y if self.merge == "none" else y.unsqueeze(1)
         y, z = y.flatten(-2), given.z.flatten(-2)
         z_scale, y_scale = (self._scale(t) for t in (self.mimo_z, self.mimo_o)) if self.is_mimo else (None, None)
         if self.norm is None:
@@ -196,7 +196,7 @@ class Mamba3(PathMixer):
             z = z[:, None, :, None]
             y = self.norm(y, z if z_scale is None else z * z_scale)
             y = (y if y_scale is None else y * y_scale).sum(-2)
-        return applied(self.out_proj, (y if self.merge == "none" else y[:, 0]).to(given.z.dtype))
+        return applied(self.out_proj, (y if self.merge == "none" else y.squeeze(1)).to(given.z.dtype))
 
     def state_shapes(self, batch: int) -> Mamba3State:
         return Mamba3State(
@@ -242,7 +242,7 @@ class Mamba3(PathMixer):
         order, initial = call.order, None if call.state is None else call.state.angle
         order = order[None] if order is not None and order.dim() == 2 else order
         way = Paths(order, call.seq_idx, batch, self.paths, length, turning.device)
-        angle = running_angle(way.visit(turning[:, None]), way.restart, initial)
+        angle = running_angle(way.visit(turning[:, None]), way.restart, initial, self.backend)
         if way.steps:
             last = angle[:, -1].clone()
         else:

@@ -7,7 +7,6 @@ from torch.nn import functional as F
 from polymamba.core.errors import UserError
 from polymamba.core.mixers import get
 from polymamba.core.mixers.mamba3 import Mamba3, heavy_tail
-from polymamba.core.mixers.running_angle import running_angle
 from polymamba.core.ops.turned_keys import turn
 
 DOUBLE = {"dtype": torch.float64}
@@ -126,32 +125,6 @@ def test_heavy_tail():
     y = heavy_tail(x)
     torch.testing.assert_close(y, torch.tensor([0.25, 0.5, 1.0, 3.0]))
     torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], torch.tensor([1 / 16, 0.25, 1.0, 1.0]))
-
-
-def test_angles_stay_exact_however_long_the_sequence():
-    step = torch.full((1, 200_000, 1), 0.7)
-    expected = (step.double().cumsum(1)).remainder(2 * math.pi)
-    assert (running_angle(step) - expected).abs().max() < 1e-6
-
-
-def test_angles_restart_and_go_on():
-    step = torch.rand(2, 9, 3, **DOUBLE, requires_grad=True)
-    initial = torch.rand(2, 3, **DOUBLE, requires_grad=True)
-    restart = torch.zeros(2, 9, dtype=torch.bool)
-    restart[0, [3, 4]] = restart[1, 7] = True
-    angle, rows = initial, []
-    for s in range(9):
-        angle = angle.masked_fill(restart[:, s, None], 0) + step[:, s]
-        rows.append(angle)
-    expected = torch.stack(rows, 1)
-    found = running_angle(step, restart, initial)
-    torch.testing.assert_close(found, expected.remainder(2 * math.pi))
-    weight = torch.randn_like(expected)
-    torch.testing.assert_close(
-        torch.autograd.grad((found * weight).sum(), (step, initial)),
-        torch.autograd.grad((expected * weight).sum(), (step, initial)),
-    )
-    torch.testing.assert_close(running_angle(step[:, :1], None, initial), running_angle(step, None, initial)[:, :1])
 
 
 @pytest.mark.parametrize("rotation", ["pairs", "halves"])

@@ -1,4 +1,4 @@
-"""Angles that a sequence turns through step by step (Mamba-3, arXiv 2603.15569)."""
+"""The running angle in plain PyTorch: its definition, in float64."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ import math
 import torch
 from torch import Tensor
 
-from ..ops.transforms import watched
+from ..transforms import watched
 
 FULL_TURN = 2 * math.pi
 
 
-def running_angle(increment: Tensor, restart: Tensor | None = None, initial: Tensor | None = None) -> Tensor:
-    """The sum of the increments so far, modulo a full turn: as exact after a million steps as after one.
+def running_angle_reference(increment: Tensor, restart: Tensor | None, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Arguments as of running_angle; also an empty tensor in the place of a state."""
+    return _angles(increment, restart, initial), increment.new_empty(0)
 
-    Args:
-        increment: (batch, steps, ...), radians.
-        restart: (batch, steps) bool, where the sum begins anew; None: nowhere.
-        initial: (batch, ...), the angle before the first step; None: 0.
 
-    Returns:
-        (batch, steps, ...) in float32 at least, between 0 and a full turn.
-    """
+def _angles(increment: Tensor, restart: Tensor | None, initial: Tensor | None) -> Tensor:
     kind = torch.promote_types(increment.dtype, torch.float32)
     increment = increment.to(torch.float32 if increment.device.type == "mps" else torch.float64)
     before = torch.zeros_like(increment[:, :1]) if initial is None else initial[:, None].to(increment.dtype)
