@@ -229,7 +229,7 @@ class Mamba3(PathMixer):
     def _inputs(self, x: Tensor) -> Tensor:
         """A token's inputs, (..., rank, heads, headdim) of (..., heads, headdim), in its dtype."""
         x = x.unsqueeze(-3)
-        return (x * self.mimo_x.transpose(0, 1)).to(x.dtype) if self.is_mimo else x
+        return (x * self.mimo_x.transpose(0, 1).contiguous()).to(x.dtype) if self.is_mimo else x
 
     @staticmethod
     def _scale(parameter: Tensor) -> Tensor:
