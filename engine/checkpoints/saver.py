@@ -136,7 +136,10 @@ class Saver(Callback):
         # Before a validation `first` does it all.
         if validates:
             return
-        if self.stop_asked(trainer) or self.time_over or (self.every and self._step % self.every == 0):
+        # The last step's, as within its epoch: Lightning is about to count that as over, and a longer run goes on with its rest.
+        over = 0 < trainer.max_steps <= self._step
+        self.validation_due = self.validation_due or over
+        if over or self.stop_asked(trainer) or self.time_over or (self.every and self._step % self.every == 0):
             self.save(trainer)
         self.stop.check()
 

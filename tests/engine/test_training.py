@@ -44,6 +44,12 @@ def same(first, second):
     return first == second
 
 
+def losses(run):
+    """Step, epoch and loss of every training row."""
+    with open(Path(run) / "metrics.csv", newline="") as file:
+        return [(r["step"], r["epoch"], r["train/loss"]) for r in csv.DictReader(file) if r["stage"] == "train"]
+
+
 def test_one_seed_gives_the_same_weights(toy):
     first, second, other = toy("run_dir=a"), toy("run_dir=b"), toy("run_dir=c", "seed=1")
     assert first.metrics == second.metrics
@@ -75,6 +81,20 @@ def test_stopped_and_resumed_is_as_if_never_stopped(toy, step, more):
         assert same(state[part], expected_state[part])
     assert resumed.metrics == whole.metrics
     assert files.find("parts", ("best",))[0].name == files.find("whole", ("best",))[0].name
+
+
+# Within an epoch, at its end, and twice.
+@pytest.mark.parametrize("ends", [(3,), (5,), (1, 7), (10, 11)])
+def test_a_finished_run_made_longer_goes_on_within_its_epoch(toy, command, ends):
+    usual = ["optimizer.schedule=constant", "optimizer.warmup=0", "trainer.log_every=1"]
+    whole = toy("run_dir=whole", "trainer.steps=12", *usual)
+    toy("run_dir=parts", f"trainer.steps={ends[0]}", *usual)
+    for end in (*ends[1:], 12):
+        assert command("resume=parts", f"trainer.steps={end}")[0] == 0
+    for run, other in (("whole", "parts"), ("parts", "whole")):
+        assert (trained := losses(run)) == losses(other)
+        assert len(trained) == 12
+    assert same(last(whole.folder)[0], last(Path("parts"))[0])
 
 
 @pytest.mark.parametrize("step", [5, 10])

@@ -254,7 +254,7 @@ class _Part:
         heard, passed, owned, skipped = zeros(k, H, n), empty(k, H, self.Q), empty(k, H, self.Q), empty(k, H)
         results = {"heard": heard, "passed": passed, "owned": owned, "skipped": skipped}
         self._run(score_gradients, alike=alike, scores=score, dscores=dscore, **results)
-        dalike = dscore.view(k, self.G, self.E, n, n).sum(2).flatten(0, 1)
+        dalike = dscore if self.E == 1 else dscore.view(k, self.G, self.E, n, n).sum(2).flatten(0, 1)
         into.x.copy_(torch.bmm(score.transpose(1, 2), dy).view(k, H, n, self.P).transpose(1, 2))
         into.C.copy_(self._rows(torch.bmm(dalike, self.B)))
         into.B.copy_(self._rows(torch.bmm(dalike.transpose(1, 2), self.C)))
