@@ -167,6 +167,7 @@ class Forecasting(Task):
             )
         width = None if self.conformal is None else self.conformal.width(self.level)
         heading = f"Of {len(self._said.windows):,} test windows the best, the median and the worst, scaled"
+        heading += "" if width is None else f"; {self.level:.0%} intervals from the validation part alone"
         past, future = self._drawable(batch)
         found["forecasts"] = draw_forecasts(heading, past, future, said, width, titles, names)
         found["errors"] = draw_errors(self._said.by_step(), self._said.shares(), self._said.sample())
