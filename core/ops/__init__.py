@@ -7,7 +7,9 @@
     decode.py        one token of it on the CPU, past the operator
 
 selective_scan and causal_conv1d have all of these. state_space_duality is matrix products on the CPU and has no decode.py.
-trapezoidal_scan is its reference, and runs on state_space_duality's kernels. linear is PyTorch's own product but for a few rows
-and large ones on a CPU. mamba_decode and mamba2_decode compute one token of a whole mixer, on the CPU and without gradients; their
-references are made of the other operators. cpu/ is the toolkit of the CPU kernels.
+trapezoidal_scan is its reference, and runs on state_space_duality's kernels. gated_norm, running_angle, turned_keys and
+gated_sum stand around these scans: one pass each on a CPU, their references elsewhere. selective_layer is one step of autograd
+over several. linear is PyTorch's own product but for a few rows and large ones on a CPU. mamba_decode and mamba2_decode compute
+one token of a whole mixer, on the CPU and without gradients; their references are made of the other operators. cpu/ is the
+toolkit of the CPU kernels.
 """
