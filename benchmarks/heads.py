@@ -14,6 +14,7 @@ from .mixer import against_linear_layers
 from .timing import compare, row
 
 LENGTH, WIDTH, HEADS, HEADDIM, STATES = 1024, 768, 24, 64, 128
+SIZES = ((WIDTH, 1, LENGTH), (192, 4, 256))  # of the mixers: width, batch, length
 MIXERS = {"mamba2": {}, "mamba3": {}, "mamba3, rank 4": {"is_mimo": True}}
 
 
@@ -31,8 +32,9 @@ def heads_suite(device: str):
             measured = compare({"loop": functions["reference"], "kernel": functions["auto"]}, rounds=3, warmup=0)
             yield row("heads", f"{what}, {name}, {case}", measured, "loop", "kernel")
     for name, options in MIXERS.items():
-        mixer = mixers.get(name.split(",")[0])(WIDTH, **options).to(device)
-        yield from against_linear_layers("heads", f"{name}, d_model {WIDTH}", mixer, device, 1, (LENGTH,))
+        for width, batch, length in SIZES:
+            mixer = mixers.get(name.split(",")[0])(width, **options).to(device)
+            yield from against_linear_layers("heads", f"{name}, d_model {width}", mixer, device, batch, (length,))
 
 
 def _duality_arguments(device: str) -> dict:
