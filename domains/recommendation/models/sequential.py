@@ -65,9 +65,7 @@ class Recommender(nn.Module):
     """
 
     causal: bool = True  # whether the hidden state at an event depends on nothing after it
-    reads_padding: bool = (
-        False  # whether a row cut to its events is another to it, as where the next event's time is asked
-    )
+    reads_padding: bool = False  # whether padding changes an answer, as where the next event's time is asked
 
     def __init__(
         self,
