@@ -54,6 +54,13 @@ def put(address, value, count):
 
 
 @inlined
+def clear(address, count):
+    """Write so many zeros to a byte address."""
+    for c in range(0, count, WIDTH):
+        put(address + 4 * c, splat(ZERO), count - c)
+
+
+@inlined
 def sigmoid(v):
     return reciprocal(splat(ONE) + exp2(at_most(v * splat(-LOG2_E), splat(LARGEST))))
 

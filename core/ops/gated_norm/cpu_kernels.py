@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..cpu.lane_math import ONE, ZERO, get, put, sigmoid
+from ..cpu.lane_math import ONE, ZERO, clear, get, put, sigmoid
 from ..cpu.lanes import WIDTH, fma, splat, sum_lanes, take_ticket
 from ..cpu.team import Kernel, inlined, record_at
 
@@ -100,8 +100,7 @@ def backward(address):
         if item >= p.items:
             break
         dweight = p.dweight + 4 * item * p.channels
-        for c in range(0, p.channels, WIDTH):
-            put(dweight + 4 * c, splat(ZERO), p.channels - c)
+        clear(dweight, p.channels)
         for row in range(ROWS * item, min(ROWS * (item + 1), p.rows)):
             backward_row(p, row, dweight)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..cpu.lane_math import ONE, ZERO, get, put, sigmoid
+from ..cpu.lane_math import ONE, ZERO, clear, get, put, sigmoid
 from ..cpu.lanes import WIDTH, fma, splat, take_ticket
 from ..cpu.team import Kernel, inlined, record_at
 
@@ -54,12 +54,6 @@ def backward_row(p, z, place, dz, dz_scale, dy_scale):
                 put(dz_scale + at, fma(of_gate, said, get(dz_scale + at, count)), count)
                 put(dy_scale + at, fma(g * y, gate * s, get(dy_scale + at, count)), count)
         put(dz + 4 * c, of_z, count)
-
-
-@inlined
-def clear(to, count):
-    for c in range(0, count, WIDTH):
-        put(to + 4 * c, splat(ZERO), count - c)
 
 
 def forward(address):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..cpu.lane_math import ZERO, get, put
+from ..cpu.lane_math import ZERO, clear, get, put
 from ..cpu.lane_shuffles import every_other, swap_neighbours, twice_each
 from ..cpu.lanes import WIDTH, fma, load, splat, take_ticket
 from ..cpu.team import Kernel, inlined, record_at
@@ -98,12 +98,6 @@ def still_back(grad, dt, dbias, begin, end):
         g = get(grad + 4 * c, end - c)
         add(dt + 4 * c, g, end - c)
         add(dbias + 4 * c, g, end - c)
-
-
-@inlined
-def clear(to, count):
-    for c in range(0, count, WIDTH):
-        put(to + 4 * c, splat(ZERO), count - c)
 
 
 def forward(address):
