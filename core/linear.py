@@ -7,8 +7,13 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from .ops.gated_norm import gated_norm
 from .ops.linear import linear, stored_plainly
+from .ops.registration import plain
 
+# From so many numbers on, one pass over an RMS norm's rows and one back outweigh what calling a kernel costs: a training step of
+# 197 x 192 takes 0.65 of PyTorch's time, 2,048 x 192 0.29, 5 x 32 1.7 times (Intel Xeon with AVX-512, one thread).
+MANY = 1 << 15
 LINEAR = (nn.Linear,)
 CONVOLUTION = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -42,12 +47,24 @@ def runs(module: nn.Module, forward: Callable) -> bool:
     return kind.forward is forward and kind.__call__ is nn.Module.__call__ and is_bare(module)
 
 
-def normalised(norm: nn.Module, x: Tensor) -> Tensor:
-    """norm(x), computed in the norm's own dtype; an Identity in a norm's place changes nothing."""
+def normalised(norm: nn.Module, x: Tensor, backend: str = "auto") -> Tensor:
+    """norm(x), computed in the norm's own dtype; an Identity in a norm's place changes nothing.
+
+    A plain RMS norm of many numbers on a CPU is that of core/ops/gated_norm: PyTorch's is six operators, more backwards.
+    """
     weight = getattr(norm, "weight", None)
     if not isinstance(weight, Tensor):
         weight = next(norm.parameters(), None)  # of what something stands around
-    return norm(x if weight is None else x.to(weight.dtype))
+    x = x if weight is None else x.to(weight.dtype)
+    if (
+        is_plain(norm, (nn.RMSNorm,))
+        and norm.eps is not None
+        and weight.dim() == 1
+        and plain((x, weight))
+        and x.numel() >= MANY
+    ):
+        return gated_norm(x, None, weight, eps=norm.eps, backend=backend)
+    return norm(x)
 
 
 def is_bare(module: nn.Module) -> bool:

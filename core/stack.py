@@ -61,12 +61,13 @@ class ResidualBlock(nn.Module):
         self, hidden: Tensor, residual: Tensor | None = None, grid=None, state=None, seq_idx: Tensor | None = None
     ) -> tuple[Tensor, Tensor, object]:
         """(hidden, residual, state), the first two (batch, length, channels); residual None: nothing came before."""
+        backend = getattr(self.mixer, "backend", "auto")
         residual = _added(residual, hidden, self.drop_path, self.residual_in_fp32)
-        hidden, state = self.mixer(normalised(self.norm, residual), grid, state, seq_idx)
+        hidden, state = self.mixer(normalised(self.norm, residual, backend), grid, state, seq_idx)
         if self.has_mlp:
             residual = _added(residual, hidden, self.drop_path, self.residual_in_fp32)
             given = (seq_idx,) if getattr(self.mlp, "takes_seq_idx", False) else ()
-            hidden = self.mlp(normalised(self.norm2, residual), *given)
+            hidden = self.mlp(normalised(self.norm2, residual, backend), *given)
         return hidden, residual, state
 
     def only_mixes(self, dtype: torch.dtype) -> bool:

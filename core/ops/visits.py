@@ -11,8 +11,8 @@ from torch import Tensor
 from ..errors import UserError
 
 
-def visits(order: Tensor | None, length: int, paths: int) -> Tensor:
-    """Whether each path visits every token, (paths,) int32.
+def visits(order: Tensor | None, length: int, paths: int) -> tuple[Tensor, bool]:
+    """Whether each path visits every token, (paths,) int32, and whether all do.
 
     Args:
         order: (batch or 1, paths, steps), integer, or None for the raster order. Kernels read it as int32: only what has
@@ -21,10 +21,10 @@ def visits(order: Tensor | None, length: int, paths: int) -> Tensor:
     Raises:
         UserError: a step outside the tokens, a token visited twice by one path, a step after the path's end.
     """
-    if order is None:
-        return torch.ones(paths, dtype=torch.int32, device="cpu")
-    order = order if order.dtype == torch.int32 else order.long()
     covers = np.ones(paths, np.int32)
+    if order is None:
+        return torch.from_numpy(covers), True
+    order = order if order.dtype == torch.int32 else order.long()
     fault, row, path, step = _checker()(order.numpy(), length, covers)
     if fault:
         value = int(order[row, path, step])
@@ -33,7 +33,7 @@ def visits(order: Tensor | None, length: int, paths: int) -> Tensor:
             f"the order {problem}", given=f"token {value} at step {step} of path {path} (batch row {row})",
             allowed=f"tokens 0 to {length - 1}, each at most once a path; -1 only at the end of a path",
         )  # fmt: skip
-    return torch.from_numpy(covers)
+    return torch.from_numpy(covers), row == 0
 
 
 @functools.cache
@@ -47,7 +47,9 @@ def _checker():
 
 
 def _check(order, length, covers):
+    """A fault and where it is; without one, how often a path leaves tokens out."""
     rows, paths, steps = order.shape
+    left_out = 0
     seen = np.zeros(length, np.int64)
     for row in range(rows):
         for path in range(paths):
@@ -66,4 +68,5 @@ def _check(order, length, covers):
                 count += 1
             if count != length:
                 covers[path] = 0
-    return 0, 0, 0, 0
+                left_out += 1
+    return 0, left_out, 0, 0

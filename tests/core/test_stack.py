@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from polymamba.core import linear
 from polymamba.core.errors import UserError
 from polymamba.core.mixers.mamba import Mamba
 from polymamba.core.moe import MixtureOfExperts
@@ -154,3 +155,21 @@ def test_checkpointing_gives_the_same_gradients():
 def test_an_identity_in_place_of_a_norm():
     x = torch.randn(1, 2, 4)
     assert normalised(nn.Identity(), x) is x
+
+
+def test_norms_of_many_numbers_are_one_kernel(monkeypatch):
+    calls, real = [], linear.gated_norm
+    monkeypatch.setattr(
+        linear, "gated_norm", lambda x, *more, **options: (calls.append(x.shape), real(x, *more, **options))[1]
+    )
+    norm, g = torch.nn.RMSNorm(64, 1e-5), torch.Generator().manual_seed(0)
+    x = torch.randn(2, linear.MANY // 64, 64, generator=g)
+    torch.testing.assert_close(linear.normalised(norm, x), norm(x), rtol=1e-5, atol=1e-6)
+    assert len(calls) == 1
+    torch.testing.assert_close(linear.normalised(norm, x[:, :5]), norm(x[:, :5]), rtol=0, atol=0)
+    torch.testing.assert_close(linear.normalised(torch.nn.RMSNorm(64), x), torch.nn.RMSNorm(64)(x), rtol=0, atol=0)
+    assert len(calls) == 1
+    torch.testing.assert_close(linear.normalised(norm, x, "reference"), norm(x), rtol=0, atol=0)
+    traced = torch.compile(lambda t: linear.normalised(norm, t), backend="eager", fullgraph=True)
+    torch.testing.assert_close(traced(x), norm(x), rtol=0, atol=0)
+    assert len(calls) == 2

@@ -10,7 +10,7 @@ import functools
 import struct
 from array import array
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from . import memory
 from .team import Kernel
 
 # Addresses of anything but float32 numbers, in all records.
-DTYPES = {"order": torch.int32, "covers": torch.int32, "seq": torch.int64, "tickets": torch.int64, "slots": torch.int64}
+DTYPES = {"order": torch.int32, "covers": torch.int32, "seq": torch.int64}
 # Fields at the end of a record that are zero at first.
 COUNTERS = ("tickets", "begun", "done")
 
@@ -84,6 +84,11 @@ def whole(tensor: Tensor | None, dtype: torch.dtype = torch.float32) -> Tensor |
     return tensor if memory.guard is None else memory.guard.copy(tensor)
 
 
+def total(parts: Tensor) -> Tensor:
+    """The sum over the first axis."""
+    return parts.sum(0) if len(parts) != 1 else parts[0]
+
+
 def record(kernel: Kernel, **values: int) -> array:
     """The record of a kernel all of whose fields have 8 bytes: each field by its name, but for counters at its end.
 
@@ -123,16 +128,16 @@ class KernelCall:
     Args:
         kind: the record's dtype.
         shapes: of the tensors by field, a size an axis, or several sizes that are allowed.
+        values: of fields; all others are 0 at first.
     """
 
-    def __init__(self, kind: np.dtype, shapes: dict[str, tuple]):
-        self.kind, self.values, self.shapes, self.alive = kind, dict.fromkeys(kind.names, 0), shapes, []
+    def __init__(self, kind: np.dtype, shapes: dict[str, tuple], values: dict[str, int | float] | None = None):
+        self.kind, self.values, self.shapes, self.alive = kind, _zeros(kind) | (values or {}), shapes, []
 
     @property
     def record(self) -> np.ndarray:
         """The record with what it has been told so far."""
-        # Written at once: field by field takes as long as a small kernel.
-        return np.frombuffer(_packed(self.kind)(*self.values.values()), self.kind)
+        return np.frombuffer(_layout(self.kind).pack(*self.values.values()), self.kind)
 
     def set(self, **values) -> None:
         self.values.update(values)
@@ -160,12 +165,18 @@ class KernelCall:
             return
         # Each thread's scratch begins on its own cache line.
         scratch = memory.empty(min(torch.get_num_threads(), items), -(-scratch_floats // 32) * 32 + 32)
-        counters = memory.zeros(2, dtype=torch.int64)
-        self.shapes |= {"scratch": scratch.shape, "tickets": (2,), "slots": (1,)}
-        self.point(scratch=scratch, tickets=counters, slots=counters[1:])
-        self.set(scratch_bytes=4 * scratch.shape[1])
-        record = self.record
-        kernel.run(record.ctypes.data, items)
+        self.alive.append(scratch)
+        layout = _layout(self.kind)
+        # The counters, at first zero, lie behind the record.
+        told = array("q", bytes(-(-layout.size // 8) * 8 + 16))
+        at = told.buffer_info()[0]
+        counters = at + 8 * (len(told) - 2)
+        self.set(
+            scratch=address("scratch", scratch, scratch.shape), scratch_bytes=4 * scratch.shape[1], tickets=counters,
+            slots=counters + 8,
+        )  # fmt: skip
+        layout.pack_into(told, 0, *self.values.values())
+        kernel.run(at, items)
         if memory.guard is not None:
             memory.guard.check({name: int(value) for name, value in self.values.items()})
 
@@ -175,9 +186,14 @@ class KernelCall:
 
 
 @functools.cache
-def _packed(kind: np.dtype) -> Callable[..., bytes]:
-    """Makes the bytes of a packed record from its fields' values."""
-    return struct.Struct("=" + "".join(kind[name].char.replace("l", "q") for name in kind.names)).pack
+def _layout(kind: np.dtype) -> struct.Struct:
+    """Writes a packed record from its fields' values: at once, since field by field takes as long as a small kernel."""
+    return struct.Struct("=" + "".join(kind[name].char.replace("l", "q") for name in kind.names))
+
+
+@functools.cache
+def _zeros(kind: np.dtype) -> dict[str, int]:
+    return dict.fromkeys(kind.names, 0)
 
 
 def _has(sizes: Sequence[int], shape: tuple) -> bool:

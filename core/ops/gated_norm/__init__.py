@@ -1,4 +1,4 @@
-"""Root mean square norm with a gate (Mamba-2, arXiv 2405.21060, section 7), in one pass over each row and back.
+"""Root mean square norm, with a gate (Mamba-2, arXiv 2405.21060, section 7) or without, in one pass over each row and back.
 
 reference.py defines it, cpu.py (Numba) computes it fast, registration.py makes it a PyTorch operator.
 """
@@ -18,7 +18,7 @@ __all__ = ["gated_norm", "gated_norm_reference"]
 
 def gated_norm(
     x: Tensor,
-    z: Tensor,
+    z: Tensor | None,
     weight: Tensor,
     groups: int = 1,
     norm_before_gate: bool = False,
@@ -28,7 +28,7 @@ def gated_norm(
     """norm(x silu(z)) weight, or norm(x) weight silu(z); the mean square is that of each group of channels.
 
     Args:
-        x, z: (..., channels), of shapes that broadcast.
+        x, z: (..., channels), of shapes that broadcast; z None: there is no gate.
         weight: (channels,).
         groups: equal groups of neighbouring channels.
         norm_before_gate: normalise first, then gate.
@@ -43,6 +43,7 @@ def gated_norm(
     """
     check_shape("weight", weight, (x.shape[-1],))
     name, _ = resolve(x.device, x.dtype, backend, (x, z, weight))
-    if name != "cpu" or not x.dtype == z.dtype == torch.float32 or x.shape != z.shape or not x.numel():
+    both = (x,) if z is None else (x, z)
+    if name != "cpu" or any(t.dtype != torch.float32 or t.shape != x.shape for t in both) or not x.numel():
         return gated_norm_reference(x, z, weight, groups, norm_before_gate, eps)[0]
     return gated_norm_op(x, z, weight, groups, norm_before_gate, eps, name)[0]

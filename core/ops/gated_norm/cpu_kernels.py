@@ -1,7 +1,7 @@
 """Numba kernels of the gated norm: one work item is ROWS neighbouring rows. Addresses and strides in bytes.
 
 With u = x silu(z) and s the scale of a group of u, out = u s weight. With the gate behind the norm, u = x and out is
-x s weight silu(z).
+x s weight silu(z). Without a gate, z at address 0, it is as if it stood behind and were 1.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ def forward_row(p, row):
             if p.gate_last == 0:
                 y = get(out + here, size - c)
             else:
-                gate = get(z + here, size - c)
-                y = get(x + here, size - c) * gate * sigmoid(gate)
+                y = get(x + here, size - c)
+                if p.z != 0:
+                    gate = get(z + here, size - c)
+                    y = y * gate * sigmoid(gate)
             put(out + here, y * scale * get(p.weight + here, size - c), size - c)
 
 
@@ -54,8 +56,10 @@ def backward_row(p, row, dweight):
         squares, shared = splat(ZERO), splat(ZERO)
         for c in range(0, size, WIDTH):
             here, count = at + 4 * c, size - c
-            gate = get(z + here, count)
-            open_ = gate * sigmoid(gate)
+            open_ = splat(ONE)
+            if p.z != 0:
+                gate = get(z + here, count)
+                open_ = gate * sigmoid(gate)
             u, g = get(x + here, count), get(grad + here, count) * get(p.weight + here, count)
             if p.gate_last == 0:
                 u = u * open_
@@ -67,9 +71,11 @@ def backward_row(p, row, dweight):
         scale = splat(scale)
         for c in range(0, size, WIDTH):
             here, count = at + 4 * c, size - c
-            gate, v = get(z + here, count), get(x + here, count)
-            s = sigmoid(gate)
-            open_, slope = gate * s, s * fma(gate, splat(ONE) - s, splat(ONE))
+            v, open_, slope = get(x + here, count), splat(ONE), splat(ZERO)
+            if p.z != 0:
+                gate = get(z + here, count)
+                s = sigmoid(gate)
+                open_, slope = gate * s, s * fma(gate, splat(ONE) - s, splat(ONE))
             dy, w = get(grad + here, count), get(p.weight + here, count)
             if p.gate_last == 0:
                 u = v * open_
@@ -79,7 +85,8 @@ def backward_row(p, row, dweight):
                 normed = v * scale
                 dx, dz, dw = dy * open_ * w * scale - v * back, dy * normed * w * slope, dy * open_ * normed
             put(p.dx + line + here, dx, count)
-            put(p.dz + line + here, dz, count)
+            if p.z != 0:
+                put(p.dz + line + here, dz, count)
             put(dweight + here, get(dweight + here, count) + dw, count)
 
 

@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 
 def gated_norm_reference(
-    x: Tensor, z: Tensor, weight: Tensor, groups: int, norm_before_gate: bool, eps: float
+    x: Tensor, z: Tensor | None, weight: Tensor, groups: int, norm_before_gate: bool, eps: float
 ) -> tuple[Tensor, Tensor]:
     """Arguments as of gated_norm; also an empty tensor in the place of a state."""
     kind = torch.promote_types(x.dtype, torch.float32)
-    value, gate = x.to(kind), F.silu(z.to(kind))
+    value, gate = x.to(kind), 1 if z is None else F.silu(z.to(kind))
     if not norm_before_gate:
         value = value * gate
     if groups == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..cpu.calls import address, record, rows, run, whole
+from ..cpu.calls import address, record, rows, run, total, whole
 from ..cpu.memory import empty
 from .cpu_kernels import TOKENS, backward_kernel, forward_kernel
 
@@ -24,7 +24,7 @@ def backward(grad: Tensor, y: Tensor, z: Tensor, z_scale: Tensor | None, y_scale
         return [dy, dz]
     parts = {name: empty(_items(z), *z_scale.shape) for name in ("dz_scale", "dy_scale")}
     _run(backward_kernel, y, z, z_scale, y_scale, grad=whole(grad), dy=dy, dz=dz, **parts)
-    return [dy, dz, *(each.sum(0) for each in parts.values())]
+    return [dy, dz, *(total(each) for each in parts.values())]
 
 
 def _items(z: Tensor) -> int:

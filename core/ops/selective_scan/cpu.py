@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from ..arguments import empty_rows
-from ..cpu.calls import KernelCall, rows, whole
+from ..cpu.calls import KernelCall, rows, total, whole
 from ..cpu.lanes import WIDTH
 from ..cpu.memory import empty
 from ..visits import visits
@@ -27,7 +29,7 @@ def forward(x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx,
     """Outputs, final state and what backward needs."""
     (batch, _, length, channels), (paths, _, states), dtype = x.shape, A.shape, x.dtype
     call = _Call(x, delta, A, B, C, D, z, delta_bias, delta_softplus, order, seq_idx, initial_state, merge)
-    covers = bool(call.covers[0]) if call.merged else bool(call.covers.all())
+    covers = call.all_covered or (call.merged and bool(call.covers[0]))
     shape = (batch, length, channels) if call.merged else (batch, paths, length, channels)
     ungated = _filled(shape, covers) if save and z is not None else None
     out = _filled(shape, covers or ungated is not None)
@@ -49,7 +51,7 @@ def backward(
     splits = call.values["splits"]
 
     def like_rows(t: Tensor) -> Tensor:
-        covered = bool(call.covers[0]) if t.shape[1] == 1 else bool(call.covers.all())
+        covered = call.all_covered or (t.shape[1] == 1 and bool(call.covers[0]))
         made = empty_rows(empty, t)
         return made if covered else made.zero_()
 
@@ -70,8 +72,8 @@ def backward(
         call.walk(name, made, "split", "batch", "path")
     call.run(backward_scan, scratch_floats=WIDTH * (call.widest * (3 * states + 2) + 14 * K + 2 * K * states))
     found = (
-        dx, ddelta, dA.sum(0), dB.sum(0), dC.sum(0), None if D is None else dD.sum(0), dz,
-        None if delta_bias is None else dbias.sum(0), dinitial,
+        dx, ddelta, total(dA), total(dB), total(dC), None if D is None else total(dD), dz,
+        None if delta_bias is None else total(dbias), dinitial,
     )  # fmt: skip
     return tuple(None if t is None else g.to(t.dtype) for t, g in zip(given, found, strict=True))
 
@@ -89,30 +91,11 @@ class _Call(KernelCall):
         (batch, _, length, channels), (paths, _, states) = x.shape, A.shape
         self.merged, self.groups = merge != "none", B.shape[3]
         self.steps = length if order is None else order.shape[2]
-        self.covers = visits(order, length, paths)
-        blocks = -(-channels // self.groups // WIDTH)
-        splits = min(
-            blocks, max(-(-blocks * WIDTH // CHANNELS_PER_ITEM), -(-ITEMS_WANTED // max(1, batch * self.groups)))
-        )
-        self.widest = -(-blocks // max(1, splits))
-        state, vector = (batch, paths, channels, states), (paths, channels)
-        gate = (batch, length, channels)
-        made = gate if self.merged else (batch, paths, length, channels)
-        super().__init__(
-            RECORD,
-            {"x": x.shape, "delta": delta.shape, "A": A.shape, "B": B.shape, "C": C.shape, "D": vector, "z": gate,
-             "bias": vector, "order": ((1, batch), paths, self.steps), "seq": (batch, length), "covers": (paths,),
-             "initial": state, "out": made, "ungated": made, "final": state,
-             "states": saved_shape(batch, paths, self.steps, channels, self.groups, states), "grad_out": made,
-             "grad_final": state, "dx": x.shape, "ddelta": delta.shape, "dA": state, "dB": (splits, *B.shape),
-             "dC": (splits, *C.shape), "dD": (batch, *vector), "dz": gate, "dbias": (batch, *vector), "dinitial": state},
-        )  # fmt: skip
-        self.set(
-            batch=batch, paths=paths, length=length, steps=self.steps, channels=channels, groups=self.groups, N=states,
-            splits=splits, blocks=blocks, chunks=-(-self.steps // K), softplus=delta_softplus, merged=self.merged,
-            items=batch * self.groups * splits, scale=1 / paths if merge == "mean" else 1,
-            out_batch=4 * length * channels * (1 if self.merged else paths), out_path=0 if self.merged else 4 * length * channels,
-        )  # fmt: skip
+        self.covers, self.all_covered = visits(order, length, paths)
+        sizes = (batch, paths, length, self.steps, channels, self.groups, states)
+        given = (x.shape, delta.shape, A.shape, B.shape, C.shape)
+        shapes, values, self.widest = _plan(*sizes, *given, delta_softplus, merge)
+        super().__init__(RECORD, shapes, values)
         self.point(A=whole(A), D=whole(D), bias=whole(delta_bias), initial=whole(initial_state))
         self.point(seq=whole(seq_idx, torch.int64), covers=self.covers)
         self.walk("x", rows(x), "batch", "path", "token")
@@ -121,3 +104,29 @@ class _Call(KernelCall):
         self.walk("C", rows(C), "batch", "path", "token", "group")
         self.walk("z", None if z is None else rows(z), "batch", "token")
         self.walk("order", whole(order, torch.int32), "batch", "path")
+
+
+@lru_cache(maxsize=1024)
+def _plan(
+    batch, paths, length, steps, channels, groups, states, x, delta, A, B, C, softplus, merge
+) -> tuple[dict, dict, int]:
+    """What follows from the sizes and shapes: shapes and values of a record, and the blocks of the widest item."""
+    blocks, merged = -(-channels // groups // WIDTH), merge != "none"
+    splits = min(blocks, max(-(-blocks * WIDTH // CHANNELS_PER_ITEM), -(-ITEMS_WANTED // max(1, batch * groups))))
+    state, vector, gate = (batch, paths, channels, states), (paths, channels), (batch, length, channels)
+    made = gate if merged else (batch, paths, length, channels)
+    shapes = {
+        "x": x, "delta": delta, "A": A, "B": B, "C": C, "D": vector, "z": gate, "bias": vector,
+        "order": ((1, batch), paths, steps), "seq": (batch, length), "covers": (paths,), "initial": state, "out": made,
+        "ungated": made, "final": state, "states": saved_shape(batch, paths, steps, channels, groups, states),
+        "grad_out": made, "grad_final": state, "dx": x, "ddelta": delta, "dA": state, "dB": (splits, *B), "dC": (splits, *C),
+        "dD": (batch, *vector), "dz": gate, "dbias": (batch, *vector), "dinitial": state,
+    }  # fmt: skip
+    row = 4 * length * channels
+    values = {
+        "batch": batch, "paths": paths, "length": length, "steps": steps, "channels": channels, "groups": groups, "N": states,
+        "splits": splits, "blocks": blocks, "chunks": -(-steps // K), "softplus": softplus, "merged": merged,
+        "items": batch * groups * splits, "scale": 1 / paths if merge == "mean" else 1,
+        "out_batch": row * (1 if merged else paths), "out_path": 0 if merged else row,
+    }  # fmt: skip
+    return shapes, values, -(-blocks // max(1, splits))

@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from ..cpu.calls import address, record, run, whole
+from ..cpu.calls import address, record, run, total, whole
 from ..cpu.lanes import WIDTH
 from ..cpu.memory import empty
 from .cpu_kernels import TOKENS, backward_kernel, forward_kernel
@@ -41,7 +41,7 @@ def backward(
         key, parts = empty(*t.shape), empty(_items(t), *bias.shape)
         _run(backward_kernel, t, bias, cos, sin, halves, grad=whole(grad), dt=key, dbias=parts, dangle=dangle)
         keys.append(key)
-        biases.append(parts.sum(0))
+        biases.append(total(parts))
     return *keys, *biases, dangle
 
 

@@ -17,6 +17,22 @@ def made(shape, seed=0):
     return x, z, 1 + torch.randn(shape[-1], generator=g), torch.randn(shape, generator=g)
 
 
+def test_without_a_gate_it_is_the_rms_norm():
+    for shape, groups in CASES:
+        x, _, weight, grad = made(shape)
+        for dtype in (torch.float32, torch.float64):
+            x, weight, grad = (each.to(dtype).detach().requires_grad_() for each in (x, weight, grad))
+            out = gated_norm(x, None, weight, groups, eps=1e-5)
+            mean = x.double().unflatten(-1, (groups, -1)).square().mean(-1, keepdim=True)
+            right = (x.unflatten(-1, (groups, -1)) / (mean + 1e-5).sqrt()).flatten(-2) * weight
+            found, expected = (torch.autograd.grad(y.double(), [x, weight], grad.double()) for y in (out, right))
+            for one, other in zip((out, *found), (right, *expected), strict=True):
+                assert one.dtype == dtype
+                assert (one - other).abs().max() <= 2e-6 * max(1, other.abs().max())
+    x, weight = (torch.randn(shape, requires_grad=True) for shape in ((3, 8), (8,)))
+    torch.library.opcheck(registration._forward, (x, None, weight, 1, False, 1e-5, "cpu"))
+
+
 def answers(given, grad, groups, last, backend, dtype=torch.float32):
     given = [each.to(dtype).requires_grad_() for each in given]
     out = gated_norm(*given, groups, last, 1e-5, backend)

@@ -53,8 +53,8 @@ def test_rows_that_do_not_lie_side_by_side(calls):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("strided", [False, True])
 def test_large_products_are_onednns(strided, bias, monkeypatch):
-    seen = []
-    monkeypatch.setattr(ops, "_ONEDNN", lambda x, *rest, real=ops._ONEDNN: (seen.append(x.shape), real(x, *rest))[1])
+    seen, real = [], torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(ops, "_onednn", lambda: lambda x, *rest: (seen.append(x.shape), real(x, *rest))[1])
     g = torch.Generator().manual_seed(0)
     x, weight = torch.randn(2, 300, 260, generator=g), torch.randn(130, 130, generator=g)
     x = x[..., ::2] if strided else x[..., :130]
@@ -106,3 +106,11 @@ def test_gradients_traces_transforms_and_autocast_are_torchs(calls):
     torch.export.export(layer, (torch.randn(5, 64),), dynamic_shapes=any_batch).module()(torch.randn(60, 64))
     with pytest.raises(RuntimeError), torch.no_grad():
         linear(torch.randn(1, 32), layer.weight)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
+@pytest.mark.parametrize("vendor", ["GenuineIntel", "AuthenticAMD"])
+def test_intels_own_products_stay_with_mkl(vendor, monkeypatch):
+    monkeypatch.setattr(ops.Path, "exists", lambda self: True)
+    monkeypatch.setattr(ops.Path, "read_text", lambda self: f"vendor_id\t: {vendor}\n")
+    assert (ops._onednn.__wrapped__() is None) == (vendor == "GenuineIntel")
