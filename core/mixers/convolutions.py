@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UserError
-from ..linear import CONVOLUTION, is_plain
-from .path_layers import convolved, convolved_on_grid, stacked
+from ..linear import CONVOLUTION
+from .path_layers import convolved, convolved_on_grid, readable
 
 if TYPE_CHECKING:
     from .mamba import Mamba
@@ -45,12 +45,12 @@ class PathConvolution:
         for name in self.names:
             mixer.add_module(name, _depthwise(nn.Conv1d, mixer.d_inner, self.width, bias, factory))
 
-    def weights(self, mixer: Mamba) -> tuple[Tensor, Tensor | None] | None:
-        """([paths,] channels, width) and the biases, where calling it does no more than compute with them."""
+    def parts(self, mixer: Mamba) -> tuple[list[Tensor], list[Tensor] | None] | None:
+        """Each layer's weight (channels, 1, width) and bias, where calling it does no more than compute with them."""
         layers = [getattr(mixer, name) for name in self.names]
-        if not all(is_plain(layer, CONVOLUTION) for layer in layers):
+        if not readable(layers, CONVOLUTION):
             return None
-        return stacked(layers, "weight").squeeze(-2), stacked(layers, "bias")
+        return [layer.weight for layer in layers], None if layers[0].bias is None else [layer.bias for layer in layers]
 
     def __call__(self, mixer: Mamba, x: Tensor, call: Call, order: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """(batch, [paths,] length, channels) of the same or of (batch, length, channels), and the state to continue from."""

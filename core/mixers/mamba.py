@@ -165,10 +165,8 @@ class Mamba(PathMixer):
             return None
         if not self.scan_gates or self.norms != "none" or type(self.convolution) is not PathConvolution:
             return None
-        projections, conv = parameters.projections(self), self.convolution.weights(self)
-        if projections is None or conv is None:
-            return None
-        return LayerWeights(*conv, *projections, self._decay(), parameters.skip(self), parameters.step_bias(self))
+        parts, conv = parameters.parts(self), self.convolution.parts(self)
+        return None if parts is None or conv is None else LayerWeights(*conv, *parts)
 
     def _decay(self) -> Tensor:
         log = self.path_parameters.decay_log(self)

@@ -101,8 +101,9 @@ def stacked(layers: Sequence[nn.Module], kind: str) -> Tensor | None:
     return parts[0] if len(parts) == 1 or parts[0] is None else torch.stack(parts)
 
 
-def readable(layers: Sequence[nn.Module]) -> bool:
-    return _all_plain(layers) and len({layer.bias is None for layer in layers}) == 1
+def readable(layers: Sequence[nn.Module], *kinds) -> bool:
+    """Whether the weights may be read past the layers, and all have biases, or none has."""
+    return _all_plain(layers, *kinds) and len({layer.bias is None for layer in layers}) == 1
 
 
 def _all_plain(layers: Sequence[nn.Module], *kinds) -> bool:

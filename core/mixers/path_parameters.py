@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..errors import UserError
 from ..initialisation import log_decay
-from .path_layers import bias_left_out, multiplied, normed, product, readable, stacked
+from .path_layers import bias_left_out, multiplied, normed, product, readable
 
 if TYPE_CHECKING:
     from .mamba import Mamba
@@ -79,14 +79,23 @@ class PathParameters:
             step, B, C = (self._normed(mixer, t, name) for t, name in zip((step, B, C), NORMED, strict=True))
         return product(self._layers(mixer, "dt_proj"), step), B, C
 
-    def projections(self, mixer: Mamba) -> tuple[Tensor, Tensor] | None:
-        """The weights of x_proj and dt_proj, ([paths,] outputs, inputs), where `read` does no more than multiply by them."""
-        if type(self).read is not PathParameters.read or not self.follows:
+    def parts(self, mixer: Mamba) -> tuple[list[Tensor], ...] | None:
+        """x_proj, dt_proj, A_log, D, bias of the step: lists of the paths' own, or of one; None where there is more to compute."""
+        kind = type(self)
+        if any(
+            getattr(kind, name) is not getattr(PathParameters, name)
+            for name in ("read", "decay_log", "skip", "step_bias")
+        ):
             return None
         x_proj, dt_proj = (self._layers(mixer, name) for name in ("x_proj", "dt_proj"))
-        if not readable(x_proj) or x_proj[0].bias is not None or bias_left_out(dt_proj) is None:
+        if not self.follows or not (readable(x_proj) and readable(dt_proj)):
             return None
-        return stacked(x_proj, "weight"), stacked(dt_proj, "weight")
+        if x_proj[0].bias is not None or dt_proj[0].bias is None:
+            return None
+        return (
+            [layer.weight for layer in x_proj], [layer.weight for layer in dt_proj], self._decay_logs(mixer), self._skips(mixer),
+            [layer.bias for layer in dt_proj],
+        )  # fmt: skip
 
     def step_bias(self, mixer: Mamba) -> Tensor | None:
         """([paths,] channels), what `read` leaves out of delta; None: nothing."""
@@ -94,11 +103,17 @@ class PathParameters:
 
     def decay_log(self, mixer: Mamba) -> Tensor:
         """log(-A), ([paths,] channels, states)."""
-        return _stacked([getattr(mixer, f"A{end}_log") for end in self.decay_ends])
+        return _stacked(self._decay_logs(mixer))
 
     def skip(self, mixer: Mamba) -> Tensor:
         """D, ([paths,] channels)."""
-        return _stacked([getattr(mixer, f"D{end}") for end in self.ends])
+        return _stacked(self._skips(mixer))
+
+    def _decay_logs(self, mixer: Mamba) -> list[Tensor]:
+        return [getattr(mixer, f"A{end}_log") for end in self.decay_ends]
+
+    def _skips(self, mixer: Mamba) -> list[Tensor]:
+        return [getattr(mixer, f"D{end}") for end in self.ends]
 
     def _normed(self, mixer: Mamba, t: Tensor, name: str) -> Tensor:
         if mixer.norms == "weightless":
@@ -160,8 +175,9 @@ class StackedParameters(PathParameters):
         step, B, C = parts
         return multiplied(self._of_paths(mixer.dt_projs_weight), step), B, C
 
-    def projections(self, mixer: Mamba) -> tuple[Tensor, Tensor]:
-        return self._of_paths(mixer.x_proj_weight), self._of_paths(mixer.dt_projs_weight)
+    def parts(self, mixer: Mamba) -> tuple[Tensor, ...]:
+        projections = self._of_paths(mixer.x_proj_weight), self._of_paths(mixer.dt_projs_weight)
+        return *projections, self.decay_log(mixer), self.skip(mixer), self.step_bias(mixer)
 
     def step_bias(self, mixer: Mamba) -> Tensor:
         return self._of_paths(mixer.dt_projs_bias)

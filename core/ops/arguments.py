@@ -144,6 +144,11 @@ def owned(tensor: Tensor) -> Tensor:
     return tensor if tensor._base is None else tensor.new_empty(0).set_(tensor)
 
 
+def total(parts: Tensor) -> Tensor:
+    """The sum over the first axis; of one part, a view of it."""
+    return parts.sum(0) if len(parts) != 1 else parts[0]
+
+
 def empty_rows(create: Callable[..., Tensor], like: Tensor, backend: str = "cpu") -> Tensor:
     """Uninitialised, in the shape of (batch, paths, length, channels) rows; `create` makes it from sizes.
 

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import torch
 
-from ..arguments import empty_by_path, empty_rows, owned
-from ..cpu.calls import KernelCall, rows, total, whole
+from ..arguments import empty_by_path, empty_rows, owned, total
+from ..cpu.calls import KernelCall, rows, whole
 from ..cpu.lanes import WIDTH
 from ..cpu.memory import empty
 from ..visits import visits

@@ -84,11 +84,6 @@ def whole(tensor: Tensor | None, dtype: torch.dtype = torch.float32) -> Tensor |
     return tensor if memory.guard is None else memory.guard.copy(tensor)
 
 
-def total(parts: Tensor) -> Tensor:
-    """The sum over the first axis."""
-    return parts.sum(0) if len(parts) != 1 else parts[0]
-
-
 def record(kernel: Kernel, **values: int) -> array:
     """The record of a kernel all of whose fields have 8 bytes: each field by its name, but for counters at its end.
 

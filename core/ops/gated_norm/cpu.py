@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..cpu.calls import address, record, rows, run, total, whole
+from ..arguments import total
+from ..cpu.calls import address, record, rows, run, whole
 from ..cpu.layer_kernel import bits
 from ..cpu.memory import empty
 from .cpu_kernels import ROWS, backward_kernel, forward_kernel

@@ -7,6 +7,7 @@ layers takes as long as their matrix products.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..arguments import total
 from ..causal_conv1d import causal_conv1d
 from ..linear import linear
 from ..registration import backend_module, plain, wants_gradient
@@ -22,28 +24,44 @@ from ..selective_scan import selective_scan
 __all__ = ["LayerWeights", "selective_layer", "selective_layer_reference", "takes"]
 
 
+# A parameter of all paths, with a paths axis or the same for all, or a list of each path's own, or of one for all.
+Parts = Tensor | Sequence[Tensor]
+
+
 class LayerWeights(NamedTuple):
-    """conv: ([paths,] channels, width), conv_bias, D, dt_bias: ([paths,] channels), x_proj: ([paths,] rank + 2 states, channels),
-    dt_proj: ([paths,] channels, rank), A: ([paths,] channels, states).
+    """conv: ([paths,] channels, 1, width), conv_bias, D, dt_bias: ([paths,] channels),
+    x_proj: ([paths,] rank + 2 states, channels), dt_proj: ([paths,] channels, rank), A_log: ([paths,] channels, states), log(-A).
 
     A tensor without the paths axis is the same for all paths; the two projections both have it or neither.
     """
 
-    conv: Tensor
-    conv_bias: Tensor | None
-    x_proj: Tensor
-    dt_proj: Tensor
-    A: Tensor
-    D: Tensor
-    dt_bias: Tensor
+    conv: Parts
+    conv_bias: Parts | None
+    x_proj: Parts
+    dt_proj: Parts
+    A_log: Parts
+    D: Parts
+    dt_bias: Parts
+
+    def flat(self) -> tuple[list[Tensor], tuple[int, ...]]:
+        """All tensors, one behind the other, and how many there are of each parameter."""
+        lists = [[] if field is None else [field] if isinstance(field, Tensor) else field for field in self]
+        return [tensor for each in lists for tensor in each], tuple(map(len, lists))
+
+    @classmethod
+    def joined(cls, flat: Sequence[Tensor], counts: Sequence[int]) -> LayerWeights:
+        """Of what `flat` says, each parameter in one tensor."""
+        given = iter(flat)
+        lists = ([next(given) for _ in range(count)] for count in counts)
+        return cls(*(torch.stack(each) if len(each) > 1 else each[0] if each else None for each in lists))
 
 
 def takes(x: Tensor, weights: LayerWeights, order: Tensor | None, backend: str = "auto") -> bool:
     """Whether a call is a plain one, which selective_layer computes: one device and dtype, nothing that traces or transforms."""
-    given = (x, *weights)
+    given = (x, *weights.flat()[0])
     if backend not in ("auto", "cpu") or not plain((*given, order)) or not x.numel():
         return False
-    return all(t is None or t.dtype == torch.float32 for t in given) and not torch.is_autocast_enabled("cpu")
+    return all(t.dtype == torch.float32 for t in given) and not torch.is_autocast_enabled("cpu")
 
 
 def selective_layer(
@@ -62,20 +80,23 @@ def selective_layer(
     """
     if not takes(x, weights, order, backend):
         return None
-    if wants_gradient((x, *weights)):
-        y, kept, state = _Layer.apply(order, gated, merge, x, *weights)
+    flat, counts = weights.flat()
+    if wants_gradient((x, *flat)):
+        y, kept, state = _Layer.apply(order, gated, merge, counts, x, *flat)
     else:
-        (y, kept, state), _ = _forward(order, gated, merge, x, weights, save=False)
-    return (y, kept, state) if order is not None or weights.A.dim() == 3 else (y, kept.squeeze(1), state.squeeze(1))
+        (y, kept, state), _ = _forward(order, gated, merge, x, LayerWeights.joined(flat, counts), save=False)
+    one = order is None and (not isinstance(weights.A_log, Tensor) or weights.A_log.dim() == 2)
+    return (y, kept.squeeze(1), state.squeeze(1)) if one else (y, kept, state)
 
 
 def selective_layer_reference(
     x: Tensor, gated: bool, weights: LayerWeights, order: Tensor | None, merge: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same by the operators one after the other: differentiable without end."""
-    conv, conv_bias, x_proj, dt_proj, A, D, dt_bias = weights
+    conv, conv_bias, x_proj, dt_proj, A_log, D, dt_bias = LayerWeights.joined(*weights.flat())
     x, z = x.chunk(2, -1) if gated else (x, None)
-    u, kept = causal_conv1d(x, conv, conv_bias, "silu", order, return_final_state=True)
+    A = -A_log.exp()
+    u, kept = causal_conv1d(x, conv.squeeze(-2), conv_bias, "silu", order, return_final_state=True)
     both = u @ x_proj.mT
     step, B, C = both.split([dt_proj.shape[-1], A.shape[-1], A.shape[-1]], -1)
     y, state = selective_scan(
@@ -95,13 +116,11 @@ class _Parts(NamedTuple):
     dt_bias: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, gated: bool, weights: LayerWeights, paths: int) -> _Parts:
+    def of(cls, x: Tensor, gated: bool, weights: LayerWeights, A: Tensor, paths: int) -> _Parts:
         x, z = x.chunk(2, -1) if gated else (x, None)
-        conv = _of_paths(weights.conv, paths, 2), _of_paths(weights.conv_bias, paths, 1)
-        A, D, bias = (
-            _of_paths(getattr(weights, name), paths, axes) for name, axes in (("A", 2), ("D", 1), ("dt_bias", 1))
-        )
-        return cls(x, z, conv, A, D, bias)
+        conv = _of_paths(weights.conv.squeeze(-2), paths, 2), _of_paths(weights.conv_bias, paths, 1)
+        D, bias = (_of_paths(t, paths, 1) for t in (weights.D, weights.dt_bias))
+        return cls(x, z, conv, _of_paths(A, paths, 2), D, bias)
 
     def selection(self, u: Tensor, both: Tensor, delta: Tensor, order: Tensor | None, merge: str) -> tuple:
         """The arguments of the scan."""
@@ -110,57 +129,42 @@ class _Parts(NamedTuple):
             t.unflatten(1, (batch, u.shape[2])).transpose(0, 1)
             for t in (delta, *both[..., -2 * states :].split(states, -1))
         )
-        return (
-            u,
-            delta,
-            self.A,
-            B.unsqueeze(3),
-            C.unsqueeze(3),
-            self.D,
-            self.z,
-            self.dt_bias,
-            True,
-            order,
-            None,
-            None,
-            merge,
-        )
+        B, C = B.unsqueeze(3), C.unsqueeze(3)
+        return u, delta, self.A, B, C, self.D, self.z, self.dt_bias, True, order, None, None, merge
 
 
 def _forward(order, gated, merge, x, weights: LayerWeights, save: bool) -> tuple[tuple, tuple]:
     """The results, and what backward wants of what lies between."""
     convolution, scan = _kernels()
     paths, order = (1, None) if order is None else (order.shape[0], order[None])
-    parts, rank = _Parts.of(x, gated, weights, paths), weights.dt_proj.shape[-1]
+    A, rank = weights.A_log.exp().neg_(), weights.dt_proj.shape[-1]
+    parts = _Parts.of(x, gated, weights, A, paths)
     u, kept = convolution.forward(parts.x[:, None], *parts.conv, "silu", order, None, None)
     both = _multiplied(_rows(u), weights.x_proj)
     delta = _multiplied(both[..., :rank], weights.dt_proj)
     y, state, chunks, ungated = scan.forward(*parts.selection(u, both, delta, order, merge), save)
-    return (y, kept, state), (order, u, both, delta, chunks, ungated)
+    return (y, kept, state), (order, A, u, both, delta, chunks, ungated)
 
 
 class _Layer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, order, gated, merge, x, *weights):
-        results, between = _forward(order, gated, merge, x, LayerWeights(*weights), save=True)
-        ctx.save_for_backward(x, *weights, *between)
-        ctx.gated, ctx.merge, ctx.paths = gated, merge, 1 if order is None else order.shape[0]
+    def forward(ctx, order, gated, merge, counts, x, *flat):
+        weights = LayerWeights.joined(flat, counts)
+        results, between = _forward(order, gated, merge, x, weights, save=True)
+        ctx.save_for_backward(x, *flat, *weights, *between)
+        ctx.gated, ctx.merge, ctx.counts, ctx.paths = gated, merge, counts, 1 if order is None else order.shape[0]
         ctx.set_materialize_grads(False)
         return results
 
     @staticmethod
     def backward(ctx, *grads):
-        (x, *saved), count = ctx.saved_tensors, len(LayerWeights._fields)
-        weights, (order, u, both, delta, chunks, ungated) = LayerWeights(*saved[:count]), saved[count:]
+        (x, *saved), count, fields = ctx.saved_tensors, sum(ctx.counts), len(LayerWeights._fields)
+        flat, weights, between = saved[:count], LayerWeights(*saved[count : count + fields]), saved[count + fields :]
+        order, A, u, both, delta, chunks, ungated = between
         if torch.is_grad_enabled() or not plain((*grads, x)):
-            return (
-                None,
-                None,
-                None,
-                *_by_reference(grads, x, ctx.gated, weights, order, ctx.merge, torch.is_grad_enabled()),
-            )
+            return None, None, None, None, *_by_reference(ctx, grads, x, flat, order, torch.is_grad_enabled())
         convolution, scan = _kernels()
-        parts, (grad_y, grad_kept, grad_state) = _Parts.of(x, ctx.gated, weights, ctx.paths), grads
+        parts, (grad_y, grad_kept, grad_state) = _Parts.of(x, ctx.gated, weights, A, ctx.paths), grads
         dx, channels = torch.empty_like(x, memory_format=torch.contiguous_format), u.shape[-1]
         if grad_y is None:
             batch, length = x.shape[:2]
@@ -173,9 +177,14 @@ class _Layer(torch.autograd.Function):
         _, dconv, dconv_bias, _ = convolution.backward(
             du, grad_kept, parts.x[:, None], *parts.conv, "silu", order, None, None, dx[:, None, :, :channels]
         )
-        found = LayerWeights(dconv, dconv_bias, dx_proj, ddt_proj, dA, dD, dbias)
-        summed = (g if g is None or g.dim() == t.dim() else g.sum(0) for g, t in zip(found, weights, strict=True))
-        return None, None, None, dx, *summed
+        found = LayerWeights(dconv.unsqueeze(-2), dconv_bias, dx_proj, ddt_proj, dA.mul_(A), dD, dbias)
+        told = []
+        for gradient, weight, parts_of_it in zip(found, weights, ctx.counts, strict=True):
+            if parts_of_it > 1:
+                told += gradient.unbind(0)
+            elif parts_of_it:
+                told.append(gradient if gradient.dim() == weight.dim() else total(gradient))
+        return None, None, None, None, dx, *told
 
 
 def _projected(weights: LayerWeights, u, both, du, ddelta, dB, dC) -> tuple[Tensor, Tensor]:
@@ -195,17 +204,17 @@ def _projected(weights: LayerWeights, u, both, du, ddelta, dB, dC) -> tuple[Tens
     return dboth.mT @ rows, dsteps.mT @ both[..., :rank]
 
 
-def _by_reference(grads, x, gated, weights, order, merge, create_graph: bool) -> list[Tensor | None]:
+def _by_reference(ctx, grads, x, flat, order, create_graph: bool) -> list[Tensor | None]:
     """Gradients that have gradients themselves, or that a transform asks for."""
     with torch.enable_grad():
         # Aliases: what is differentiated is this use of a tensor, not what else it does.
-        inputs = [None if t is None else t.view_as(t) for t in (x, *weights)]
-        order = None if order is None else order[0]
-        outputs = selective_layer_reference(inputs[0], gated, LayerWeights(*inputs[1:]), order, merge)
+        inputs = [t.view_as(t) for t in (x, *flat)]
+        weights, order = LayerWeights.joined(inputs[1:], ctx.counts), None if order is None else order[0]
+        outputs = selective_layer_reference(inputs[0], ctx.gated, weights, order, ctx.merge)
         told = [(out, g.view_as(out)) for out, g in zip(outputs, grads, strict=True) if g is not None]
-        wanted = [t for t in inputs if t is not None and t.requires_grad]
+        wanted = [t for t in inputs if t.requires_grad]
         found = iter(torch.autograd.grad([t for t, _ in told], wanted, [g for _, g in told], create_graph=create_graph))
-    return [next(found) if t is not None and t.requires_grad else None for t in inputs]
+    return [next(found) if t.requires_grad else None for t in inputs]
 
 
 @cache

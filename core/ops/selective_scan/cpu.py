@@ -7,8 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..arguments import empty_rows
-from ..cpu.calls import KernelCall, rows, total, whole
+from ..arguments import empty_rows, total
+from ..cpu.calls import KernelCall, rows, whole
 from ..cpu.lanes import WIDTH
 from ..cpu.memory import empty
 from ..visits import visits

@@ -7,7 +7,8 @@ import functools
 import torch
 from torch import Tensor
 
-from ..cpu.calls import address, record, run, total, whole
+from ..arguments import total
+from ..cpu.calls import address, record, run, whole
 from ..cpu.lanes import WIDTH
 from ..cpu.memory import empty
 from .cpu_kernels import TOKENS, backward_kernel, forward_kernel

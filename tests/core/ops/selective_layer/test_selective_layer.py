@@ -19,7 +19,7 @@ def made(paths: int | None, width: int = 4, bias: bool = True, batch: int = 2, l
         return (0.5 * torch.randn(*shape, generator=g, dtype=torch.float64)).requires_grad_()
 
     shapes = [
-        (CHANNELS, width),
+        (CHANNELS, 1, width),
         (CHANNELS,),
         (RANK + 2 * STATES, CHANNELS),
         (CHANNELS, RANK),
@@ -34,8 +34,7 @@ def made(paths: int | None, width: int = 4, bias: bool = True, batch: int = 2, l
 def answers(call, x, gated, weights, order, merge, states=True):
     """Outputs and the gradients of everything; `states`: of the final states too."""
     kind = x.dtype
-    rate = weights.A
-    outputs = call(x, gated, weights._replace(A=-rate.exp()), order, merge)
+    outputs = call(x, gated, weights, order, merge)
     used = outputs if states else outputs[:1]
     loss = sum((out.to(kind) * torch.linspace(-1, 1, out.numel()).to(kind).view(out.shape)).sum() for out in used)
     wanted = [t for t in (x, *weights) if t is not None]
@@ -77,7 +76,7 @@ def test_outputs_and_gradients_are_those_of_the_operators_in_float64(case, state
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         alone, many = single(x, weights)
-        outputs = selective_layer(alone, gated, many._replace(A=-many.A.exp()), order, merge)
+        outputs = selective_layer(alone, gated, many, order, merge)
     assert all(torch.equal(one, other) for one, other in zip(outputs, found, strict=False))
 
 
@@ -86,9 +85,30 @@ def _with(x, gated, weights):
     return alone, gated, many
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_parameters_may_be_lists_of_each_paths_own(bias):
+    """The same to the bit, and each path's gradients, first and second ones, are its part of them."""
+    x, weights = single(*made(2, bias=bias))
+    lists = LayerWeights(*(None if t is None else [part.detach().requires_grad_() for part in t] for t in weights))
+    own = x.detach().requires_grad_()
+
+    def all_of(x, weights, wanted):
+        outputs = selective_layer(x, True, weights, BACKWARD, "sum")
+        first = torch.autograd.grad(sum(out.square().sum() for out in outputs), wanted, create_graph=True)
+        return [*outputs, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), wanted)]
+
+    expected = all_of(x, weights, [x, *(t for t in weights if t is not None)])
+    found = iter(all_of(own, lists, [own, *lists.flat()[0]]))
+    for number, right in enumerate(expected):
+        one_tensor = number < 4 or right.shape == x.shape
+        got = next(found) if one_tensor else torch.stack([next(found), next(found)])
+        torch.testing.assert_close(got, right, rtol=0, atol=0)
+    assert next(found, None) is None
+
+
 def test_gradients_have_gradients():
     def penalty(call, x, weights):
-        y = call(x, True, weights._replace(A=-weights.A.exp()), BACKWARD, "sum")[0]
+        y = call(x, True, weights, BACKWARD, "sum")[0]
         first = torch.autograd.grad(y.square().sum(), [x, *weights], create_graph=True)
         return torch.autograd.grad(sum(g.square().sum() for g in first), [x, *weights])
 
