@@ -21,7 +21,7 @@ SCALES = WIDTH == 16 and bool(get_host_cpu_features().get("avx512dq"))
 
 _float, _int, _long = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _short = ir.IntType(16)
-_floats, _ints, _shorts = (ir.VectorType(kind, WIDTH) for kind in (_float, _int, _short))
+lane_type, _ints, _shorts = (ir.VectorType(kind, WIDTH) for kind in (_float, _int, _short))
 
 
 class LanesType(types.Type):
@@ -35,10 +35,10 @@ lanes = LanesType()
 @register_model(LanesType)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
-        super().__init__(manager, kind, _floats)
+        super().__init__(manager, kind, lane_type)
 
 
-def _constant(value: float | int, vector=_floats):
+def _constant(value: float | int, vector=lane_type):
     return ir.Constant(vector, [value] * WIDTH)
 
 
@@ -77,10 +77,14 @@ def splat(typingctx, value):
     """One float32 in all lanes."""
 
     def build(context, builder, signature, arguments):
-        first = builder.insert_element(ir.Constant(_floats, ir.Undefined), arguments[0], _int(0))
-        return builder.shuffle_vector(first, ir.Constant(_floats, ir.Undefined), ir.Constant(_ints, [0] * WIDTH))
+        return splatted(builder, arguments[0])
 
     return lanes(types.float32), build
+
+
+def splatted(builder, value):
+    first = builder.insert_element(ir.Constant(lane_type, ir.Undefined), value, _int(0))
+    return builder.shuffle_vector(first, ir.Constant(lane_type, ir.Undefined), ir.Constant(_ints, [0] * WIDTH))
 
 
 @intrinsic
@@ -88,14 +92,14 @@ def load(typingctx, address):
     """The floats of all lanes at a byte address."""
 
     def build(context, builder, signature, arguments):
-        return builder.load(builder.inttoptr(arguments[0], _floats.as_pointer()), align=4)
+        return builder.load(builder.inttoptr(arguments[0], lane_type.as_pointer()), align=4)
 
     return lanes(types.int64), build
 
 
 def _widened(builder, halves):
     """bfloat16 numbers, which are the upper halves of floats, as floats."""
-    return builder.bitcast(builder.shl(builder.zext(halves, _ints), _constant(16, _ints)), _floats)
+    return builder.bitcast(builder.shl(builder.zext(halves, _ints), _constant(16, _ints)), lane_type)
 
 
 @intrinsic
@@ -124,7 +128,7 @@ def store(typingctx, address, value):
     """Write all lanes to a byte address."""
 
     def build(context, builder, signature, arguments):
-        builder.store(arguments[1], builder.inttoptr(arguments[0], _floats.as_pointer()), align=4)
+        builder.store(arguments[1], builder.inttoptr(arguments[0], lane_type.as_pointer()), align=4)
         return context.get_dummy_value()
 
     return types.void(types.int64, lanes), build
@@ -186,8 +190,8 @@ def _prefetch(write: int):
 prefetch, prefetch_to_write = _prefetch(0), _prefetch(1)
 
 
-def _multiply_add(builder, a, b, c):
-    kind = ir.FunctionType(_floats, [_floats] * 3)
+def multiply_add(builder, a, b, c):
+    kind = ir.FunctionType(lane_type, [lane_type] * 3)
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{WIDTH}f32"), [a, b, c])
 
 
@@ -196,7 +200,7 @@ def fma(typingctx, a, b, c):
     """a * b + c, in one rounding where the processor has it."""
 
     def build(context, builder, signature, arguments):
-        return _multiply_add(builder, *arguments)
+        return multiply_add(builder, *arguments)
 
     return lanes(lanes, lanes, lanes), build
 
@@ -286,7 +290,7 @@ def _exp2_by_bits(builder, x):
     f = builder.fsub(x, builder.fsub(rounded, _constant(_ROUND)))
     p = _polynomial(builder, (1.0, *_EXP2), f)
     shifted = builder.shl(builder.bitcast(rounded, _ints), _constant(23, _ints))
-    return builder.bitcast(builder.add(builder.bitcast(p, _ints), shifted), _floats)
+    return builder.bitcast(builder.add(builder.bitcast(p, _ints), shifted), lane_type)
 
 
 def _exp2_scaled(builder, x):
@@ -298,14 +302,14 @@ def _exp2_scaled(builder, x):
 def _polynomial(builder, coefficients, x):
     p = _constant(coefficients[-1])
     for coefficient in coefficients[-2::-1]:
-        p = _multiply_add(builder, p, x, _constant(coefficient))
+        p = multiply_add(builder, p, x, _constant(coefficient))
     return p
 
 
 def _avx512(builder, name: str, *arguments):
     """One of AVX-512's instructions on all lanes."""
     arguments = [*arguments, ir.Constant(_short, -1), _int(_ROUNDING_OF_THREAD)]
-    kind = ir.FunctionType(_floats, [argument.type for argument in arguments])
+    kind = ir.FunctionType(lane_type, [argument.type for argument in arguments])
     return builder.call(
         cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.avx512.mask.{name}.ps.512"), arguments
     )
@@ -322,10 +326,10 @@ def reciprocal(typingctx, value):
         v, one = arguments[0], _constant(1.0)
         if WIDTH != 16:
             return builder.fdiv(one, v)
-        kind = ir.FunctionType(_floats, [_floats, _floats, _short])
+        kind = ir.FunctionType(lane_type, [lane_type, lane_type, _short])
         estimate = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.rcp14.ps.512")
         r = builder.call(estimate, [v, _constant(0.0), ir.Constant(_short, -1)])
-        return _multiply_add(builder, r, _multiply_add(builder, builder.fneg(v), r, one), r)
+        return multiply_add(builder, r, multiply_add(builder, builder.fneg(v), r, one), r)
 
     return lanes(lanes), build
 
@@ -352,7 +356,7 @@ def select_positive(typingctx, condition, yes, no):
     return lanes(lanes, lanes, lanes), build
 
 
-def _masked(name: str, result, parameters, kind=_floats, suffix="f32", align=4):
+def _masked(name: str, result, parameters, kind=lane_type, suffix="f32", align=4):
     pointer = kind.as_pointer()
     mask = ir.VectorType(ir.IntType(1), WIDTH)
 
@@ -370,7 +374,7 @@ def _masked(name: str, result, parameters, kind=_floats, suffix="f32", align=4):
     return call
 
 
-_masked_load = _masked("load", _floats, ("pointer", "align", "mask", "value"))
+_masked_load = _masked("load", lane_type, ("pointer", "align", "mask", "value"))
 _masked_load_shorts = _masked("load", _shorts, ("pointer", "align", "mask", "value"), _shorts, "i16", 2)
 _masked_store = _masked("store", ir.VoidType(), ("value", "pointer", "align", "mask"))
 

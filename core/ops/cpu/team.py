@@ -47,7 +47,17 @@ DAMAGED = (
 )
 
 # Beside an operator's own kernels, what goes into them.
-SHARED_SOURCES = ("dots", "lane_math", "lanes", "phases", "residual_norm", "subnormals", "team", "token_convolution")
+SHARED_SOURCES = (
+    "dots",
+    "lane_math",
+    "lanes",
+    "phases",
+    "products",
+    "residual_norm",
+    "subnormals",
+    "team",
+    "token_convolution",
+)
 
 inlined = functools.partial(numba.njit, error_model="numpy", nogil=True)
 

@@ -48,10 +48,12 @@ def test_random_dense_calls_match_the_step_loop(seed):
 
 
 @pytest.mark.parametrize("rows", [1, 4, 7, 64])
-@pytest.mark.parametrize("together", [1, 2**30])
-def test_chunk_and_grouping_do_not_change_the_result(rows, together, monkeypatch):
+@pytest.mark.parametrize("heads", [1, 2**30])
+def test_chunks_and_work_items_do_not_change_the_result(rows, heads, monkeypatch):
     monkeypatch.setattr(cpu, "CHUNK_ROWS", rows)
-    monkeypatch.setattr(cpu, "TOGETHER", together)
+    monkeypatch.setattr(cpu, "HEADS_PER_ITEM", heads)
+    monkeypatch.setattr(cpu, "ITEMS_WANTED", 1)
+    monkeypatch.setattr(cpu, "_plan", cpu._plan.__wrapped__)
     for seed in range(6):
         assert_matches_reference(state_space_duality, *state_space_duality_call(seed, longest=60), backend="cpu")
 
@@ -130,7 +132,7 @@ def test_empty_sequence_and_batch(backend):
 
 @pytest.mark.parametrize("rank", [1, 3])
 def test_one_step_needs_no_chunk(rank, monkeypatch):
-    monkeypatch.setattr(cpu, "_parts", None)
+    monkeypatch.setattr(cpu, "_Call", None)
     for own, restart in itertools.product((None, torch.rand(3, 1, 6)), (None, torch.tensor([[True], [False], [True]]))):
         x, B, C = (torch.randn(3, rank, *rest) for rest in ((6, 5), (2, 7), (2, 7)))
         given = (x, -torch.rand(3, 1, 6), torch.rand(3, 1, 6), own, B, C, restart, torch.randn(3, 6, 5, 7))
