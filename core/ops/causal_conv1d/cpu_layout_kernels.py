@@ -10,7 +10,7 @@ import numpy as np
 from ..cpu.lanes import WIDTH, read_int
 from ..cpu.team import inlined
 
-K = 64
+K = 16
 ROW = 4 * WIDTH
 
 _ADDRESSES = (
