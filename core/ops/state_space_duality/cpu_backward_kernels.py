@@ -27,7 +27,7 @@ from ..cpu.team import Kernel, inlined, record_at
 from .cpu_kernels import (
     RECORD,
     ROW,
-    add_lower_products,
+    lower_products,
     gather_state,
     item_heads,
     left,
@@ -102,7 +102,7 @@ def dot(a, b, size):
 def within_chunk(p, alike, decays, skip, n, across_x, rows_dy, told, scores, heard, passed, down, dalike):
     """What the chunk's rows say to one another: dx in `told`, the scores' gradients added to dalike; that of the skip weight."""
     dscores = scores + p.across // 4 * p.across
-    add_lower_products(p, rows_dy, p.line, across_x, dscores, n, p.P)
+    lower_products(p, rows_dy, p.line, across_x, dscores, n, p.P)
     skipped = gradient_rows(p, decays, alike, skip, n, scores, dscores, heard, passed, down)
     clear(told, n * p.line // 4)
     for j in range(0, n, ROWS):

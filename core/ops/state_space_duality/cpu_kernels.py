@@ -40,7 +40,7 @@ LEAST = np.float32(126)  # what is left of less than 2 ** -126 is nothing
 
 # x, y, dy, dx: (k, rows, H, P); B, C: (k, rows, G, S), dB, dC: (splits, k, rows, G, S). high, low, weight, own, start, later:
 # (k, chunks, H, N), end: (k, chunks, H); own is 0 where the own step's weight is no other. kept: (k, chunks, H, S, padded P).
-# initial, final and their gradients: (k, H, P, S). dlog_decay, dweight, down: (k, steps, H). skip, dskip: (k, H). places: 0 to N - 1.
+# initial, final and their gradients: (k, H, P, S). dlog_decay, dweight, down: (k, steps, H). skip, dskip: (k, H). places: 0 to N-1.
 _ADDRESSES = (
     "x B C high low weight own start later end skip places initial y final kept "
     "dy dfinal dx dlog_decay dweight down dskip dinitial dB dC scratch tickets slots"
@@ -110,12 +110,12 @@ def read_keys(p, sequence, group, begin, n, scratch):
         p.C + sequence * p.C_batch + begin * p.C_row + group * p.C_group, p.C_row, p.S, n, queries, p.deep, tall
     )
     transpose(keys, p.deep, turned, p.across, tall, p.deep // 4)
-    add_lower_products(p, queries, p.deep, turned, alike, n, p.S)
+    lower_products(p, queries, p.deep, turned, alike, n, p.S)
     return alike + tall * p.across
 
 
 @inlined
-def add_lower_products(p, a, a_row, b, to, n, depth):
+def lower_products(p, a, a_row, b, to, n, depth):
     """to = a b, (n, n), of the rows i and the columns up to the end of their step at least; zeros further on."""
     clear(to, n * p.across // 4)
     for i in range(0, n, ROWS):
