@@ -27,10 +27,10 @@ from ..cpu.team import Kernel, inlined, record_at
 from .cpu_kernels import (
     RECORD,
     ROW,
-    lower_products,
     gather_state,
     item_heads,
     left,
+    lower_products,
     padded_rows,
     read_keys,
     scale,
