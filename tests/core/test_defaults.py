@@ -40,7 +40,7 @@ OPTIONS = {
 def default(name: str):
     """Another default dtype or device, and nothing kept from calls before."""
     before = torch.get_default_dtype()
-    for kept in (walk.walk, duality._places, duality._order):
+    for kept in (walk.walk, duality._places):
         kept.cache_clear()
     ORDERS._kept.clear()
     try:
