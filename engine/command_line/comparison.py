@@ -13,7 +13,8 @@
           CPU seconds: cpu_seconds
           CPU seconds a step: cpu_seconds_per_step
 
-A run that has its test result is not repeated, one that was stopped goes on: the same command finishes what is left. The runs lie
+A run that has its test result is not repeated, one that was stopped goes on: the same command finishes what is left, and
+rows='narrow*' trains those rows alone. The runs lie
 in runs/<domain>/NAME/ (or run_dir), beside them table.yaml, a results file as docs/tables.py reads them. Each run has a process
 of its own, so that its memory is its own and one that the system kills takes no other along.
 """
@@ -31,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,17 @@ class Comparison:
             )
         return cls(**table)
 
+    def chosen(self, pattern: str) -> dict[str, str]:
+        """The rows whose label a pattern with * and ? fits.
+
+        Raises:
+            UserError: it fits none.
+        """
+        found = {label: typed for label, typed in self.rows.items() if fnmatchcase(label, pattern)}
+        if not found:
+            raise UserError("no row fits", given=f"rows={pattern}", allowed="; ".join(self.rows), do="rows='*'")
+        return found
+
 
 def asked_for(options: Options) -> tuple[str, Mapping[str, Any]] | None:
     """The experiment that was typed and its card, where that holds a table."""
@@ -118,8 +131,8 @@ def compare(options: Options, name: str, card: Mapping[str, Any]) -> int:
         Stopped: a signal came; the run that it met has its checkpoint.
     """
     comparison = Comparison.of(card["table"])
-    fixed, seeds, base = _typed(options, comparison)
-    rows = {label: [*fixed, *shlex.split(typed or "")] for label, typed in comparison.rows.items()}
+    fixed, seeds, base, pattern = _typed(options, comparison)
+    rows = {label: [*fixed, *shlex.split(typed or "")] for label, typed in comparison.chosen(pattern).items()}
     configs = [compose([*typed, f"seed={seeds[0]}"], options.groups(), options.allow) for typed in rows.values()]
     if options.show_config:
         from .main import show
@@ -144,9 +157,9 @@ def compare(options: Options, name: str, card: Mapping[str, Any]) -> int:
     return int(broken > 0)
 
 
-def _typed(options: Options, comparison: Comparison) -> tuple[list[str], Sequence[int], str | None]:
-    """What was typed for all rows, the seeds and the folder."""
-    fixed, seeds, base = [], comparison.seeds, None
+def _typed(options: Options, comparison: Comparison) -> tuple[list[str], Sequence[int], str | None, str]:
+    """What was typed for all rows, the seeds, the folder and the pattern of rows."""
+    fixed, seeds, base, pattern = [], comparison.seeds, None, "*"
     for each in options.arguments:
         key, _, value = each.partition("=")
         if key == "seed":
@@ -155,11 +168,13 @@ def _typed(options: Options, comparison: Comparison) -> tuple[list[str], Sequenc
             seeds = [int(word) for word in value.split(",")]
         elif key == "run_dir":
             base = value
+        elif key == "rows":
+            pattern = value
         elif len(combinations((each,))) > 1:
             raise UserError("the rows of a table stand in its card", given=each, allowed="one value")
         else:
             fixed.append(each)
-    return fixed, seeds, base
+    return fixed, seeds, base, pattern
 
 
 def _steps(options: Options, typed: Sequence[str], folder: Path, label: str, seconds: float) -> list[str]:

@@ -89,6 +89,16 @@ def test_what_has_ended_is_not_run_again(command, experiment, tmp_path, monkeypa
     assert [name for name, _ in started] == ["narrow-1"]
 
 
+def test_rows_alone(command, experiment, monkeypatch):
+    started = []
+    monkeypatch.setattr(comparison, "_train", lambda options, run, typed, quiet=False: started.append(run.name) or 0)
+    assert command(*experiment(seeds=[0, 1]), "rows=N*")[0] == 0
+    assert started == ["narrow-0", "narrow-1"]
+    code, _, message = command(*experiment(), "rows=deep")
+    assert code == 2
+    assert "Wide net; Narrow" in message
+
+
 @pytest.mark.parametrize(
     ("table", "words"),
     [
