@@ -34,12 +34,15 @@ class Task(LightningModule):
 
     Attributes:
         monitor: name of the metric that chooses the best weights, and whether its "max" or "min" is best.
+        exact_inputs: a batch stays in float32 under trainer.precision=bf16, for the model itself rounds what it makes of it:
+            the 8 bits of a bfloat16 lie 50 dB over the quiet parts of a sound, of which a spectrogram takes the logarithm.
         optimizer_factory: builds (optimizer, schedule or None) from the model; the schedule moves once an optimizer
             step. Set before training; evaluation does without.
         gradient_norm: norm of the last gradient before clipping, a scalar on the model's device; None before the first.
     """
 
     monitor: ClassVar[tuple[str, str]] = ("val/loss", "min")
+    exact_inputs: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module, describe: Mapping[str, Any], auxiliary: float = 1.0):
         super().__init__()

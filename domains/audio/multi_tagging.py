@@ -33,6 +33,7 @@ class MultiTagging(Task):
     """
 
     monitor: ClassVar[tuple[str, str]] = ("val/mAP", "max")
+    exact_inputs: ClassVar[bool] = True
 
     @checked(group="task")
     def __init__(

@@ -38,6 +38,7 @@ class Pretraining(Task):
     """
 
     monitor: ClassVar[tuple[str, str]] = ("val/loss", "min")
+    exact_inputs: ClassVar[bool] = True
 
     @checked(group="task")
     def __init__(

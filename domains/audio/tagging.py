@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,8 @@ class Tagging(Classifying):
         mixup: share of the training sounds that others are laid over, of which they take a part of the label (arXiv 1710.09412).
         label_smoothing, worst, auxiliary: see Classifying.
     """
+
+    exact_inputs: ClassVar[bool] = True
 
     @checked(group="task")
     def __init__(

@@ -28,22 +28,34 @@ def make_trainer(
 ) -> Any:  # fmt: skip
     """A Trainer for training, or for evaluation where `length` is None."""
     from lightning.pytorch import Trainer
+    from lightning.pytorch.plugins import HalfPrecision
     from lightning.pytorch.plugins.environments import SLURMEnvironment
 
     class TrainerWithoutSignals(Trainer):
         received_sigterm = False  # no reason for Lightning to end anything
 
+    class BFloat16(HalfPrecision):
+        def convert_module(self, module: Any) -> Any:
+            self.exact_inputs = module.exact_inputs
+            return super().convert_module(module)
+
+        def convert_input(self, data: Any) -> Any:
+            return data if self.exact_inputs else super().convert_input(data)
+
     settings = config.trainer
     every = {"check_val_every_n_epoch": settings.val_every}
     if settings.val_every_steps is not None:
         every = {"check_val_every_n_epoch": None, "val_check_interval": settings.val_every_steps}
-    plugins = [] if io is None else [io]
+    plugins, precision = [] if io is None else [io], LIGHTNING_PRECISION[hardware.precision]
+    if hardware.precision == "bf16":
+        plugins.append(BFloat16(precision))
+        precision = None
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))
     return TrainerWithoutSignals(
         accelerator="gpu" if hardware.device == "cuda" else "cpu",
         devices=settings.devices,
-        precision=LIGHTNING_PRECISION[hardware.precision],
+        precision=precision,
         logger=_logger(config, folder) if length is not None else False,
         callbacks=list(callbacks),
         plugins=plugins,

@@ -20,7 +20,7 @@ MODELS = [
 COMMON = (
     "trainer.progress=none",
     "trainer.steps=2",
-    "optimizer.lr=1e-4",
+    "optimizer.lr=1e-6",  # weights in bfloat16 have no place for larger steps between two of their values: that is not looked at
     "trainer.limit_test=1",
     "trainer.pictures=false",
 )

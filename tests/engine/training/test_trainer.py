@@ -41,6 +41,22 @@ def test_a_signal_while_lightning_asks_for_data_is_answered_at_the_next_step(
     assert same(outcome("parts"), whole)
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_a_task_wants_exact_is_not_rounded_to_bfloat16(toy, monkeypatch, exact):
+    from toy.task import Classify
+
+    seen, step = set(), Classify.step
+
+    def recorded(task, batch, stage):
+        seen.add(batch[0].dtype)
+        return step(task, (batch[0].bfloat16(), batch[1]), stage)
+
+    monkeypatch.setattr(Classify, "exact_inputs", exact)
+    monkeypatch.setattr(Classify, "step", recorded)
+    toy("trainer.precision=bf16", "trainer.steps=1")
+    assert seen == {torch.float32 if exact else torch.bfloat16}
+
+
 def test_overfit_trains_and_validates_on_the_same_first_batches():
     batches = [(torch.full((2,), number), torch.arange(2)) for number in range(5)]
     parts = SimpleNamespace(data=SimpleNamespace(train_dataloader=lambda: iter(batches)))
