@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import UserError
-from ...core.ranges import Fraction, Positive, Seed, Size, Weight, checked
+from ...core.ranges import Fraction, Positive, Rate, Seed, Size, Weight, checked
 from ..files import data_root, not_there, read
 from ..loading import Loading
 from ..module import SPLITS, DataModule, Description
@@ -35,15 +35,16 @@ class LabelledSounds(DataModule):
     Args:
         name, loading: see DataModule. rate: samples a second; others are resampled. seconds: of a sample.
         gain: training sounds are up to so many dB louder or softer.
+        speed: they are played so much faster or slower at most, as a share; pitch and formants move along, as from voice to voice.
     """
 
     sounds = files
     splits: dict[str, Sounds] | None = None
     classes: Sequence[str]
 
-    def __init__(self, name: str, loading: Loading, rate: int, seconds: float, gain: float):
+    def __init__(self, name: str, loading: Loading, rate: int, seconds: float, gain: float, speed: float):
         super().__init__(name, loading)
-        self.rate, self.length, self.gain = rate, max(1, round(seconds * rate)), gain
+        self.rate, self.length, self.gain, self.speed = rate, max(1, round(seconds * rate)), gain, speed
         self._heard: dict[Path, np.ndarray] = {}
 
     def load(self) -> dict[str, Sounds]:
@@ -66,10 +67,13 @@ class LabelledSounds(DataModule):
         self.setup()
         sounds, labels = self.splits[split]
         training = split == "train"
-        draws = uniforms(2, self.loading.seed, SPLITS.index(split), epoch, np.asarray(positions))
+        draws = uniforms(3, self.loading.seed, SPLITS.index(split), epoch, np.asarray(positions))
         batch = []
-        for number, (place, level) in zip(positions, draws, strict=True):
-            signal = stretch(self.heard(sounds[number]), self.length, place if training else 0.5)
+        for number, (place, level, speed) in zip(positions, draws, strict=True):
+            signal = self.heard(sounds[number])
+            if training and self.speed:
+                signal = files.resampled(signal, round(self.rate * (1 + self.speed * (2 * speed - 1))), self.rate)
+            signal = stretch(signal, self.length, place if training else 0.5)
             gain = 10 ** (self.gain * (2 * level - 1) / 20) if training else 1
             batch.append(signal * np.float32(gain))
         dtype = np.int64 if labels.ndim == 1 else np.float32
@@ -111,7 +115,7 @@ class AudioFolder(LabelledSounds):
     Args:
         root: the folder.
         val_fraction, test_fraction: shares of each class for validation and test, where there are no folders for them.
-        split_seed: of these. rate, seconds, gain, loading, name: see LabelledSounds.
+        split_seed: of these. rate, seconds, gain, speed, loading, name: see LabelledSounds.
     """
 
     @checked(group="data")
@@ -122,12 +126,13 @@ class AudioFolder(LabelledSounds):
         rate: Size = 16000,
         seconds: Positive = 2.0,
         gain: Weight = 6.0,
+        speed: Rate = 0.0,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.2,
         split_seed: Seed = 0,
         name: str = "audio_folder",
     ):
-        super().__init__(name, loading, rate, seconds, gain)
+        super().__init__(name, loading, rate, seconds, gain, speed)
         if root is None:
             raise UserError("which folder?", do="data.root=FOLDER, with a folder a class in it")
         if val_fraction + test_fraction >= 1:
@@ -192,7 +197,7 @@ class Esc10(LabelledSounds):
 
     Args:
         root: the folder that holds `esc10_folds12`; None: $POLYMAMBA_DATA, else .data.
-        rate, seconds, gain, loading, name: see LabelledSounds.
+        rate, seconds, gain, speed, loading, name: see LabelledSounds.
     """
 
     source = ESC10
@@ -205,9 +210,10 @@ class Esc10(LabelledSounds):
         rate: Size = 16000,
         seconds: Positive = 5.0,
         gain: Weight = 6.0,
+        speed: Rate = 0.0,
         name: str = "esc10",
     ):
-        super().__init__(name, loading, rate, seconds, gain)
+        super().__init__(name, loading, rate, seconds, gain, speed)
         self.root = data_root(root)
 
     def load(self) -> dict[str, Sounds]:
@@ -232,7 +238,7 @@ class SpokenDigits(LabelledSounds):
     Args:
         root: the folder that holds `fsdd`; None: $POLYMAMBA_DATA, else .data.
         val, test: speakers held out. seconds: of a sample.
-        gain, loading, name: see LabelledSounds.
+        gain, speed, loading, name: see LabelledSounds.
     """
 
     source = FSDD
@@ -247,9 +253,10 @@ class SpokenDigits(LabelledSounds):
         test: Sequence[str] = ("theo",),
         seconds: Positive = 0.7,
         gain: Weight = 6.0,
+        speed: Rate = 0.2,
         name: str = "spoken_digits",
     ):
-        super().__init__(name, loading, RATE, seconds, gain)
+        super().__init__(name, loading, RATE, seconds, gain, speed)
         self.root, self.held = root, {"val": tuple(val), "test": tuple(test)}
 
     def load(self) -> dict[str, Sounds]:

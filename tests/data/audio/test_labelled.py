@@ -24,6 +24,26 @@ def test_a_folder_a_class(write, tmp_path):
     assert torch.equal(data.load_batch("test", 0, np.arange(2))[0], data.load_batch("test", 5, np.arange(2))[0])
 
 
+def test_training_sounds_are_played_faster_and_slower(tmp_path):
+    import soundfile
+
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
+    for kind in ("dog", "rain"):
+        for number in range(10):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            soundfile.write(tmp_path / kind / f"{number}.wav", tone, 16000)
+    data = AudioFolder(str(tmp_path), loading=Loading(batch_size=2), seconds=0.5, speed=0.2)
+    data.setup()
+
+    def pitches(split, count):
+        return np.abs(np.fft.rfft(data.load_batch(split, 0, np.arange(count))[0].numpy())).argmax(1) * 2
+
+    heard = pitches("train", 14)
+    assert 800 <= heard.min() < 900
+    assert 1100 < heard.max() <= 1200
+    assert (pitches("test", 4) == 1000).all()
+
+
 def test_folders_of_splits(write, tmp_path):
     for split, count in (("train", 10), ("test", 2)):
         for kind in ("dog", "rain"):
