@@ -34,8 +34,8 @@ class Task(LightningModule):
 
     Attributes:
         monitor: name of the metric that chooses the best weights, and whether its "max" or "min" is best.
-        exact_inputs: a batch stays in float32 under trainer.precision=bf16, for the model itself rounds what it makes of it:
-            the 8 bits of a bfloat16 lie 50 dB over the quiet parts of a sound, of which a spectrogram takes the logarithm.
+        exact_inputs: a batch stays in float32 under trainer.precision=bf16, and the model rounds what it makes of it:
+            the 8 bits of a bfloat16 drown what lies 50 dB below the rest, which a logarithm would still hear.
         optimizer_factory: builds (optimizer, schedule or None) from the model; the schedule moves once an optimizer
             step. Set before training; evaluation does without.
         gradient_norm: norm of the last gradient before clipping, a scalar on the model's device; None before the first.
