@@ -25,7 +25,7 @@ from ..trained import Trained
 from ..weight_files import names_in, read
 from .models.aum import AuM
 from .models.dpmamba import DPMamba
-from .models.log_mel import LogMel
+from .models.log_mel import Fbank
 from .models.semamba import SEMamba
 from .models.spmamba import SPMamba
 from .models.tasnet import MambaTasNet
@@ -38,6 +38,8 @@ MARKS = {
     "pos_embed.pos_embed": AuM, "v.pos_embed": AuM,
 }  # fmt: skip
 WRAPPINGS = ("state_dict", "generator", "model", "model_state_dict")
+# Mean and deviation of the log-mel levels that AuM's authors trained it on, by its classes: AudioSet, VGGSound, Speech Commands.
+LEVELS = {527: (-4.2677393, 4.5689974), 309: (-5.0767093, 4.4533687), 35: (-6.845978, 5.5654526)}
 PREFIXES = ("module.", "audio_model.", "_orig_mod.")
 
 
@@ -83,7 +85,8 @@ def load(where: str | Path, device: str = "cpu", rate: int | None = None) -> Tra
     try:
         model = ARGUMENTS[kind](weights)
         if kind is AuM:
-            model.front = LogMel(rate or 16000, 128)
+            mean, deviation = LEVELS.get(model.head.out_features, LEVELS[527])
+            model.front = Fbank(rate or 16000, model.frames, mean, deviation)
         model.load_state_dict(weights)
     except (KeyError, IndexError, RuntimeError) as error:
         given = f"{where}: {str(error).splitlines()[0][:200]}"

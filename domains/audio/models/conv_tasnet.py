@@ -40,7 +40,8 @@ class ConvTasNet(nn.Module):
         samples: int,
     ):
         super().__init__()
-        from torchaudio.models import ConvTasNet as Network
+        with torch.device("cpu"):  # tensors that the import makes are real where the network's are not
+            from torchaudio.models import ConvTasNet as Network
 
         self.sources, self.samples = sources, samples
         sizes = {"msk_num_feats": channels, "msk_num_hidden_feats": hidden, "msk_num_layers": layers}

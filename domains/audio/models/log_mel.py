@@ -1,4 +1,4 @@
-"""Log-mel spectrograms of sounds, each brought to mean 0 and deviation 1, with stripes hidden in training."""
+"""Log-mel spectrograms of sounds: each brought to mean 0 and deviation 1, with stripes hidden in training, or as AST has them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .spectra import spectrum
 
@@ -22,11 +23,11 @@ class LogMel(nn.Module):
 
     def __init__(self, rate: int, mels: int, frequency_mask: int = 0, time_mask: int = 0):
         super().__init__()
-        from torchaudio.functional import melscale_fbanks
-
         self.n_fft, self.hop = 2 ** math.ceil(math.log2(0.05 * rate)), max(1, rate // 100)
         self.masks = (frequency_mask, time_mask)
-        with torch.device("cpu"):
+        with torch.device("cpu"):  # the import too, which makes tensors of its own
+            from torchaudio.functional import melscale_fbanks
+
             filters = melscale_fbanks(self.n_fft // 2 + 1, 0.0, rate / 2, mels, rate)
         self.register_buffer("filters", filters, persistent=False)
 
@@ -57,3 +58,32 @@ class LogMel(nn.Module):
             hidden = (places >= start) & (places < start + width)
             levels = levels.masked_fill(hidden.unsqueeze(3 - axis), 0)
         return levels
+
+
+class Fbank(nn.Module):
+    """Kaldi's log-mel filter banks with the levels of AST (arXiv 2104.01778), which AuM's published weights were trained on.
+
+    Args:
+        rate: samples a second. frames: of a spectrogram, 10 ms each; it is cut off there or filled up with levels of 0.
+        mean, deviation: of the levels of the training sounds; the model gets (levels - mean) / (2 deviation).
+    """
+
+    def __init__(self, rate: int, frames: int, mean: float, deviation: float, mels: int = 128):
+        super().__init__()
+        self.rate, self.frames, self.mels, self.mean, self.deviation = rate, frames, mels, mean, deviation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time) to (batch, frames, mels) float32."""
+        levels = torch.stack([self._filled(sound[None].float()) for sound in x])
+        return (levels - self.mean) / (2 * self.deviation)
+
+    def _filled(self, sound: Tensor) -> Tensor:
+        with torch.device("cpu"):
+            from torchaudio.compliance.kaldi import fbank
+
+        sound = F.pad(sound, (0, max(0, self.rate // 40 - sound.shape[1])))  # to a window, 25 ms, at least
+        levels = fbank(
+            sound - sound.mean(), htk_compat=True, sample_frequency=self.rate, use_energy=False, window_type="hanning",
+            num_mel_bins=self.mels, dither=0.0,
+        )[: self.frames]  # fmt: skip
+        return F.pad(levels, (0, 0, 0, self.frames - len(levels)))

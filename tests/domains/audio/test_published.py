@@ -76,6 +76,15 @@ def test_ssamba_begins_an_aum_of_other_sounds(tmp_path):
     assert longer.pos_embed.pos_embed.shape == (1, 1 + 8 * 6, 16)
 
 
+@pytest.mark.parametrize(("classes", "mean"), [(527, -4.2677393), (309, -5.0767093), (35, -6.845978), (7, -4.2677393)])
+def test_an_aum_hears_as_in_its_training(tmp_path, classes, mean):
+    where = publish(tmp_path / "weights", "aum", AuM(classes, 64, 128, 16, 16, 1, parameters="decay"))
+    run = published.load(str(where))
+    front = run.model.front
+    assert (front.rate, front.frames, front.mean) == (16000, 64, mean)
+    assert run.model(torch.randn(2, 9000)).shape == (2, classes)
+
+
 def test_what_is_none(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     (tmp_path / "y.pth").write_text("hello pos_embed.pos_embed")

@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 
 from polymamba.core.errors import UserError
 from polymamba.domains.audio.models.aum import AuM, build
-from polymamba.domains.audio.models.log_mel import LogMel
+from polymamba.domains.audio.models.log_mel import Fbank, LogMel
 
 DESCRIBE = {"name": "sounds", "num_classes": 5, "samples": 3000, "rate": 8000, "model_size": "micro"}
 
@@ -50,6 +52,18 @@ def test_stripes_are_hidden_in_training_alone():
     assert all((row == 1).sum() <= 10 for row in rows)
     assert all((column == 1).sum() <= 8 for column in columns)
     assert not (front.eval()(sound) == 0).any()
+
+
+def test_filter_banks_as_published_weights_expect_them():
+    front, times = Fbank(16000, 128, -6.0, 5.0), torch.arange(16000) / 16000
+    found = front(torch.stack([0.3 + 0.1 * torch.sin(2 * math.pi * 1000 * times), torch.zeros(16000)]))
+    assert found.shape == (2, 128, 128)
+    low, high, tone = (1127 * math.log(1 + hertz / 700) for hertz in (20, 8000, 1000))
+    assert (found[0, :98].argmax(1) == round((tone - low) / (high - low) * 129 - 1)).all()
+    assert found[1, :98].allclose(torch.tensor((math.log(torch.finfo(torch.float32).eps) + 6) / 10))
+    assert (found[:, 98:] == 0.6).all()  # filled up with levels of 0
+    for samples in (0, 1, 399, 40000):
+        assert front(torch.randn(1, samples)).isfinite().all()
 
 
 def test_data_without_names():
