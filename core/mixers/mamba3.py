@@ -6,6 +6,7 @@ Parameter names are those of mamba_ssm.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -163,22 +164,42 @@ class Mamba3(PathMixer):
         )
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False, **factory)
 
+    def mixed(self, call: Call) -> tuple[Selection, Tensor, Mamba3State | None]:
+        if call.order is None or call.causal:
+            return super().mixed(call)
+        # Read along each path, tokens need not be put back for every step of the way.
+        z, rows = self._projected(call.x)
+        way, rows, along = self.walked(rows, call)
+        given = self._selection(z, rows, along)
+        return given, way.merge(self._scanned(given, along, "sum")[0], self.merge), None
+
     def project(self, call: Call) -> Selection:
-        read = self._read(call.x)
+        return self._selection(*self._projected(call.x), call)
+
+    def mix_tokens(self, given: Selection, call: Call) -> tuple[Tensor, Mamba3State | None]:
+        return self._scanned(given, call, self.merge)
+
+    def _projected(self, x: Tensor) -> Sequence[Tensor]:
+        """The gate, (batch, length, d_inner), and all else that a token says."""
+        return applied(self.in_proj, x).split([self.d_inner, sum(self._sizes) - self.d_inner], -1)
+
+    def _selection(self, z: Tensor, rows: Tensor, call: Call) -> Selection:
+        """Of the gates of tokens and of what the rows say, which may lie along a path."""
+        read = self._read(z, rows)
         angle, last = self._angles(read.turning, call)
         keys = turned_keys(read.B, read.C, self.B_bias, self.C_bias, angle, self.rotation, self.backend)
-        B, C = ((t if self.paths > 1 else t.squeeze(1)).to(call.x.dtype) for t in keys)
+        B, C = (t.squeeze(1).to(rows.dtype) for t in keys)  # of several paths nothing is squeezed
         return Selection(
             self._inputs(read.x), read.log_decay, read.dt, read.trapezoid, B, C, call.order, last, read.z, read.x
         )
 
-    def mix_tokens(self, given: Selection, call: Call) -> tuple[Tensor, Mamba3State | None]:
+    def _scanned(self, given: Selection, call: Call, merge: str) -> tuple[Tensor, Mamba3State | None]:
         state, before = call.state, None
         if state is not None:
             before = TrapezoidalState(state.ssm, state.k, self._inputs(state.v.to(given.x.dtype)).to(state.v.dtype))
         y, after = trapezoidal_scan(
             given.x, given.log_decay, given.dt, given.trapezoid, given.B, given.C, self.D, given.order, call.seq_idx, before,
-            True, self.merge, self.backend,
+            True, merge, self.backend,
         )  # fmt: skip
         if not call.causal:
             return y, None
@@ -212,10 +233,10 @@ class Mamba3(PathMixer):
         outer = length * self.d_model * (sum(self._sizes) + self.d_inner)
         return 2 * outer + 7 * visits * self.rank * self.d_inner * self.d_state
 
-    def _read(self, x: Tensor) -> Reading:
-        z, value, B, C, dt, a, trapezoid, angle = applied(self.in_proj, x).split(self._sizes, -1)
+    def _read(self, z: Tensor, rows: Tensor) -> Reading:
+        value, B, C, dt, a, trapezoid, angle = rows.split(self._sizes[1:], -1)
         z, value = (t.unflatten(-1, (self.nheads, self.headdim)) for t in (z, value))
-        kind = torch.promote_types(x.dtype, torch.float32)
+        kind = torch.promote_types(rows.dtype, torch.float32)
         dt, a, trapezoid, angle = (t.to(kind) for t in (dt, a, trapezoid, angle))
         dt = F.softplus(dt + self.dt_bias)
         rate = heavy_tail(a) if self.A_activation == "heavy_tail" else F.softplus(a)
@@ -241,7 +262,7 @@ class Mamba3(PathMixer):
         batch, length = turning.shape[:2]
         order, initial = call.order, None if call.state is None else call.state.angle
         order = order[None] if order is not None and order.dim() == 2 else order
-        way = Paths(order, call.seq_idx, batch, self.paths, length, turning.device)
+        way = Paths(order, call.seq_idx, batch, 1 if order is None else self.paths, length, turning.device)
         angle = running_angle(way.visit(turning[:, None]), way.restart, initial, self.backend)
         if way.steps:
             last = angle[:, -1].clone()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import UserError, check_choice
 from ..ops.arguments import MERGES, check_shape
 from ..ops.decoding import Decoder, decodes
+from ..ops.paths import Paths
 from ..packing import has_padding, skip_padding
 from ..scans import Grid, Scan
 from ..scans import get as get_scan
@@ -214,6 +215,17 @@ class PathMixer(Mixer):
             return call._replace(causal=False, shares=walk.shares)
         order = walk.order if call.raster is None else skip_padding(walk.order, seq_idx)
         return call._replace(order=order, causal=causal)
+
+    def walked(self, rows: Tensor, call: Call) -> tuple[Paths, Tensor, Call]:
+        """Rows (batch, length, channels) along the paths of a call, for mixers whose paths share all parameters.
+
+        Returns:
+            The paths, to merge what comes out; the rows, (paths * batch, steps, channels); a call about those, in raster order.
+        """
+        order = call.order[None] if call.order.dim() == 2 else call.order
+        way = Paths(order, call.seq_idx, rows.shape[0], self.paths, rows.shape[1], rows.device)
+        seq_idx = None if call.seq_idx is None else way.visit(call.seq_idx[:, None])
+        return way, way.visit(rows[:, None]), call._replace(order=None, seq_idx=seq_idx)
 
     def shares_tokens(self) -> bool:
         """Whether paths that share the tokens out are each given their own, which saves work; then `mix_tokens` puts them back."""

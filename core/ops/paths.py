@@ -92,22 +92,15 @@ class Paths:
         self.token = order.where(visited, 0)
         step = torch.arange(self.steps, device=order.device).expand_as(order)
         of_token = step.new_full((self.batch, self.paths, self.length + 1), -1)
-        self.step_of_token = fold(of_token.scatter(2, order.where(visited, self.length), step)[..., : self.length])
+        self.step_of_token = of_token.scatter(2, order.where(visited, self.length), step)[..., : self.length]
+        sample, path = (torch.arange(size, device=order.device) for size in (self.batch, self.paths))
+        self._sample, self._path = sample[:, None, None], path[:, None]
 
     def visit(self, values: Tensor) -> Tensor:
         """(batch, paths or 1, length, ...) in visiting order: (paths * batch, steps, ...); zero after a path's end."""
         if self.order is None:
             return fold(values.expand(-1, self.paths, *(-1,) * (values.dim() - 2)))
-        sample = self.length * torch.arange(self.batch, device=values.device)[:, None]
-        taken = []
-        for path in range(self.paths):
-            rows = values[:, min(path, values.shape[1] - 1)].flatten(0, 1)
-            taken.append(rows.index_select(0, (self.token[:, path] + sample).flatten()))
-        taken = [rows.unflatten(0, (self.batch, self.steps)) for rows in taken]
-        taken = taken[0] if self.paths == 1 else torch.cat(taken)
-        if self.complete:
-            return taken
-        return taken.masked_fill(~self.visited.reshape(*self.visited.shape, *(1,) * (taken.dim() - 2)), 0)
+        return _Visit.apply(values, self) if self._tells_gradient(values) else self.rows_of_steps(values)
 
     def merge(self, values: Tensor, how: str) -> Tensor:
         """(paths * batch, steps, ...) put back at the tokens and merged: (batch, [paths,] length, ...).
@@ -115,22 +108,77 @@ class Paths:
         Args:
             how: "sum", "mean" or "none".
         """
-        inner = values.shape[2:]
-        if self.order is not None:
-            if not self.steps:  # one row of zeros for index_select, from which every token is masked
-                values = values.sum(1, keepdim=True)
-            start = self.steps * torch.arange(self.paths * self.batch, device=values.device)[:, None]
-            step = self.step_of_token
-            values = values.flatten(0, 1).index_select(0, (step.clamp_min(0) + start).flatten())
-            values = values.unflatten(0, (self.paths * self.batch, self.length))
+        if self.order is None:
+            if self.paths == 1:
+                return values.unsqueeze(1) if how == "none" else values
+            values = values.unflatten(0, (self.paths, self.batch))
+            if how == "none":
+                return values.transpose(0, 1)
+            return values.sum(0) if how == "sum" else values.mean(0)
+        each = how == "none"
+        out = _Merge.apply(values, self, each) if self._tells_gradient(values) else self.rows_of_tokens(values, each)
+        if each:
+            return out
+        return out.squeeze(1) / self.paths if how == "mean" and self.paths > 1 else out.squeeze(1)
+
+    def rows_of_steps(self, values: Tensor) -> Tensor:
+        """`visit` along an order."""
+        row = self._sample * self.length
+        if values.shape[1] > 1:
+            row = (self._sample * self.paths + self._path) * self.length
+        taken = values.flatten(0, 2).index_select(0, fold(self.token + row).flatten())
+        taken = taken.unflatten(0, (self.paths * self.batch, self.steps))
+        if self.complete:
+            return taken
+        return taken.masked_fill(~self.visited.reshape(*self.visited.shape, *(1,) * (taken.dim() - 2)), 0)
+
+    def rows_of_tokens(self, values: Tensor, each: bool) -> Tensor:
+        """Rows (paths * batch, steps, ...) at their tokens: (batch, paths, length, ...), not `each`: summed, (batch, 1, length, ...)."""
+        if not self.steps:  # one row of zeros for index_select, from which every token is masked
+            values = values.sum(1, keepdim=True)
+        row = self.step_of_token.clamp_min(0) + (self._path * self.batch + self._sample) * max(1, self.steps)
+        rows, unit = values.flatten(0, 1), (1,) * (values.dim() - 2)
+        if each:
+            parts = [(row, self.step_of_token)]
+        else:  # path after path, so that what is added up repeats bit for bit
+            parts = zip(row.split(1, 1), self.step_of_token.split(1, 1), strict=True)
+        found = None
+        for row, step in parts:
+            taken = rows.index_select(0, row.flatten()).unflatten(0, row.shape)
             if not self.complete:
-                values = values.masked_fill((step < 0).reshape(*step.shape, *(1,) * len(inner)), 0)
-        if self.paths == 1:
-            return values.unsqueeze(1) if how == "none" else values
-        values = values.unflatten(0, (self.paths, self.batch))
-        if how == "none":
-            return values.transpose(0, 1)
-        return values.sum(0) if how == "sum" else values.mean(0)
+                taken = taken.masked_fill((step < 0).reshape(*step.shape, *unit), 0)
+            found = taken if found is None else found.add_(taken)
+        return found
+
+    @staticmethod
+    def _tells_gradient(values: Tensor) -> bool:
+        return values.requires_grad and torch.is_grad_enabled() and not watched()
+
+
+class _Visit(torch.autograd.Function):
+    """Rows of steps, whose gradient is the rows of tokens: PyTorch's own adds row after row to zeros, on one thread."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, way: Paths) -> Tensor:
+        ctx.way, ctx.each = way, values.shape[1] > 1
+        return way.rows_of_steps(values)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return _Merge.apply(gradient, ctx.way, ctx.each), None
+
+
+class _Merge(torch.autograd.Function):
+    """Rows of tokens, whose gradient is the rows of steps."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, way: Paths, each: bool) -> Tensor:
+        ctx.way = way
+        return way.rows_of_tokens(values, each)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return _Visit.apply(gradient, ctx.way), None, None
 
 
 def fold(values: Tensor) -> Tensor:
