@@ -109,19 +109,26 @@ def results_page() -> str:
         lines += [result["text"].strip(), ""]
         if "rows" in result:
             lines += [*table(result["columns"], result["rows"]), ""]
-        if path.stem == "speed":
-            lines += [*speed(), ""]
+        if path.stem in MEASURED:
+            lines += [*MEASURED[path.stem](), ""]
         if "notes" in result:
             lines += [result["notes"].strip(), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
+def measured_here() -> list[dict]:
+    """What `make bench` has measured, a file for each machine."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("benchmark_*.json"))]
+
+
 def speed() -> Iterator[str]:
     """One row for each ratio that `make bench` measures, a column for each machine; and the machines' pictures."""
-    machines = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("benchmark_*.json"))]
+    machines = measured_here()
     cells: dict[tuple[str, str, str], dict[int, str]] = {}
     for number, results in enumerate(machines):
         for row in results["rows"]:
+            if row["suite"] == PROFILE:
+                continue
             key = (row["suite"], f"{row['what']} / {row['against']}", row["case"])
             cells.setdefault(key, {})[number] = _ratio(row)
     heads = [f"{each['machine'].get('gpu', each['machine']['processor'])}, {each['date']}" for each in machines]
@@ -130,6 +137,22 @@ def speed() -> Iterator[str]:
     yield ""
     for path in sorted(RESULTS.glob("benchmark_*.png")):
         yield f"![Ratios and time per token, {path.stem.removeprefix('benchmark_')}](results/{path.name})"
+
+
+def profile() -> Iterator[str]:
+    """Where the time of training steps over sequences of 256 tokens goes, machine by machine."""
+    for results in measured_here():
+        rows = [row for row in results["rows"] if row["suite"] == PROFILE and row["case"].endswith("x 256 tokens")]
+        if not rows:
+            continue
+        shares = [dict(share.rsplit(" ", 1) for share in row["what"].split(", ")) for row in rows]
+        cells = [[row["case"], _figures(row["ms"]), *own.values()] for row, own in zip(rows, shares, strict=True)]
+        yield from table(["training step", "ms", *(name.replace("_", " ") for name in shares[0])], cells)
+
+
+PROFILE = "profile"
+# Results that have their table from what `make bench` writes.
+MEASURED = {"speed": speed, PROFILE: profile}
 
 
 def _ratio(row: dict) -> str:

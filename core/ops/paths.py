@@ -133,7 +133,7 @@ class Paths:
         return taken.masked_fill(~self.visited.reshape(*self.visited.shape, *(1,) * (taken.dim() - 2)), 0)
 
     def rows_of_tokens(self, values: Tensor, each: bool) -> Tensor:
-        """Rows (paths * batch, steps, ...) at their tokens: (batch, paths, length, ...), not `each`: summed, (batch, 1, length, ...)."""
+        """`merge` along an order: (batch, paths, length, ...), or, not `each`, the paths' sum, (batch, 1, length, ...)."""
         if not self.steps:  # one row of zeros for index_select, from which every token is masked
             values = values.sum(1, keepdim=True)
         row = self.step_of_token.clamp_min(0) + (self._path * self.batch + self._sample) * max(1, self.steps)

@@ -45,6 +45,10 @@ def test_every_measured_ratio_stands_in_the_results():
     ]
     for column, results in enumerate(measured, start=4):
         for row in results["rows"]:
+            if row["suite"] == "profile":
+                told = row["case"].endswith("x 256 tokens")
+                assert any(line.startswith(f"| {row['case']} |") for line in lines) == told, row
+                continue
             head = f"| {row['suite']} | {row['what']} / {row['against']} | {row['case']} |"
             [line] = [line for line in lines if line.startswith(head)]
             ratio = line.split("|")[column].split()[0].replace(",", "")
