@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -81,6 +80,7 @@ class Mamba2(PathMixer):
     """
 
     State, decoder = Mamba2State, mamba2_decode
+    reads_along = True
 
     @checked
     def __init__(
@@ -139,31 +139,10 @@ class Mamba2(PathMixer):
         )
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **factory)
 
-    def mixed(self, call: Call) -> tuple[Selection, Tensor, Mamba2State]:
-        if call.order is None or call.causal:
-            return super().mixed(call)
-        gates, rows = self._projected(call.x)
-        way, rows, along = self.walked(rows, call)
-        given = self._selection(gates, rows, along)
-        y, after = self._scanned(given, along, "sum", None)
-        y = way.merge(y, self.merge)
-        if self.norm is None:
-            y = (y * F.silu(given.z[:, None] if self.merge == "none" else given.z)).to(y.dtype)
-        return given, y, after
-
     def project(self, call: Call) -> Selection:
-        return self._selection(*self._projected(call.x), call)
-
-    def mix_tokens(self, given: Selection, call: Call) -> tuple[Tensor, Mamba2State]:
-        z = given.z.unflatten(-1, (self.nheads, self.headdim)) if self.norm is None else None
-        return self._scanned(given, call, self.merge, z)
-
-    def _projected(self, x: Tensor) -> Sequence[Tensor]:
-        """What gates tokens, (batch, length, 2 d_mlp + d_ssm), and what goes through the scan, (batch, length, d_xbc + heads)."""
-        return applied(self.in_proj, x).split([sum(self._sizes[:3]), sum(self._sizes[3:])], -1)
-
-    def _selection(self, gates: Tensor, rows: Tensor, call: Call) -> Selection:
-        """Of the gates of tokens and of what the rows say, which may lie along a path."""
+        gates, rows = applied(self.in_proj, call.x).split([sum(self._sizes[:3]), sum(self._sizes[3:])], -1)
+        if call.way is not None:
+            rows = call.way.visit(rows[:, None])
         (beside_gate, beside, z), (xbc, dt) = gates.split(self._sizes[:3], -1), rows.split(self._sizes[3:], -1)
         before = None if call.state is None else call.state.conv
         xbc, conv = convolved([self.conv1d], xbc, self.d_conv, "silu", call.order, call.seq_idx, before, self.backend)
@@ -173,13 +152,20 @@ class Mamba2(PathMixer):
         A = -torch.exp(self.A_log if self.A_log.dtype == torch.float64 else self.A_log.float())
         return Selection(inner, dt, A, B, C, call.order, conv, z, (beside, beside_gate))
 
-    def _scanned(self, given: Selection, call: Call, merge: str, z: Tensor | None) -> tuple[Tensor, Mamba2State]:
-        D = self.D.view(self.nheads, self.headdim) if self.D_has_hdim else self.D
+    def mix_tokens(self, given: Selection, call: Call) -> tuple[Tensor, Mamba2State]:
+        heads, way = (self.nheads, self.headdim), call.way
         y, ssm = state_space_duality(
-            given.x, given.dt, given.A, given.B, given.C, D, z, self.dt_bias, True, self.dt_limit, given.order,
-            call.seq_idx, None if call.state is None else call.state.ssm, True, merge, self.backend,
+            given.x, given.dt, given.A, given.B, given.C, self.D.view(heads) if self.D_has_hdim else self.D,
+            given.z.unflatten(-1, heads) if self.norm is None and way is None else None, self.dt_bias, True, self.dt_limit,
+            given.order, call.seq_idx, None if call.state is None else call.state.ssm, True,
+            self.merge if way is None else "sum", self.backend,
         )  # fmt: skip
-        return y.flatten(-2), Mamba2State(given.conv, ssm)
+        y = y.flatten(-2)
+        if way is not None:
+            y = way.merge(y, self.merge)
+            if self.norm is None:
+                y = (y * F.silu(given.z[:, None] if self.merge == "none" else given.z)).to(y.dtype)
+        return y, Mamba2State(given.conv, ssm)
 
     def finish(self, y: Tensor, given: Selection) -> Tensor:
         z, beside, gate = given.z, *given.beside

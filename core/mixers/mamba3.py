@@ -6,7 +6,6 @@ Parameter names are those of mamba_ssm.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -109,6 +108,7 @@ class Mamba3(PathMixer):
     """
 
     State = Mamba3State
+    reads_along = True
 
     @checked
     def __init__(
@@ -164,45 +164,25 @@ class Mamba3(PathMixer):
         )
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False, **factory)
 
-    def mixed(self, call: Call) -> tuple[Selection, Tensor, Mamba3State | None]:
-        if call.order is None or call.causal:
-            return super().mixed(call)
-        # Read along each path, tokens need not be put back for every step of the way.
-        z, rows = self._projected(call.x)
-        way, rows, along = self.walked(rows, call)
-        given = self._selection(z, rows, along)
-        return given, way.merge(self._scanned(given, along, "sum")[0], self.merge), None
-
     def project(self, call: Call) -> Selection:
-        return self._selection(*self._projected(call.x), call)
-
-    def mix_tokens(self, given: Selection, call: Call) -> tuple[Tensor, Mamba3State | None]:
-        return self._scanned(given, call, self.merge)
-
-    def _projected(self, x: Tensor) -> Sequence[Tensor]:
-        """The gate, (batch, length, d_inner), and all else that a token says."""
-        return applied(self.in_proj, x).split([self.d_inner, sum(self._sizes) - self.d_inner], -1)
-
-    def _selection(self, z: Tensor, rows: Tensor, call: Call) -> Selection:
-        """Of the gates of tokens and of what the rows say, which may lie along a path."""
-        read = self._read(z, rows)
+        read = self._read(call)
         angle, last = self._angles(read.turning, call)
         keys = turned_keys(read.B, read.C, self.B_bias, self.C_bias, angle, self.rotation, self.backend)
-        B, C = (t.squeeze(1).to(rows.dtype) for t in keys)  # of several paths nothing is squeezed
+        B, C = (t.squeeze(1).to(call.x.dtype) for t in keys)  # of several paths nothing is squeezed
         return Selection(
             self._inputs(read.x), read.log_decay, read.dt, read.trapezoid, B, C, call.order, last, read.z, read.x
         )
 
-    def _scanned(self, given: Selection, call: Call, merge: str) -> tuple[Tensor, Mamba3State | None]:
+    def mix_tokens(self, given: Selection, call: Call) -> tuple[Tensor, Mamba3State | None]:
         state, before = call.state, None
         if state is not None:
             before = TrapezoidalState(state.ssm, state.k, self._inputs(state.v.to(given.x.dtype)).to(state.v.dtype))
         y, after = trapezoidal_scan(
             given.x, given.log_decay, given.dt, given.trapezoid, given.B, given.C, self.D, given.order, call.seq_idx, before,
-            True, merge, self.backend,
+            True, self.merge if call.way is None else "sum", self.backend,
         )  # fmt: skip
         if not call.causal:
-            return y, None
+            return y if call.way is None else call.way.merge(y, self.merge), None
         last = _last_input(given.value, given.order, None if state is None else state.v)
         return y, Mamba3State(given.angle, after.h, after.B, last)
 
@@ -233,10 +213,13 @@ class Mamba3(PathMixer):
         outer = length * self.d_model * (sum(self._sizes) + self.d_inner)
         return 2 * outer + 7 * visits * self.rank * self.d_inner * self.d_state
 
-    def _read(self, z: Tensor, rows: Tensor) -> Reading:
+    def _read(self, call: Call) -> Reading:
+        z, rows = applied(self.in_proj, call.x).split([self.d_inner, sum(self._sizes[1:])], -1)
+        if call.way is not None:
+            rows = call.way.visit(rows[:, None])
         value, B, C, dt, a, trapezoid, angle = rows.split(self._sizes[1:], -1)
         z, value = (t.unflatten(-1, (self.nheads, self.headdim)) for t in (z, value))
-        kind = torch.promote_types(rows.dtype, torch.float32)
+        kind = torch.promote_types(call.x.dtype, torch.float32)
         dt, a, trapezoid, angle = (t.to(kind) for t in (dt, a, trapezoid, angle))
         dt = F.softplus(dt + self.dt_bias)
         rate = heavy_tail(a) if self.A_activation == "heavy_tail" else F.softplus(a)

@@ -37,6 +37,7 @@ class Call(NamedTuple):
     order: the token at each step of each path, ([batch,] paths, steps) int32, without padding; None: all in raster order.
     causal: whether a state can be carried on.
     shares: tables by which each path is given its own tokens, for scans that share them out; then there is no order.
+    way: the paths, for mixers that read along them; then there is no order, and seq_idx is that of their steps.
     """
 
     x: Tensor
@@ -48,6 +49,7 @@ class Call(NamedTuple):
     order: Tensor | None
     causal: bool
     shares: Shares | None = None
+    way: Paths | None = None
 
 
 class Mixer(nn.Module):
@@ -131,7 +133,7 @@ class Mixer(nn.Module):
         raise NotImplementedError
 
     def call(self, x: Tensor, grid, state: tuple | None, seq_idx: Tensor | None, share: bool = True) -> Call:
-        """The call, checked; `share` False: with an order, even where paths could be given their own tokens."""
+        """The call, checked; `share` False: with an order, by token, whatever saves work."""
         check_shape("x", x, (None, None, self.d_model), note="")
         check_shape("seq_idx", seq_idx, (x.shape[0], x.shape[1]), integer=True, note="")
         if isinstance(grid, tuple | list) and any(size < 0 for size in grid):
@@ -198,6 +200,10 @@ class PathMixer(Mixer):
         merge: "sum" or "mean" over the paths, or "none".
     """
 
+    # Whether the steps after the projection go along each path, (paths * batch, steps, ...), for all of which the parameters are
+    # the same: what a token says is then put in order once, and y at its tokens once.
+    reads_along = False
+
     def __init__(self, scan: str | Scan, axes: int, merge: str):
         super().__init__()
         check_choice("merge", merge, MERGES)
@@ -214,18 +220,12 @@ class PathMixer(Mixer):
         if share and walk.shares is not None and seq_idx is None and self.shares_tokens():
             return call._replace(causal=False, shares=walk.shares)
         order = walk.order if call.raster is None else skip_padding(walk.order, seq_idx)
-        return call._replace(order=order, causal=causal)
-
-    def walked(self, rows: Tensor, call: Call) -> tuple[Paths, Tensor, Call]:
-        """Rows (batch, length, channels) along the paths of a call, for mixers whose paths share all parameters.
-
-        Returns:
-            The paths, to merge what comes out; the rows, (paths * batch, steps, channels); a call about those, in raster order.
-        """
-        order = call.order[None] if call.order.dim() == 2 else call.order
-        way = Paths(order, call.seq_idx, rows.shape[0], self.paths, rows.shape[1], rows.device)
-        seq_idx = None if call.seq_idx is None else way.visit(call.seq_idx[:, None])
-        return way, way.visit(rows[:, None]), call._replace(order=None, seq_idx=seq_idx)
+        if not share or not self.reads_along or walk.order is None:
+            return call._replace(order=order, causal=causal)
+        order = order if order.dim() == 3 else order[None]
+        way = Paths(order, seq_idx, x.shape[0], self.paths, x.shape[1], x.device)
+        seq_idx = None if seq_idx is None else way.visit(seq_idx[:, None].long())
+        return call._replace(order=None, causal=False, seq_idx=seq_idx, way=way)
 
     def shares_tokens(self) -> bool:
         """Whether paths that share the tokens out are each given their own, which saves work; then `mix_tokens` puts them back."""

@@ -181,6 +181,18 @@ def test_what_a_kernel_does_not_know_is_not_decoded_by_it(make, monkeypatch):
         torch.testing.assert_close(torch.cat(rows, 1), mixer(x)[0], rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("merge", ["sum", "none"])
+def test_a_subclass_has_its_say_along_paths_too(merge):
+    torch.manual_seed(0)
+    plain, tripled = (
+        kind(8, headdim=4, scan="bidirectional", merge=merge, rmsnorm=False) for kind in (Mamba2, Tripled2)
+    )
+    tripled.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 4, 8)
+    torch.testing.assert_close(tripled(x)[0], 3 * plain(x)[0])
+
+
 def test_a_subclass_that_computes_the_same_is_decoded(monkeypatch):
     monkeypatch.setattr(LayerKernel, "decode", lambda *_: (x, (x, x)))
     x = torch.randn(1, 1, 8)
