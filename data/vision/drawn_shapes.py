@@ -24,7 +24,7 @@ class DrawnShapes(MaskData):
         side: height and width of the scenes, or one number for both.
         shapes: in a scene at most.
         noise: standard deviation of what is added to each pixel, where white is 1.
-        train, val, test: scenes of each part.
+        train, val, test: scenes of each part; those for training are made anew in each epoch, lest they be learned by heart.
         data_seed: seed of the scenes; apart from the run's seed, so that runs can be compared.
         name: the data set's name in results.
     """
@@ -62,8 +62,14 @@ class DrawnShapes(MaskData):
             for part, (split, count) in enumerate(self.counts.items())
         }
 
-    def _scene(self, name: str, part: int, number: int) -> Masked:
-        random = np.random.default_rng(hashed(self.data_seed, part, number).item())
+    def sample(self, split: str, epoch: int, number: int) -> Masked:
+        if split != "train" or not epoch:
+            return super().sample(split, epoch, number)
+        return self._scene(f"{split} {number}, epoch {epoch}", 0, number, epoch)
+
+    def _scene(self, name: str, *key: int) -> Masked:
+        """`key` tells it from all other scenes: its part, its number, and perhaps an epoch."""
+        random = np.random.default_rng(hashed(self.data_seed, *key).item())
         image, mask = ground(random, self.sides), np.zeros(self.sides, np.uint8)
         for _ in range(random.integers(1, self.shapes + 1)):
             form = int(random.integers(1, len(self.classes)))

@@ -104,12 +104,17 @@ class MaskData(DataModule):
 
     def load_batch(self, split: str, epoch: int, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """See the class."""
-        pairs = [self.splits[split][int(position) % len(self.splits[split])].read() for position in positions]
+        count = len(self.splits[split])
+        pairs = [self.sample(split, epoch, int(position) % count).read() for position in positions]
         if split == "train":
             draws = uniforms(7, self.loading.seed, CROPS, epoch, positions) if self.augment else [None] * len(positions)
             pairs = [self._crop(*pair, each) for pair, each in zip(pairs, draws, strict=True)]
         images = self.finish([torch.from_numpy(image) for image, _ in pairs])
         return images, torch.from_numpy(np.stack([mask for _, mask in pairs]).astype(np.int64))
+
+    def sample(self, split: str, epoch: int, number: int) -> Masked:
+        """An image of a part and its mask."""
+        return self.splits[split][number]
 
     def example(self, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """Crops from the middle of test images."""

@@ -76,7 +76,7 @@ class VideoData(Labelled):
 
     def load_batch(self, split: str, epoch: int, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Videos and labels; see the class."""
-        part, train = self.splits[split].take(positions), split == "train"
+        part, train = self.taken(split, epoch, positions), split == "train"
         draws = (
             uniforms(self.frames + 1, self.loading.seed, WHICH, epoch, positions) if train else [None] * len(positions)
         )
@@ -85,6 +85,10 @@ class VideoData(Labelled):
             video = shown(clip, self.frames, self.size, None if each is None else each[:-1])
             videos.append(video.flip(-1) if self.flip and each is not None and each[-1] < 0.5 else video)
         return self.finish(videos), part.labels
+
+    def taken(self, split: str, epoch: int, positions: np.ndarray) -> Clips:
+        """The samples at these positions."""
+        return self.splits[split].take(positions)
 
     def finish(self, videos: Sequence[torch.Tensor]) -> torch.Tensor:
         """uint8 (frames, 3, height, width) each to normalised float32 (batch, 3, frames, height, width)."""
@@ -145,7 +149,7 @@ class MovingShapes(VideoData):
     Args:
         loading, frames, image_size: see `VideoData`; clips are made with so many frames and pixels.
         noise: standard deviation of what is added to each pixel of each frame, where white is 1.
-        train, val, test: clips of each part.
+        train, val, test: clips of each part; those for training are made anew in each epoch, lest they be learned by heart.
         data_seed: seed of the clips; apart from the run's seed, so that runs can be compared.
         name: the data set's name in results.
     """
@@ -175,13 +179,27 @@ class MovingShapes(VideoData):
     def load(self) -> dict[str, Clips]:
         """Make the clips; see `Labelled.load`."""
         return {
-            split: Clips([self._clip(part, number) for number in range(count)], torch.arange(count) % len(self.classes))
+            split: Clips(
+                [self._clip(number % len(self.classes), part, number) for number in range(count)],
+                torch.arange(count) % len(self.classes),
+            )
             for part, (split, count) in enumerate(self.counts.items())
         }
 
-    def _clip(self, part: int, number: int) -> Clip:
-        random = np.random.default_rng(hashed(self.data_seed, part, number).item())
-        kind, backwards = divmod(number % len(self.classes), 2)
+    def taken(self, split: str, epoch: int, positions: np.ndarray) -> Clips:
+        part = super().taken(split, epoch, positions)
+        if split != "train" or not epoch:
+            return part
+        clips = [
+            self._clip(label, 0, int(number), epoch)
+            for label, number in zip(part.labels.tolist(), positions, strict=True)
+        ]
+        return Clips(clips, part.labels)
+
+    def _clip(self, label: int, *key: int) -> Clip:
+        """Of a class; `key` tells it from all other clips: its part, its number, and perhaps an epoch."""
+        random = np.random.default_rng(hashed(self.data_seed, *key).item())
+        kind, backwards = divmod(label, 2)
         (height, width), short = self.size, min(self.size)
         form = int(random.choice([2, 3, 5])) if kind == 2 else int(random.integers(1, 6))
         still, colour = ground(random, self.size), random.uniform(0, 1, (3, 1))
@@ -205,4 +223,4 @@ class MovingShapes(VideoData):
             image[:, silhouette(form, self.size, *moved)] = colour
             image += self.noise * random.standard_normal(image.shape)
             frames[frame] = (255 * image).clip(0, 255).astype(np.uint8)
-        return Clip(f"{part}/{number}", self.frames, frames.__getitem__)
+        return Clip("/".join(map(str, key)), self.frames, frames.__getitem__)

@@ -48,9 +48,18 @@ def test_crops_keep_pixels_and_classes_together():
     plain = DrawnShapes(**SMALL, image_size=16, augment=False)
     plain.setup()
     image, mask = plain.splits["train"][0].read()
-    found, classes = plain.load_batch("train", 5, np.array([0]))
+    found, classes = plain.load_batch("train", 0, np.array([0]))
     assert torch.equal(classes[0], torch.from_numpy(mask[7:23, 2:18]).long())
     torch.testing.assert_close(found[0] * 0.25 + 0.5, torch.from_numpy(image[:, 7:23, 2:18]) / 255)
+
+
+def test_scenes_for_training_are_made_anew_in_each_epoch():
+    data, where = DrawnShapes(**SMALL, image_size=32, augment=False), np.arange(2)
+    data.setup()
+    first, second, again = (data.load_batch("train", epoch, where) for epoch in (0, 1, 1))
+    assert (first[0] != second[0]).flatten(1).any(1).all()
+    assert all(torch.equal(one, other) for one, other in zip(second, again, strict=True))
+    assert torch.equal(data.load_batch("test", 0, where)[0], data.load_batch("test", 3, where)[0])
 
 
 def test_scenes():

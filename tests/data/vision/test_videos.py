@@ -56,6 +56,18 @@ def test_batches_are_functions_of_epoch_and_positions():
     assert described.for_model["image_size"] == [16, 20]
 
 
+def test_clips_for_training_are_made_anew_in_each_epoch():
+    data, where = MovingShapes(**SMALL, noise=0), np.arange(8)
+    data.setup()
+    epochs = [data.load_batch("train", epoch, where) for epoch in (0, 1, 2, 2)]
+    assert all(labels.tolist() == list(range(8)) for _, labels in epochs)
+    first, second, third, again = (videos for videos, _ in epochs)
+    assert (first != second).flatten(1).any(1).all()
+    assert (second != third).flatten(1).any(1).all()
+    assert torch.equal(third, again)
+    assert torch.equal(data.load_batch("test", 0, where)[0], data.load_batch("test", 3, where)[0])
+
+
 def test_frames_are_spread_over_a_video():
     asked = []
     clip = Clip("x", 100, lambda index: asked.append(index) or np.zeros((len(index), 3, 8, 8), np.uint8))
