@@ -146,8 +146,13 @@ def profile() -> Iterator[str]:
         if not rows:
             continue
         shares = [dict(share.rsplit(" ", 1) for share in row["what"].split(", ")) for row in rows]
-        cells = [[row["case"], _figures(row["ms"]), *own.values()] for row, own in zip(rows, shares, strict=True)]
-        yield from table(["training step", "ms", *(name.replace("_", " ") for name in shares[0])], cells)
+        cells = []
+        for row, own in zip(rows, shares, strict=True):
+            layers = row["linear_layers"] + row["products"]
+            ratios = (_figures(spent / layers) for spent in (row["ms"], layers + row["kernels"]))
+            cells.append([row["case"], _figures(row["ms"]), *own.values(), *ratios])
+        heads = (*(name.replace("_", " ") for name in shares[0]), "step / products", "with kernels alone")
+        yield from table(["training step", "ms", *heads], cells)
 
 
 PROFILE = "profile"

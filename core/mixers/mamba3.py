@@ -44,7 +44,7 @@ class Mamba3State(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a mixer reads off its tokens, all (batch, length, ...).
+    """What a mixer reads off its tokens, all (batch, length, ...); along paths all but z (paths * batch, steps, ...).
 
     z, x: (heads, headdim). B, C: (rank, ngroups, states), normalised, without their biases, not yet turned.
     dt, log_decay, trapezoid: (heads,). turning: (heads, angles), radians that a step turns by.
