@@ -21,7 +21,7 @@ from .limit import limit_suite
 from .medical import training_suite as medical_suite
 from .mixer import mixer_suite, others_suite
 from .operators import conv_suite, length_suite, order_suite, scan_suite
-from .pixels import draw, pixels_suite
+from .pixels import draw, parts_suite, pixels_suite
 from .plot import plot
 from .process import first_call_suite, memory_suite
 from .profile import profile_suite
@@ -39,6 +39,7 @@ SUITES = {
     "length": length_suite,
     "heads": heads_suite,
     "pixels": pixels_suite,
+    "pixels_parts": parts_suite,
     "decode": decode_suite,
     "others": others_suite,
     "drop_in": drop_in_suite,

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .profile import parts_of
 from .timing import compare, row
 
 SIDES = (224, 384, 512, 768, 1024)
@@ -28,6 +29,20 @@ def pixels_suite(device: str):
             )
         side = crossing([entry["side"] for entry in entries], [entry["ratio"] for entry in entries])
         yield from (entry | {"crossing": side} for entry in entries)
+
+
+def parts_suite(device: str):
+    """Where Vim-tiny's time at 224 pixels goes; `alone`: its ratio to DeiT-tiny if it had products and kernels alone."""
+    if device != "cpu":
+        return
+    image, models = torch.randn(1, 3, SIDES[0], SIDES[0]), _models(SIDES[0])
+    for what in ("forward", "forward+backward"):
+        calls = {name: _call(model, image, what) for name, model in models.items()}
+        measured, spent = compare(calls, rounds=15), parts_of(calls[VIM], models[VIM])
+        share = (spent["kernels"] + spent["linear_layers"] + spent["products"]) / sum(spent.values())
+        entry = row("pixels_parts", f"{what}, {SIDES[0]} x {SIDES[0]} pixels, patches of 16", measured, VIM, DEIT)
+        told = {f"{part}_ms": round(1e3 * seconds, 3) for part, seconds in spent.items()}
+        yield entry | told | {"alone": round(share * entry["ratio"], 3)}
 
 
 def crossing(sides: list[int], ratios: list[float]) -> float | None:

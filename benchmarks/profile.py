@@ -21,7 +21,10 @@ MIXERS = {"mamba": {}, "mamba2": {}, "mamba3": {}, "mamba3, rank 4": {"is_mimo":
 # Sequences are trained together until there are so many tokens.
 TOKENS, ROUNDS = 1024, 5
 
-PRODUCTS = ("mm", "bmm", "addmm", "addmv", "baddbmm", "linear", "_linear_pointwise", "mkldnn_rnn_layer")
+PRODUCTS = (
+    "mm", "bmm", "addmm", "addmv", "baddbmm", "linear", "_linear_pointwise", "mkldnn_rnn_layer", "mkldnn_convolution",
+    "convolution_backward",
+)  # fmt: skip
 PARTS = ("kernels", "linear_layers", "products", "copies", "python_and_autograd", "waiting")
 
 
