@@ -53,6 +53,17 @@ class Takes:
             raise UserError(f"{found[FILES[1]]} speaks of samples that {found[FILES[0]]} does not hold")
         self.signals = [samples[start : start + length].astype(np.float32) / 32768 for start, length in places]
 
+    def part(self, split: str, val: Sequence[str], test: Sequence[str]) -> dict[str, np.ndarray]:
+        """Where the recordings of a split stand, by speaker; without speakers for validation, takes 0 to 4 of training's are.
+
+        Raises:
+            UserError: see `held_out`.
+        """
+        within = not val and split != "test"
+        names = held_out(self.speakers, "train" if within else split, val, test)
+        own = (self.takes < 5) == (split == "val") if within else np.ones(len(self.takes), bool)
+        return {name: np.flatnonzero(own & (np.array(self.speakers) == name)) for name in names}
+
 
 def held_out(speakers: Sequence[str], split: str, val: Sequence[str], test: Sequence[str]) -> list[str]:
     """The speakers of a split, in order.
@@ -100,7 +111,7 @@ class DigitMixtures(Mixtures):
         val_samples: Count = 64,
         test_samples: Count = 200,
         level: Weight = 2.5,
-        speed: Weight = 0.05,
+        speed: Weight = 0.25,
         dynamic: bool = True,
         mix_seed: Seed = 0,
         rooms: Count = 0,
@@ -117,15 +128,9 @@ class DigitMixtures(Mixtures):
 
     def bank(self, split: str) -> Bank:
         takes = self.recordings
-        names = held_out(takes.speakers, split, **self.held)
-        own_takes = np.ones(len(takes.takes), bool)
-        if not self.held["val"] and split != "test":
-            names = held_out(takes.speakers, "train", **self.held)
-            own_takes = (takes.takes < 5) == (split == "val")
         found = []
-        for name in names:
-            members = [n for n, speaker in enumerate(takes.speakers) if speaker == name and own_takes[n]]
-            keys = hashed(self.mix_seed, SPLITS.index(split), np.array(members))
+        for members in takes.part(split, **self.held).values():
+            keys = hashed(self.mix_seed, SPLITS.index(split), members)
             members = [members[n] for n in np.argsort(keys, kind="stable")]
             groups = [members[n : n + self.digits] for n in range(0, len(members), self.digits)]
             found.append([np.concatenate([takes.signals[n] for n in group]) for group in groups])

@@ -17,7 +17,7 @@ from ..loading import Loading
 from ..module import SPLITS, DataModule, Description
 from ..randomness import hashed, stratified, uniforms
 from . import files
-from .digits import RATE, Takes, held_out
+from .digits import RATE, Takes
 from .mixtures import stretch
 from .sources import ESC10, FSDD
 
@@ -237,7 +237,7 @@ class SpokenDigits(LabelledSounds):
 
     Args:
         root: the folder that holds `fsdd`; None: $POLYMAMBA_DATA, else .data.
-        val, test: speakers held out. seconds: of a sample.
+        val, test: speakers held out; without any for validation, takes 0 to 4 of the others are. seconds: of a sample.
         gain, speed, loading, name: see LabelledSounds.
     """
 
@@ -249,7 +249,7 @@ class SpokenDigits(LabelledSounds):
         self,
         root: str | None = None,
         loading: Loading = Loading(batch_size=32),
-        val: Sequence[str] = ("yweweler",),
+        val: Sequence[str] = (),
         test: Sequence[str] = ("theo",),
         seconds: Positive = 0.7,
         gain: Weight = 6.0,
@@ -263,8 +263,7 @@ class SpokenDigits(LabelledSounds):
         takes = Takes(data_root(self.root))
         found = {}
         for split in SPLITS:
-            names = held_out(takes.speakers, split, **self.held)
-            part = np.array([n for n, speaker in enumerate(takes.speakers) if speaker in names], np.int64)
+            part = np.sort(np.concatenate([[], *takes.part(split, **self.held).values()])).astype(np.int64)
             found[split] = _take(takes.signals, takes.digits, part)
         return found
 
