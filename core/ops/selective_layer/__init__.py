@@ -188,7 +188,10 @@ class _Layer(torch.autograd.Function):
 
 
 def _projected(weights: LayerWeights, u, both, du, ddelta, dB, dC) -> tuple[Tensor, Tensor]:
-    """Gradients of both projections' weights; what they tell u is added to du itself."""
+    """Gradients of both projections' weights; what they tell u is added to du itself.
+
+    A product whose few columns are the rank takes the BLAS 4 to 13 times as long as its transpose (rank 4, 128 channels).
+    """
     rank, states = weights.dt_proj.shape[-1], dB.shape[-1]
     rows, drows, dsteps = _rows(u), _rows(du), _rows(ddelta)
     dboth = torch.empty_like(both)
@@ -196,12 +199,12 @@ def _projected(weights: LayerWeights, u, both, du, ddelta, dB, dC) -> tuple[Tens
     dboth[..., rank + states :].copy_(_rows(dC.squeeze(3)))
     if weights.dt_proj.dim() == 2:
         rows, drows, dsteps, both, dboth = (t.flatten(0, 1) for t in (rows, drows, dsteps, both, dboth))
-        dboth[:, :rank] = dsteps @ weights.dt_proj
+        dboth[:, :rank] = (weights.dt_proj.mT @ dsteps.mT).mT
         drows.addmm_(dboth, weights.x_proj)
     else:
-        dboth[..., :rank] = dsteps @ weights.dt_proj
+        dboth[..., :rank] = (weights.dt_proj.mT @ dsteps.mT).mT
         drows.baddbmm_(dboth, weights.x_proj)
-    return dboth.mT @ rows, dsteps.mT @ both[..., :rank]
+    return dboth.mT @ rows, (both[..., :rank].mT @ dsteps).mT
 
 
 def _by_reference(ctx, grads, x, flat, order, create_graph: bool) -> list[Tensor | None]:
