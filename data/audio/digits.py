@@ -101,7 +101,7 @@ class DigitMixtures(Mixtures):
     def __init__(
         self,
         root: str | None = None,
-        loading: Loading = Loading(batch_size=4),
+        loading: Loading = Loading(batch_size=1),
         val: Sequence[str] = (),
         test: Sequence[str] = ("lucas", "theo"),
         digits: Size = 4,
