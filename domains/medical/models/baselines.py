@@ -26,7 +26,8 @@ def dynunet(
             micro data sets 8 and 64.
         max_stages: at most. residual: residual blocks. deep_supervision: in training answer at up to three scales.
     """
-    from monai.networks.nets import DynUNet
+    with torch.device("cpu"):  # tensors that the import makes are real where the model's are not
+        from monai.networks.nets import DynUNet
 
     known, micro = described(describe), describe.get("model_size") == "micro"
     base, most = base_features or (8 if micro else 32), max_features or (64 if micro else 320)
@@ -55,7 +56,8 @@ def segresnet(describe: Mapping, base_features: Size | None = None, dropout: Rat
         describe: channels, num_classes, patch_size, model_size.
         base_features: channels of the finest level; None: 32, of micro data sets 8.
     """
-    from monai.networks.nets import SegResNet
+    with torch.device("cpu"):  # tensors that the import makes are real where the model's are not
+        from monai.networks.nets import SegResNet
 
     known = described(describe)
     base = base_features or (8 if describe.get("model_size") == "micro" else 32)
@@ -74,7 +76,8 @@ def unetr(
         describe: channels, num_classes, patch_size, model_size.
         hidden_size, num_heads, base_features: None: 768, 12 and 16, of micro data sets 48, 3 and 8.
     """
-    from monai.networks.nets import UNETR
+    with torch.device("cpu"):  # tensors that the import makes are real where the model's are not
+        from monai.networks.nets import UNETR
 
     known, micro = described(describe), describe.get("model_size") == "micro"
     sizes = tuple(-(-size // 16) * 16 for size in known.patch_size)
@@ -97,7 +100,8 @@ def swin_unetr(describe: Mapping, features: Size | None = None, dropout: Rate = 
         describe: channels, num_classes, patch_size, model_size.
         features: channels of the finest stage, a multiple of 12; None: 48, of micro data sets 12.
     """
-    from monai.networks.nets import SwinUNETR
+    with torch.device("cpu"):  # tensors that the import makes are real where the model's are not
+        from monai.networks.nets import SwinUNETR
 
     known = described(describe)
     features = features or (12 if describe.get("model_size") == "micro" else 48)

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import count, pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -132,7 +133,8 @@ class SegMamba(nn.Module):
         compat: str = "corrected", **options,
     ):  # fmt: skip
         super().__init__()
-        from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
+        with torch.device("cpu"):  # tensors that the import makes are real where the model's are not
+            from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
 
         check_choice("compat", compat, COMPAT)
         slices = SLICES[: len(features)] if compat == "published" else (None,) * len(features)

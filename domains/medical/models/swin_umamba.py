@@ -86,7 +86,8 @@ class SwinUMamba(Scaled):
         deep_supervision: bool = True, **options,
     ):  # fmt: skip
         super().__init__()
-        from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
+        with torch.device("cpu"):  # tensors that the import makes are real where the model's are not
+            from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
 
         self.deep_supervision, self.multiple = deep_supervision, 4 * 2 ** (len(dims) - 1)
         stem = dims[0] // 2

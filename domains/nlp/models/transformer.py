@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ....core.errors import UserError, check_choice
@@ -56,7 +57,8 @@ class Transformer(nn.Module):
     ):
         super().__init__()
         try:
-            from transformers import LlamaConfig, LlamaForCausalLM
+            with torch.device("cpu"):  # tensors that the import makes are real where the model's are not
+                from transformers import LlamaConfig, LlamaForCausalLM
         except ImportError as reason:
             raise UserError(
                 f"transformers is not installed: {reason}",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from ....core.ranges import Rate, Size, checked
 from ...padding import Baseline
 
@@ -19,7 +21,8 @@ def build(describe: Mapping, features: Size | None = None, dropout: Rate = 0.0) 
         features: channels of the finest level, doubled at the next three and kept at the last; None: 32, for small crops 8.
         dropout: after each convolution.
     """
-    from monai.networks.nets import BasicUNet
+    with torch.device("cpu"):  # tensors that the import makes are real where the model's are not
+        from monai.networks.nets import BasicUNet
 
     base = features or (8 if describe.get("model_size") == "micro" else 32)
     widths = (base, base, 2 * base, 4 * base, 8 * base, base)
