@@ -53,6 +53,13 @@ def test_digits_to_be_told_apart(root):
     assert labels.tolist() == sorted(list(range(3)) * 10)
 
 
+def test_digits_validated_by_takes_of_the_speakers_of_training(root):
+    data = SpokenDigits(str(root), Loading(batch_size=4), test=["eve"], seconds=0.05)
+    assert data.describe().counts == {"train": 60, "val": 60, "test": 30}
+    heard = {split: {id(signal) for signal in data.splits[split][0]} for split in ("train", "val", "test")}
+    assert len(set.union(*heard.values())) == 150
+
+
 def test_who_is_held_out():
     assert held_out(SPEAKERS, "train", ["bo"], ["eve"]) == ["anna", "cleo", "dan"]
     for val, test, words in (

@@ -43,6 +43,24 @@ def test_loudness_does_not_matter():
     assert front(sound).shape[1] == front.frames(4000)
 
 
+def test_what_hums_far_below_the_loudest_is_not_heard():
+    """60 dB below, a hum over silence moves no level by a tenth of the deviation; 20 dB below, it does."""
+    front, time = LogMel(8000, 32).eval(), torch.arange(8000) / 8000
+    word = torch.sin(2 * math.pi * 500 * time) * (time < 0.4)
+    hum = torch.sin(2 * math.pi * 2500 * time)
+    silent, soft, loud = (front((word + share * hum)[None]) for share in (0, 1e-3, 1e-1))
+    assert (silent - soft).abs().max() < 0.1 < (silent - loud).abs().max()
+
+
+def test_how_loud_a_sound_must_be_is_drawn_in_training_alone():
+    torch.manual_seed(0)
+    front, sound = LogMel(8000, 32), torch.randn(1, 4000) * torch.linspace(0, 1, 4000)
+    same = front.eval()(sound.expand(4, -1))
+    assert torch.equal(same, same[:1].expand_as(same))
+    drawn = front.train()(sound.expand(4, -1))
+    assert (drawn[0] - drawn[1]).abs().max() > 1e-3
+
+
 def test_stripes_are_hidden_in_training_alone():
     torch.manual_seed(0)
     front, sound = LogMel(8000, 32, 8, 10), torch.randn(4, 4000)
