@@ -57,7 +57,7 @@ class Pretraining(Task):
         if least > most:
             raise UserError("task.least is above task.most", given=f"{least} and {most}")
         self.masked, self.sides, self.reconstruction = masked, (least, most), reconstruction
-        self.objective = MaskedPatches(model.cls_token.shape[-1], model.patch_embed.proj.kernel_size[0])
+        self.objective = MaskedPatches(model.cls_token.shape[-1], model.patch_embed.proj.kernel_size)
 
     def learning(self) -> nn.Module:
         return Together(self.model, self.objective)

@@ -200,7 +200,7 @@ def _semamba(weights: Mapping[str, Tensor]) -> SEMamba:
 
 
 def _aum(weights: Mapping[str, Tensor]) -> AuM:
-    channels, _, patch, _ = weights["patch_embed.proj.weight"].shape
+    channels, _, patch, frames = weights["patch_embed.proj.weight"].shape
     columns = (weights["pos_embed.pos_embed"].shape[1] - 1) // (128 // patch)
     form = (
         "separate"
@@ -211,8 +211,8 @@ def _aum(weights: Mapping[str, Tensor]) -> AuM:
     )
     scan = "bidirectional" if form != "shared" else "raster"
     return AuM(
-        weights["head.weight"].shape[0], columns * patch, 128, patch, channels, _count(weights, "layers."), form, scan,
-        weights["layers.0.mixer.A_log"].shape[1],
+        weights["head.weight"].shape[0], columns * frames, 128, patch, channels, _count(weights, "layers."), form, scan,
+        weights["layers.0.mixer.A_log"].shape[1], patch_frames=frames,
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ Pool = Literal["token", "mean"]
 class Patches(nn.Module):
     """Spectrograms (batch, frames, mels) to tokens (batch, rows * columns, channels), row by row of frequencies."""
 
-    def __init__(self, channels: int, patch: int):
+    def __init__(self, channels: int, patch: tuple[int, int]):
         super().__init__()
         self.proj = nn.Conv2d(1, channels, patch, patch)
 
@@ -60,7 +60,9 @@ class AuM(nn.Module):
 
     Args:
         num_classes: outputs.
-        frames, mels: of a spectrogram; frames are filled up to whole patches. patch: of so many frames and mels.
+        frames, mels: of a spectrogram; frames are filled up to whole patches.
+        patch: of so many mels. patch_frames: and frames; None: as many. All mels of two frames are what AST (arXiv 2104.01778) found best
+            where nothing was learned before.
         embed_dim, depth: width and layers.
         parameters: of the mixers ("decay": the paper's Fo-Bi, whose paths share all but their decays and are added up).
         scan: the way over frequency and time. d_state: of the mixers. backend: of the operators.
@@ -84,6 +86,7 @@ class AuM(nn.Module):
         class_token: Place = "middle",
         pool: Pool = "token",
         norm_twice: bool = False,
+        patch_frames: Size | None = None,
         backend: Backend = "auto",
         front: nn.Module | None = None,
     ):
@@ -91,12 +94,14 @@ class AuM(nn.Module):
         if mels % patch:
             raise UserError("patches share the mels out", given=f"mels={mels}, patch={patch}")
         scan = as_scan(scan)
-        self.frames = math.ceil(frames / patch) * patch
-        self.grid = Grid.with_class_token((mels // patch, self.frames // patch), class_token)
+        patch_frames = patch_frames or patch
+        self.frames = math.ceil(frames / patch_frames) * patch_frames
+        self.grid = Grid.with_class_token((mels // patch, self.frames // patch_frames), class_token)
         self.pool, self.norm_twice = pool, norm_twice
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        self.patch_embed, self.pos_embed = Patches(embed_dim, patch), Positions(self.grid.length - 1, embed_dim)
+        self.patch_embed = Patches(embed_dim, (patch, patch_frames))
+        self.pos_embed = Positions(self.grid.length - 1, embed_dim)
         merge = "mean" if parameters != "decay" and not scan.disjoint(2) else "sum"
         mixing = {"axes": 2, "parameters": parameters, "merge": merge, "d_state": d_state, "backend": backend}
         self.layers = nn.ModuleList(
@@ -168,6 +173,7 @@ def build(
     depth: Depth | None = None,
     mels: Size | None = None,
     patch: Size | None = None,
+    patch_frames: Size | None = None,
     d_state: Size = 16,
     class_token: Place = "middle",
     pool: Pool = "token",
@@ -180,11 +186,11 @@ def build(
 
     Args:
         describe: classes (or num_classes), samples, rate and model_size of the data set.
-        size: a row of SIZES; None: what the data set asks for. embed_dim, depth, mels, patch: other than the size's.
+        size: a row of SIZES; None: what the data set asks for. embed_dim, depth, mels, patch, patch_frames: other than the size's.
         class_token, pool, norm_twice: see AuM.
         frequency_mask, time_mask: the most mels and frames that are hidden in training (SpecAugment, arXiv 1904.08779); 0: none.
     """
-    chosen = {"embed_dim": embed_dim, "depth": depth, "mels": mels, "patch": patch}
+    chosen = {"embed_dim": embed_dim, "depth": depth, "mels": mels, "patch": patch, "patch_frames": patch_frames}
     options = sized(SIZES, size or describe.get("model_size", "base"), **chosen)
     front, frames = front_of(describe, options["mels"], frequency_mask, time_mask)
     return AuM(

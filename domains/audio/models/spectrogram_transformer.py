@@ -25,7 +25,8 @@ class AST(nn.Module):
     """A ViT of one channel over log-mel spectrograms.
 
     Args:
-        num_classes: outputs. frames, mels: of a spectrogram; frames are filled up to whole patches. patch: frames and mels of one.
+        num_classes: outputs. frames, mels: of a spectrogram; frames are filled up to whole patches.
+        patch, patch_frames: mels and frames of a patch; None: as many frames as mels.
         embed_dim, depth, heads: of the transformer. front: makes spectrograms (batch, frames, mels) of sounds (batch, time).
     """
 
@@ -39,6 +40,7 @@ class AST(nn.Module):
         depth: int,
         heads: int,
         front: nn.Module,
+        patch_frames: int | None = None,
     ):
         from timm.models.vision_transformer import VisionTransformer
 
@@ -46,9 +48,11 @@ class AST(nn.Module):
         if mels % patch or embed_dim % heads:
             given = f"mels={mels}, patch={patch}, embed_dim={embed_dim}, heads={heads}"
             raise UserError("patches share the mels out, heads the channels", given=given)
-        self.frames = -(-frames // patch) * patch
+        patch_frames = patch_frames or patch
+        self.frames = -(-frames // patch_frames) * patch_frames
+        shape = (patch, patch_frames)
         self.network = VisionTransformer(
-            (mels, self.frames), patch, 1, num_classes, embed_dim=embed_dim, depth=depth, num_heads=heads
+            (mels, self.frames), shape, 1, num_classes, embed_dim=embed_dim, depth=depth, num_heads=heads
         )
         self.front = front
 
@@ -77,6 +81,7 @@ def build(
     heads: Size | None = None,
     mels: Size | None = None,
     patch: Size | None = None,
+    patch_frames: Size | None = None,
     frequency_mask: Count = 8,
     time_mask: Count = 10,
 ) -> AST:
@@ -84,11 +89,11 @@ def build(
 
     Args:
         describe: classes (or num_classes), samples, rate and model_size of the data set.
-        size: a row of SIZES; None: what the data set asks for. embed_dim, depth, heads, mels, patch: other than the size's.
+        size: a row of SIZES; None: what the data set asks for. embed_dim, depth, heads, mels, patch, patch_frames: other than the size's.
         frequency_mask, time_mask: the most mels and frames that are hidden in training (SpecAugment); 0: none.
     """
     chosen = {"embed_dim": embed_dim, "depth": depth, "heads": heads, "mels": mels, "patch": patch}
-    options = sized(SIZES, size or describe.get("model_size", "base"), **chosen)
+    options = sized(SIZES, size or describe.get("model_size", "base"), **chosen, patch_frames=patch_frames)
     classes = classes_of(describe)
     front, frames = front_of(describe, options["mels"], frequency_mask, time_mask)
     return AST(classes, frames, **options, front=front)

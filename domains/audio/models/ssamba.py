@@ -6,6 +6,7 @@ authors' code.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -27,16 +28,17 @@ class MaskedPatches(nn.Module):
     """What an AuM is trained with beside its own parameters.
 
     Args:
-        channels: of its tokens. patch: frames and mels of a patch.
+        channels: of its tokens. patch: mels and frames of a patch.
     """
 
-    def __init__(self, channels: int, patch: int):
+    def __init__(self, channels: int, patch: tuple[int, int]):
         super().__init__()
         self.patch = patch
         self.mask_embed = nn.Parameter(torch.zeros(1, 1, channels))
         nn.init.xavier_normal_(self.mask_embed)
         self.cpredlayer, self.gpredlayer = (
-            nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, patch**2)) for _ in range(2)
+            nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, math.prod(patch)))
+            for _ in range(2)
         )
 
     def forward(self, model: AuM, spectrograms: Tensor, hidden: Tensor) -> Guessed:
@@ -52,7 +54,7 @@ class MaskedPatches(nn.Module):
         tokens = tokens.index_put((rows, hidden), self.mask_embed[:, 0])
         place = model.grid.extra[0]
         said = model.encode(tokens)[rows, hidden + (hidden >= place)]
-        truth = patches[rows, hidden]  # (batch, count, patch * patch)
+        truth = patches[rows, hidden]  # (batch, count, mels * frames of a patch)
         guesses = truth @ self.cpredlayer(said).float().transpose(1, 2)  # (batch, true patch, place)
         right = torch.arange(hidden.shape[1], device=hidden.device)
         found = guesses.softmax(2).argmax(1) == right

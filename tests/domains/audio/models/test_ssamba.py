@@ -14,7 +14,7 @@ class Published(nn.Module):
     def __init__(self):
         super().__init__()
         self.v = AuM(1000, embed_dim=96, depth=4, class_token="front", norm_twice=True)
-        objective = MaskedPatches(96, 16)
+        objective = MaskedPatches(96, (16, 16))
         self.mask_embed, self.cpredlayer, self.gpredlayer = (
             objective.mask_embed,
             objective.cpredlayer,
@@ -43,7 +43,7 @@ def test_meets_the_record(meets_the_record, golden):
 def test_what_is_hidden_is_not_seen(place):
     torch.manual_seed(0)
     model = AuM(2, 16, 16, 4, 16, 1, class_token=place).eval()
-    objective, hidden = MaskedPatches(16, 4), torch.tensor([[0, 7, 8, 15]])
+    objective, hidden = MaskedPatches(16, (4, 4)), torch.tensor([[0, 7, 8, 15]])
     frames = torch.randn(1, 16, 16)
     other = frames.clone()
     other[:, 12:, 4:8] += 3  # the patch in row 1 and column 3: number 7
