@@ -61,8 +61,8 @@ class AuM(nn.Module):
     Args:
         num_classes: outputs.
         frames, mels: of a spectrogram; frames are filled up to whole patches.
-        patch: of so many mels. patch_frames: and frames; None: as many. All mels of two frames are what AST (arXiv 2104.01778) found best
-            where nothing was learned before.
+        patch: of so many mels. patch_frames: of so many frames; None: as many. Strips, all mels of two frames, are what AST
+            (arXiv 2104.01778) found best where nothing was learned before.
         embed_dim, depth: width and layers.
         parameters: of the mixers ("decay": the paper's Fo-Bi, whose paths share all but their decays and are added up).
         scan: the way over frequency and time. d_state: of the mixers. backend: of the operators.

@@ -89,7 +89,8 @@ def build(
 
     Args:
         describe: classes (or num_classes), samples, rate and model_size of the data set.
-        size: a row of SIZES; None: what the data set asks for. embed_dim, depth, heads, mels, patch, patch_frames: other than the size's.
+        size: a row of SIZES; None: what the data set asks for.
+        embed_dim, depth, heads, mels, patch, patch_frames: other than the size's.
         frequency_mask, time_mask: the most mels and frames that are hidden in training (SpecAugment); 0: none.
     """
     chosen = {"embed_dim": embed_dim, "depth": depth, "heads": heads, "mels": mels, "patch": patch}
