@@ -41,6 +41,7 @@ WRAPPINGS = ("state_dict", "generator", "model", "model_state_dict")
 # Mean and deviation of the log-mel levels that AuM's authors trained it on, by its classes: AudioSet, VGGSound, Speech Commands.
 LEVELS = {527: (-4.2677393, 4.5689974), 309: (-5.0767093, 4.4533687), 35: (-6.845978, 5.5654526)}
 PREFIXES = ("module.", "audio_model.", "_orig_mod.")
+MELS = 128  # of what AuM and SSAMBA were trained on
 
 
 def is_published(where: str) -> bool:
@@ -65,7 +66,8 @@ def read_weights(where: str | Path, model: nn.Module) -> dict[str, Tensor]:
         given = f"{where} for {type(model).__name__}"
         raise UserError("these are another model's weights", given=given, allowed=kind.__name__, do="model=<its name>")
     if isinstance(model, AuM):
-        weights["pos_embed.pos_embed"] = _resampled(weights["pos_embed.pos_embed"], model.grid.sizes)
+        rows = MELS // weights["patch_embed.proj.weight"].shape[2]
+        weights["pos_embed.pos_embed"] = _resampled(weights["pos_embed.pos_embed"], rows, model.grid.sizes)
         for name, own in model.head.state_dict().items():  # SSAMBA's is for its own objective
             weights.setdefault(f"head.{name}", own)
     return weights
@@ -137,12 +139,11 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     return {name: each for name, each in dict(found).items() if isinstance(each, Tensor)}
 
 
-def _resampled(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Positions (1, 1 + patches, channels), the class token's first, for a grid of as many rows of mels or other ones."""
+def _resampled(positions: Tensor, rows: int, grid: tuple[int, int]) -> Tensor:
+    """Positions (1, 1 + patches, channels), the class token's first and then so many rows of mels, for another grid."""
     first, rest = positions[:, :1], positions[:, 1:]
     if rest.shape[1] == grid[0] * grid[1]:
         return positions
-    rows = 8 if rest.shape[1] % 8 == 0 else grid[0]  # 128 mels in patches of 16, as published
     if rest.shape[1] % rows:
         raise UserError("positions of another form", given=f"{rest.shape[1]} patches", allowed=f"a multiple of {rows}")
     table = rest.unflatten(1, (rows, -1)).permute(0, 3, 1, 2)
@@ -201,7 +202,7 @@ def _semamba(weights: Mapping[str, Tensor]) -> SEMamba:
 
 def _aum(weights: Mapping[str, Tensor]) -> AuM:
     channels, _, patch, frames = weights["patch_embed.proj.weight"].shape
-    columns = (weights["pos_embed.pos_embed"].shape[1] - 1) // (128 // patch)
+    columns = (weights["pos_embed.pos_embed"].shape[1] - 1) // (MELS // patch)
     form = (
         "separate"
         if "layers.0.mixer.conv1d_b.weight" in weights
@@ -211,7 +212,7 @@ def _aum(weights: Mapping[str, Tensor]) -> AuM:
     )
     scan = "bidirectional" if form != "shared" else "raster"
     return AuM(
-        weights["head.weight"].shape[0], columns * frames, 128, patch, channels, _count(weights, "layers."), form, scan,
+        weights["head.weight"].shape[0], columns * frames, MELS, patch, channels, _count(weights, "layers."), form, scan,
         weights["layers.0.mixer.A_log"].shape[1], patch_frames=frames,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import torch
 from polymamba.core.errors import UserError
 from polymamba.domains.audio.models.aum import AuM, build
 from polymamba.domains.audio.models.log_mel import Fbank, LogMel
+from polymamba.domains.audio.models.spectrogram_transformer import build as transformer
 
 DESCRIBE = {"name": "sounds", "num_classes": 5, "samples": 3000, "rate": 8000, "model_size": "micro"}
 
@@ -34,6 +35,16 @@ def test_sounds_of_other_lengths_than_it_was_made_for():
     model = build(DESCRIBE, embed_dim=16, depth=1).eval()
     for samples in (0, 1, 100, 9000):
         assert model(torch.randn(1, samples)).isfinite().all()
+
+
+@pytest.mark.parametrize("make", [build, transformer])
+def test_strips_are_all_mels_of_a_few_frames(make):
+    model = make(DESCRIBE, patch=64, patch_frames=2, embed_dim=16, depth=1).eval()
+    frames = model.front.frames(3000)
+    assert model.tokens == 1 + math.ceil(frames / 2)
+    assert model(torch.randn(2, 3000)).shape == (2, 5)
+    patches = getattr(model, "network", model).patch_embed.proj
+    assert patches.weight.shape == (16, 1, 64, 2)
 
 
 def test_loudness_does_not_matter():

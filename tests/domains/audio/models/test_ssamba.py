@@ -53,6 +53,14 @@ def test_what_is_hidden_is_not_seen(place):
     torch.testing.assert_close(*seen)
 
 
+def test_strips_are_guessed_too():
+    model = AuM(2, 9, 16, 16, 8, 1, patch_frames=2)
+    objective, hidden = MaskedPatches(8, model.patch_embed.proj.kernel_size), torch.tensor([[0, 4]])
+    found = objective(model, torch.randn(3, 9, 16), hidden.expand(3, -1))
+    assert all(each.isfinite() for each in found)
+    assert objective.gpredlayer[2].out_features == 16 * 2
+
+
 def objective_tokens(model, objective, frames, hidden):
     tokens = model.patch_embed(frames)
     tokens[:, hidden[0]] = objective.mask_embed
