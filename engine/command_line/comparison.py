@@ -15,13 +15,12 @@
 
 A run that has its test result is not repeated, one that was stopped goes on: the same command finishes what is left, and
 rows='narrow*' trains those rows alone. The runs lie
-in runs/<domain>/NAME/ (or run_dir), beside them table.yaml, a results file as docs/tables.py reads them. Each run has a process
-of its own, so that its memory is its own and one that the system kills takes no other along.
+in runs/<domain>/NAME/ (or run_dir), beside them table.yaml, a results file as docs/tables.py reads them, and curves.png. Each run
+has a process of its own, so that its memory is its own and one that the system kills takes no other along.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shlex
@@ -39,15 +38,17 @@ from typing import Any
 import yaml
 
 from ...core.errors import UserError, closest
+from ..callbacks.table import Table
 from ..training.duration import parse_duration
 from ..training.run_folder import CHECKPOINTS, ENVIRONMENT, METRICS, read_config, write_text
 from ..training.stop import Stopped
+from .comparison_curves import save_curves
 from .compose import compose
 from .options import Options
 from .sweep import combinations
 
 WARM_UP, MEASURED = 4, 12  # steps that compile and fill caches, and all that a budget is measured with
-TABLE = "table.yaml"
+TABLE, CURVES = "table.yaml", "curves.png"
 EXAMPLE = "rows: {wide: model.width=64}, columns: {accuracy: accuracy}, seeds: [0, 1, 2], budget: 5m"
 Figures = dict[str, float]
 
@@ -179,7 +180,7 @@ def _typed(options: Options, comparison: Comparison) -> tuple[list[str], Sequenc
 
 def _steps(options: Options, typed: Sequence[str], folder: Path, label: str, seconds: float) -> list[str]:
     """The steps that a budget of CPU seconds is enough for: as another seed's run was given, else measured."""
-    for run in sorted(folder.glob(f"{_slug(label)}-*")):
+    for run in _runs(folder, label):
         trainer = read_config(run)["trainer"] if (run / "config.yaml").is_file() else {}
         if trainer.get("steps"):
             return [f"trainer.steps={trainer['steps']}", f"trainer.epochs={trainer['epochs']}"]
@@ -217,10 +218,8 @@ def _train(options: Options, run: Path, typed: Sequence[str], quiet: bool = Fals
 
 
 def _read(run: Path) -> list[dict[str, str]]:
-    """The rows of a run's metrics.csv; none where it has none."""
-    path = run / METRICS
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return [row for row in csv.DictReader(text.splitlines()) if row["stage"]]
+    """The rows of a run's metrics.csv, without their empty cells; none where it has none."""
+    return Table(run / METRICS).rows
 
 
 def _test_row(run: Path) -> dict[str, str]:
@@ -235,7 +234,7 @@ def figures(run: Path) -> Figures:
         return {}
     training = [row for row in _read(run) if row["stage"] == "train"]
     last = {"steps": training[-1]["step"], **training[-1]} if training else {}
-    found = {name: float(value) for name, value in {**last, **test}.items() if name != "stage" and value}
+    found = {name: float(value) for name, value in {**last, **test}.items() if name != "stage"}
     if "cpu_seconds" in last:
         found["cpu_seconds_per_step"] = float(last["cpu_seconds"]) / float(last["steps"])
     memory = [float(row["memory_gb"]) for row in training if row.get("memory_gb")]
@@ -259,7 +258,7 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def _write(folder: Path, comparison: Comparison, title: str, options: Options, lines: list[list[str]]) -> None:
-    """table.yaml, where any run has ended."""
+    """table.yaml and curves.png, where any run has ended."""
     environments = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*/{ENVIRONMENT}"))]
     if not environments:
         return
@@ -270,13 +269,20 @@ def _write(folder: Path, comparison: Comparison, title: str, options: Options, l
         "columns": ["", *comparison.columns], "rows": lines,
     }  # fmt: skip
     write_text(folder / TABLE, yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=132))
-    print(f"  written   {folder / TABLE}\n")
+    runs = {label: [_read(run) for run in _runs(folder, label)] for label in comparison.rows}
+    save_curves(runs, comparison.columns.values(), folder / CURVES)
+    print(f"  written   {folder / TABLE}, {CURVES}\n")
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _runs(folder: Path, label: str) -> list[Path]:
+    """The folders of a row's runs, one for each seed."""
+    return [run for run in sorted(folder.glob(f"{_slug(label)}-*")) if run.name[len(_slug(label)) + 1 :].isdecimal()]
 
 
 def _slug(label: str) -> str:

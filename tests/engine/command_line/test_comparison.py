@@ -126,6 +126,13 @@ def test_a_card_without_rows():
         Comparison.of(["rows"])
 
 
+def test_runs_are_a_rows_own(tmp_path):
+    """`Wide` does not take the runs of `Wide net` for its own."""
+    for name in ("wide-0", "wide-12", "wide-net-0"):
+        (tmp_path / name).mkdir()
+    assert [run.name for run in comparison._runs(tmp_path, "Wide")] == ["wide-0", "wide-12"]
+
+
 @pytest.mark.slow
 def test_rows_within_a_budget(command, experiment, tmp_path, monkeypatch):
     from domains_under_test import TOY
@@ -135,7 +142,7 @@ def test_rows_within_a_budget(command, experiment, tmp_path, monkeypatch):
     code, _, message = command(*experiment(seeds=[0, 1], budget="1s"), "data.samples=2000", "trainer.log_every=1")
     assert code == 0, message
     folders = sorted(path.name for path in (tmp_path / "runs" / "toy" / "two").iterdir())
-    assert folders == ["narrow-0", "narrow-1", "table.yaml", "wide-net-0", "wide-net-1"]
+    assert folders == ["curves.png", "narrow-0", "narrow-1", "table.yaml", "wide-net-0", "wide-net-1"]
     wide = figures(tmp_path / "runs" / "toy" / "two" / "wide-net-0")
     assert 0.2 < wide["cpu_seconds"] < 5
     assert wide["steps"] == figures(tmp_path / "runs" / "toy" / "two" / "wide-net-1")["steps"]
