@@ -102,7 +102,7 @@ def headlines() -> list[str]:
 
 
 def results_page() -> str:
-    """experiments/RESULTS.md: every results file."""
+    """experiments/RESULTS.md: every results file, with the picture of its name if there is one."""
     lines = ["# Measured", "", "Written by `make readme` from `experiments/results/`.", ""]
     for path, result in written_results().items():
         lines += [f"## {result['title']}", ""]
@@ -112,6 +112,8 @@ def results_page() -> str:
         lines += [result["text"].strip(), ""]
         if "rows" in result:
             lines += [*table(result["columns"], result["rows"]), ""]
+        if (picture := path.with_suffix(".png")).is_file():
+            lines += [f"![{result['title']}](results/{picture.name})", ""]
         if path.stem in MEASURED:
             lines += [*MEASURED[path.stem](), ""]
         if "notes" in result:
