@@ -66,7 +66,9 @@ def read_weights(where: str | Path, model: nn.Module) -> dict[str, Tensor]:
         given = f"{where} for {type(model).__name__}"
         raise UserError("these are another model's weights", given=given, allowed=kind.__name__, do="model=<its name>")
     if isinstance(model, AuM):
-        rows = MELS // weights["patch_embed.proj.weight"].shape[2]
+        # Patches of 16 by 16 are the published ones', of MELS mels; other ones are of as many mels as the model's.
+        published = weights["patch_embed.proj.weight"].shape[2:] == (16, 16)
+        rows = MELS // 16 if published else model.grid.sizes[0]
         weights["pos_embed.pos_embed"] = _resampled(weights["pos_embed.pos_embed"], rows, model.grid.sizes)
         for name, own in model.head.state_dict().items():  # SSAMBA's is for its own objective
             weights.setdefault(f"head.{name}", own)
@@ -90,7 +92,7 @@ def load(where: str | Path, device: str = "cpu", rate: int | None = None) -> Tra
             mean, deviation = LEVELS.get(model.head.out_features, LEVELS[527])
             model.front = Fbank(rate or 16000, model.frames, mean, deviation)
         model.load_state_dict(weights)
-    except (KeyError, IndexError, RuntimeError) as error:
+    except (KeyError, IndexError, RuntimeError, ZeroDivisionError) as error:
         given = f"{where}: {str(error).splitlines()[0][:200]}"
         raise UserError(
             f"these are not the weights of {kind.__name__} as its authors publish it", given=given

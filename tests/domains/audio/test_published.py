@@ -77,6 +77,22 @@ def test_ssamba_begins_an_aum_of_other_sounds(tmp_path):
     assert longer.pos_embed.pos_embed.shape == (1, 1 + 8 * 6, 16)
 
 
+@pytest.mark.parametrize(
+    ("mels", "own", "patch", "frames"), [(128, 64, 16, 16), (128, 128, 16, 16), (64, 64, 8, 8), (64, 64, 64, 2)]
+)
+def test_positions_keep_their_mels_when_sounds_are_longer(tmp_path, mels, own, patch, frames):
+    """Positions that name their height, from 0 to 1, still do so in a model of longer sounds."""
+    model = AuM(5, 8 * frames, mels, patch, 8, 1, patch_frames=frames)
+    rows = torch.linspace(0, 1, mels // patch)[:, None].expand(-1, 8)
+    model.pos_embed.pos_embed.data[:, 1:] = rows.reshape(1, -1, 1)
+    torch.save(model.state_dict(), tmp_path / "aum.pth")
+    longer = AuM(5, 12 * frames, own, patch, 8, 1, patch_frames=frames)
+    found = published.read_weights(tmp_path / "aum.pth", longer)["pos_embed.pos_embed"][0, 1:].unflatten(0, (-1, 12))
+    torch.testing.assert_close(found, found[:, :1].expand_as(found))
+    if mels == own:
+        torch.testing.assert_close(found[:, 0, 0], rows[:, 0])
+
+
 @pytest.mark.parametrize(("classes", "mean"), [(527, -4.2677393), (309, -5.0767093), (35, -6.845978), (7, -4.2677393)])
 def test_an_aum_hears_as_in_its_training(tmp_path, classes, mean):
     where = publish(tmp_path / "weights", "aum", AuM(classes, 64, 128, 16, 16, 1, parameters="decay"))
