@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from .errors import UserError, check_choice
 from .linear import is_plain
 from .mlp import ACTIVATIONS, check_activation
+from .precision import as_given
 from .ranges import Positive, Size, checked
 
 # Weight of the experts' balance in the loss (MoE-Mamba, arXiv 2401.04081, as Switch Transformers).
@@ -90,7 +91,7 @@ class MixtureOfExperts(nn.Module):
         batch, length, _ = x.shape
         tokens = x.transpose(0, 1).flatten(0, 1)  # by position, then by sample: earlier positions choose first
         kind = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
+        with as_given(x):
             logits = self._logits(tokens, kind)
         scores = logits.softmax(-1) if self.scores == "softmax" else logits.sigmoid()
         weight, expert = scores.topk(self.top_k, -1)

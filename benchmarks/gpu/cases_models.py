@@ -61,7 +61,7 @@ def _mixers(name, options, batch, length, width, which, device: Device) -> Calls
         return [F.linear(given[f"x{i}"], given[f"w{i}"]) for i in range(len(layers))]
 
     found = {KERNEL: passes(lambda x, **_: mixer(x), ours, which), "its linear layers": passes(linears, alone, which)}
-    if name in ("mamba", "mamba2") and device.kind == "cuda":
+    if name in ("mamba", "mamba2", "mamba3") and device.kind == "cuda" and "is_mimo" not in options:
         found["official mixer"] = _lazily(partial(_official_mixer, name, width, ours["x"], which, device))
     return found
 
@@ -69,7 +69,7 @@ def _mixers(name, options, batch, length, width, which, device: Device) -> Calls
 def _official_mixer(name, width, x, which, device: Device):
     import mamba_ssm
 
-    mixer = {"mamba": mamba_ssm.Mamba, "mamba2": mamba_ssm.Mamba2}[name](
+    mixer = {"mamba": mamba_ssm.Mamba, "mamba2": mamba_ssm.Mamba2, "mamba3": mamba_ssm.Mamba3}[name](
         width, device=device.name, dtype=torch.bfloat16
     )
     return passes(lambda x, **_: mixer(x), {"x": x} | dict(mixer.named_parameters()), which)
@@ -148,7 +148,12 @@ def captured(model: nn.Module, token: Tensor, states) -> Callable[[], object]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         scores = step()
-    return lambda: (graph.replay(), scores)[1]
+
+    def replay(states=kept) -> Tensor:  # where the graph reads and writes: not to be freed before the graph is
+        graph.replay()
+        return scores
+
+    return replay
 
 
 def tensors_of(nested) -> list[Tensor]:

@@ -71,7 +71,7 @@ def whole(name: str, scan: str, device: Device) -> None:
 
 def _gradients(mixer: nn.Module, x: torch.Tensor, grid=None, call=None) -> dict[str, torch.Tensor]:
     wanted = {"x": x.clone().requires_grad_()} | dict(mixer.named_parameters())
-    y, _ = (call or mixer)(wanted["x"], grid)
+    y, _ = (mixer if call is None else call)(wanted["x"], grid)  # a compiled one has a length, and no truth
     g = torch.randn(y.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(y)
     found = torch.autograd.grad(y, list(wanted.values()), g, allow_unused=True)
     return {"y": y} | {f"d{n}": t for n, t in zip(wanted, found, strict=True) if t is not None}

@@ -17,6 +17,7 @@ from ..initialisation import init_step_bias, log_decay
 from ..linear import applied
 from ..ops.selective_scan import selective_scan
 from ..ops.transforms import watched
+from ..precision import as_given
 from ..ranges import Positive, Size, Weight, checked
 from ..scans import Grid, Scan
 from .mixer import Call, PathMixer
@@ -119,7 +120,8 @@ class S4D(PathMixer):
     def mix_tokens(self, given: Selection, call: Call) -> tuple[Tensor, S4DState]:
         before, x = None if call.state is None else call.state.ssm, given.x
         if given.order is None and call.seq_idx is None and x.shape[1] > 1 and x.numel():
-            y, ssm = self._convolve(x, before)
+            with as_given(x):
+                y, ssm = self._convolve(x, before)
             y = y * F.silu(given.z)
         else:
             y, ssm = self._scan(x, given.z, given.order, call.seq_idx, before)

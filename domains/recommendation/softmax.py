@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...core.precision import as_given
+
 # Scores held at once. On a CPU they stay in the cache between their uses, which makes a step three times as quick.
 CELLS = {"cpu": 2**20, "cuda": 2**26}
 EVENTS = 16  # at once at least: with fewer a pass over a very large table is bound by reading it
@@ -22,7 +24,7 @@ def cross_entropy(left: Tensor, right: Tensor, targets: Tensor) -> Tensor:
         left: (events, channels). right: (classes, channels). targets: (events,) int64, rows of `right`.
     """
     wide = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
-    with torch.autocast(left.device.type, enabled=False):
+    with as_given(left):
         return _CrossEntropy.apply(left.to(wide), right.to(wide), targets, torch.is_grad_enabled())
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ....core.errors import UserError
+from ....core.precision import as_given
 
 
 class EinFFT(nn.Module):
@@ -37,10 +38,11 @@ class EinFFT(nn.Module):
         if not x.numel():
             return x  # the transforms refuse an empty batch
         wide = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(2, (self.blocks, -1))
-        waves = torch.fft.fft2(wide, dim=(1, 2), norm="ortho")
-        real, imaginary = (F.relu(part) for part in self._layer(waves.real, waves.imag, 1))
-        real, imaginary = (F.softshrink(part, self.shrink) for part in self._layer(real, imaginary, 2))
-        answer = torch.fft.ifft2(torch.complex(real, imaginary), dim=(1, 2), norm="ortho").real
+        with as_given(x):
+            waves = torch.fft.fft2(wide, dim=(1, 2), norm="ortho")
+            real, imaginary = (F.relu(part) for part in self._layer(waves.real, waves.imag, 1))
+            real, imaginary = (F.softshrink(part, self.shrink) for part in self._layer(real, imaginary, 2))
+            answer = torch.fft.ifft2(torch.complex(real, imaginary), dim=(1, 2), norm="ortho").real
         return answer.flatten(2).to(x.dtype)
 
     def _layer(self, real: Tensor, imaginary: Tensor, number: int) -> tuple[Tensor, Tensor]:

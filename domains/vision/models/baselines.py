@@ -50,16 +50,15 @@ def vit(
 @checked(group="model")
 def convnext(
     describe: dict, size: Literal["micro", "atto", "tiny", "small", "base"] | None = None,
-    stride: Literal[4, 2, 1] | None = None, drop_path_rate: Rate = 0.0,
+    stride: Literal[4, 1] | None = None, drop_path_rate: Rate = 0.0,
 ) -> nn.Module:  # fmt: skip
     """A ConvNeXt (arXiv 2201.03545) for a data set.
 
     Args:
         describe, size: as of `vit`.
-        stride: pixels of the first map's places; None: 4, or fewer where less than 8 of them a side were left.
+        stride: pixels of the first map's places, which the last one's are 8 times as wide as; None: 4, from 32 pixels a side on.
     """
-    side = min(describe["image_size"])
-    stride = next((each for each in (4, 2) if side >= 8 * each), 1) if stride is None else stride
+    stride = stride or (4 if min(describe["image_size"]) >= 32 else 1)
     chosen = size_for(describe, size, CONVNEXT)
     return _made(ConvNeXt, chosen, describe, patch_size=stride, drop_path_rate=drop_path_rate)
 

@@ -114,10 +114,10 @@ def test_an_unknown_step_is_named(capsys):
     assert "no step begins with 'scam'; steps: machine, check scan 1/5" in capsys.readouterr().err
 
 
-def test_everything_fits_into_eight_minutes():
+def test_everything_fits_into_nine_minutes():
     checks = max(step.limit for step in STEPS if step.kind == "checks")
     rest = sum(step.limit for step in STEPS if step.kind in ("machine", "tests", "times"))
-    assert checks + rest <= 8 * 60
+    assert checks + rest <= 9 * 60
     assert len({step.name for step in (*STEPS, *INSIDE)}) == len(STEPS) + len(INSIDE)
 
 

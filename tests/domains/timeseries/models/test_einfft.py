@@ -43,3 +43,11 @@ def test_low_precision_and_blocks_that_do_not_divide():
     assert EinFFT(8)(torch.randn(2, 5, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
     with pytest.raises(UserError, match="divide the channels"):
         EinFFT(10)
+
+
+def test_autocast_does_not_reach_it():
+    torch.manual_seed(0)
+    layer, x = EinFFT(8), torch.randn(2, 7, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+    torch.testing.assert_close(found, layer(x), rtol=0, atol=0)
