@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
@@ -53,6 +54,8 @@ def rows_of(case: Case, device: Device) -> Iterator[dict]:
             yield row | {"error": reason(times)}
             continue
         row |= {"ms": round(times.median, 4), "spread": round(times.spread, 3), "rounds": len(times.milliseconds)}
+        if times.host_milliseconds:
+            row["host_ms"] = round(statistics.median(times.host_milliseconds), 4)
         row |= {"megabytes": times.megabytes, "first_call_s": round(times.first_seconds, 2)}
         if KERNEL in timed and name != KERNEL:
             row["times_kernel"] = round(ratio(timed, name, KERNEL), 3)

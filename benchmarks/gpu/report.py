@@ -61,6 +61,8 @@ def _said(row: Mapping) -> str:
     if "second_call_s" in row:
         return f"{row['first_call_s']:.2f} s, then {1e3 * row['second_call_s']:.1f} ms"
     parts = [f"{row['ms']:10.3f} ms ± {100 * row['spread']:3.0f} %"]
+    if "host_ms" in row:
+        parts.append(f"launched in {row['host_ms']:8.3f} ms")
     if row.get("megabytes") is not None:
         parts.append(f"{row['megabytes']:9.1f} MiB")
     if "times_limit" in row:

@@ -6,7 +6,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -18,15 +18,23 @@ SLOW = 0.5  # seconds from which on a call is timed apart, SLOW_ROUNDS times
 SLOW_ROUNDS = 2
 SECONDS = 0.6  # to spend on a comparison
 ROUNDS = (5, 25)
+CYCLES = 2e9  # of a card's clock in a second, about
+AHEAD, LONGEST = (
+    1.5,
+    0.05,
+)  # times as long as a call takes to be launched the card is kept busy before it; seconds at most
 
 
 @dataclass
 class Times:
-    """Milliseconds of each round; megabytes at the peak beyond what was there before the call; the first call's seconds."""
+    """Milliseconds of each round; megabytes at the peak beyond what was there before the call; the first call's seconds; how
+    long this process was busy with launching the call, milliseconds of each round.
+    """
 
     milliseconds: list[float]
     megabytes: float | None
     first_seconds: float
+    host_milliseconds: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
@@ -60,8 +68,8 @@ def measure(calls: dict[str, Callable[[], object]], device: Device) -> dict[str,
     rounds = min(ROUNDS[1], max(ROUNDS[0], round(SECONDS / max(total, 1e-6))))
     for group, times in ((fast, rounds), (slow, SLOW_ROUNDS)):
         seconds = _in_turn(group, times, device)
-        for name, values in seconds.items():
-            found[name].milliseconds = values
+        for name, (values, host) in seconds.items():
+            found[name].milliseconds, found[name].host_milliseconds = values, host
     return found
 
 
@@ -88,21 +96,29 @@ def _first(call: Callable[[], object], device: Device) -> Times:
     return Times([1e3 * (first if device.small else again)], _peak(device, before), first)
 
 
-def _in_turn(calls: dict[str, Callable[[], object]], rounds: int, device: Device) -> dict[str, list[float]]:
+def _in_turn(
+    calls: dict[str, Callable[[], object]], rounds: int, device: Device
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Of each call its milliseconds on the device, and those that launching it took, round by round."""
     if device.kind != "cuda":
-        return {name: [_wall(call) for _ in range(rounds)] for name, call in calls.items()}
+        return {name: ([_wall(call) for _ in range(rounds)], []) for name, call in calls.items()}
     flush = torch.empty(CACHE, dtype=torch.int8, device=device.name)
     marks: dict[str, list] = {name: [] for name in calls}
-    for _ in range(rounds):
+    host: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + 1):
         for name, call in calls.items():
             flush.zero_()
+            # A card that waits for what is being launched would count the launching as its own time.
+            ahead = min(AHEAD * host[name][0] / 1e3, LONGEST) if host[name] else 0
+            torch.cuda._sleep(1 + int(ahead * CYCLES))
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
-            call()
+            host[name].append(_wall(call))
             end.record()
             marks[name].append((begin, end))
         torch.cuda.synchronize()
-    return {name: [begin.elapsed_time(end) for begin, end in pairs] for name, pairs in marks.items()}
+    # The first round has said how long each call takes to be launched.
+    return {name: ([a.elapsed_time(b) for a, b in pairs[1:]], host[name][1:]) for name, pairs in marks.items()}
 
 
 def _wall(call: Callable[[], object]) -> float:

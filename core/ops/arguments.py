@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .transforms import watched
 
 MERGES = ("sum", "mean", "none")
+REMEMBERED = 4096  # combinations of sizes, of each operator
 
 
 def count_paths(order: Tensor | None, given: dict[str, tuple[Tensor | None, int]]) -> tuple[int, bool]:
@@ -43,6 +45,7 @@ class Shapes:
     def __init__(self, shapes: dict[str, str], each: Collection[str] = ()):
         self.axes = {name: tuple(text.split()) for name, text in shapes.items()}
         self.each = {*each, *(name for name, axes in self.axes.items() if axes[0] == "paths")}
+        self.fitting: set[tuple] = set()  # sizes that have been checked: a check costs as much as launching a kernel
 
     def count_paths(self, order: Tensor | None, given: dict[str, Tensor | None]) -> tuple[int, bool]:
         """Number of paths, and whether their axis is shown, as the function of that name."""
@@ -57,26 +60,46 @@ class Shapes:
         Raises:
             UserError: one has another shape.
         """
-        sizes, found = {"paths": paths}, []
+        found = []
         for name, axes in self.axes.items():
             tensor = given[name]
             if tensor is not None and "paths" in axes:
                 tensor = with_paths(tensor, len(axes), axes.index("paths"))
-            if tensor is not None:
-                self._check(name, tensor, sizes)
-            if tensor is not None and name in self.each and tensor.shape[axes.index("paths")] != paths:
-                tensor = tensor.expand(*(paths if axis == "paths" else -1 for axis in axes))
             found.append(tensor)
         order = order[None] if order is not None and order.dim() == 2 else order
-        check_shape("order", order, ((1, sizes["batch"]), paths, None), integer=True)
-        check_shape("seq_idx", seq_idx, (sizes["batch"], sizes["length"]), integer=True)
+        self._check_once(paths, found, order, seq_idx)
+        for place, (name, axes) in enumerate(self.axes.items()):
+            tensor = found[place]
+            if tensor is not None and name in self.each and tensor.shape[axes.index("paths")] != paths:
+                found[place] = tensor.expand(*(paths if axis == "paths" else -1 for axis in axes))
         return (*found, order)
 
-    def _check(self, name: str, tensor: Tensor, sizes: dict[str, int]) -> None:
-        axes = self.axes[name]
-        check_shape(name, tensor, tuple((1, sizes[axis]) if axis == "paths" else sizes.get(axis) for axis in axes))
-        for axis, size in zip(axes, tensor.shape, strict=True):
-            sizes.setdefault(axis, size)
+    def _check_once(
+        self, paths: int, tensors: Sequence[Tensor | None], order: Tensor | None, seq_idx: Tensor | None
+    ) -> None:
+        if watched():  # sizes may be symbols, which are not to be compared without need
+            self._check(paths, tensors, order, seq_idx)
+            return
+        kinds = (None if t is None else t.dtype for t in (order, seq_idx))
+        said = (paths, *(None if t is None else t.shape for t in (*tensors, order, seq_idx)), *kinds)
+        if said not in self.fitting:
+            self._check(paths, tensors, order, seq_idx)
+            if len(self.fitting) >= REMEMBERED:
+                self.fitting.clear()
+            self.fitting.add(said)
+
+    def _check(
+        self, paths: int, tensors: Sequence[Tensor | None], order: Tensor | None, seq_idx: Tensor | None
+    ) -> None:
+        sizes = {"paths": paths}
+        for (name, axes), tensor in zip(self.axes.items(), tensors, strict=True):
+            if tensor is None:
+                continue
+            check_shape(name, tensor, tuple((1, sizes[axis]) if axis == "paths" else sizes.get(axis) for axis in axes))
+            for axis, size in zip(axes, tensor.shape, strict=True):
+                sizes.setdefault(axis, size)
+        check_shape("order", order, ((1, sizes["batch"]), paths, None), integer=True)
+        check_shape("seq_idx", seq_idx, (sizes["batch"], sizes["length"]), integer=True)
 
 
 def with_paths(tensor: Tensor, axes: int, place: int = 1) -> Tensor:

@@ -17,6 +17,7 @@ from .transforms import differentiated
 
 BACKENDS = ("auto", "reference", "cpu", "gpu")
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+HAS_TRITON = find_spec("triton") is not None  # asked for here once: torch.compile cannot look through the question
 
 
 def resolve(
@@ -55,7 +56,7 @@ def resolve(
             f"backend='gpu' needs CUDA tensors, these are on {kind}", given=f"tensors on {kind}",
             allowed="CUDA tensors (or CPU tensors under TRITON_INTERPRET=1)", do="backend=auto",
         )  # fmt: skip
-    if backend == "gpu" and find_spec("triton") is None:
+    if backend == "gpu" and not HAS_TRITON:
         raise UserError(
             "backend='gpu' needs Triton, which is not installed", do="pip install triton, or backend=reference"
         )
@@ -74,7 +75,7 @@ def _automatic(kind: str, dtype: torch.dtype) -> tuple[str, str]:
         return "reference", f"{dtype} is outside what the kernels compute (float32, bfloat16, float16)"
     if kind == "cpu":
         return "cpu", "tensors are on the CPU: Numba kernels"
-    if kind == "cuda" and find_spec("triton") is not None:
+    if kind == "cuda" and HAS_TRITON:
         return "gpu", "tensors are on a GPU: Triton kernels"
     return "reference", f"no kernels for device {kind}: plain PyTorch"
 

@@ -164,10 +164,10 @@ class _Straight(torch.autograd.Function):
 
 
 def plain(arguments: Sequence) -> bool:
-    """Whether these are ordinary CPU tensors that nothing watches, so that no one misses the dispatcher."""
+    """Whether these are ordinary tensors, of a CPU or a card, that nothing watches, so that no one misses the dispatcher."""
     return not watched() and all(
         # Inside PyTorch's older vmap, which is_grads_batched uses, tensors have no memory of their own.
-        type(value) in (Tensor, Parameter) and value.is_cpu and torch._C._has_storage(value)
+        type(value) in (Tensor, Parameter) and (value.is_cpu or value.is_cuda) and torch._C._has_storage(value)
         for value in arguments
         if isinstance(value, Tensor)
     )

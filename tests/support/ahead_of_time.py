@@ -152,8 +152,7 @@ def launches(architecture: int, processors: int = 132) -> Iterator[list[Launch]]
     try:
         with (
             mock.patch.object(JITFunction, "run", record),
-            mock.patch.object(scan_gpu, "_processors", return_value=processors),
-            mock.patch.object(scan_gpu, "_capability", return_value=architecture // 10),
+            mock.patch.object(scan_gpu, "_card", return_value=(processors, architecture // 10)),
             mock.patch.object(duality_gpu, "_processors", return_value=processors),
             _Kernels(),
         ):

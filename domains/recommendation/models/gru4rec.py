@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ....core.errors import check_choice
+from ....core.precision import as_given
 from ....core.ranges import Depth, Rate, Size, checked
 from .rows import Rows
 from .sequential import SIZES, Events, SequentialModel, from_describe
@@ -36,7 +37,7 @@ class GRU4Rec(SequentialModel):
     ):
         super().__init__(items, length, channels, **inputs)
         self.dropout = nn.Dropout(dropout)
-        self.gru_layers = nn.GRU(channels, inner, layers, bias=False, batch_first=True)
+        self.gru_layers = GRU(channels, inner, layers, bias=False, batch_first=True)
         self.dense = nn.Linear(inner, channels)
         nn.init.xavier_normal_(self.item_embedding.weight)
         with torch.no_grad():
@@ -50,6 +51,17 @@ class GRU4Rec(SequentialModel):
         state = x.new_zeros(len(x), self.gru_layers.num_layers, self.gru_layers.hidden_size)
         y, state = run_gru(self.gru_layers, x, events, state if states is None else states[0])
         return self.dense(y), (state,)
+
+
+class GRU(nn.GRU):
+    """PyTorch's in the precision of its weights: on CUDA autocast runs it in float16, also where bfloat16 is asked for."""
+
+    def forward(
+        self, x: Tensor | PackedSequence, state: Tensor | None = None
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
+        weight = self.weight_ih_l0
+        with as_given(weight):
+            return super().forward(x.to(weight.dtype), None if state is None else state.to(weight.dtype))
 
 
 def run_gru(gru: nn.GRU, x: Tensor, events: Events, state: Tensor) -> tuple[Tensor, Tensor]:

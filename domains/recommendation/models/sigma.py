@@ -15,6 +15,7 @@ from ....core.errors import check_choice
 from ....core.ranges import Count, Depth, Positive, Rate, Size, checked
 from ....core.scans import Scan
 from .feed_forward import EPS
+from .gru4rec import GRU
 from .mixing import Backend, MixerName, make_mixer
 from .normed import MambaLayer
 from .rows import Rows, filled_up
@@ -41,7 +42,7 @@ class GatedMamba(nn.Module):
         self.combining_weights = nn.Parameter(shares if published else shares.log())
         self.dense1, self.dense2, self.projection = (nn.Linear(channels, channels) for _ in range(3))
         self.mamba = mixer
-        self.gru = nn.GRU(channels, channels, bias=False, batch_first=True)
+        self.gru = GRU(channels, channels, bias=False, batch_first=True)
         self.selective_gate_sig = nn.Sequential(nn.Sigmoid(), nn.Linear(channels, channels))
         self.selective_gate_si = nn.Sequential(nn.SiLU(), nn.Linear(channels, channels))
         self.gate_dropout = nn.Dropout(GATE_DROPOUT)

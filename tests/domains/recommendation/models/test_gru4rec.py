@@ -1,6 +1,6 @@
 import torch
 
-from polymamba.domains.recommendation.models.gru4rec import build
+from polymamba.domains.recommendation.models.gru4rec import GRU, build
 
 
 def test_meets_the_record(meets_scores):
@@ -21,3 +21,13 @@ def test_the_cell_by_hand(golden):
     hidden, states = model(items)
     torch.testing.assert_close(hidden[0], torch.stack(said))
     torch.testing.assert_close(states.layers[0], h[None, None])
+
+
+def test_autocast_does_not_reach_the_gru():
+    torch.manual_seed(0)
+    gru, x = GRU(4, 6, batch_first=True), torch.randn(2, 5, 4)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        y, state = gru(x.bfloat16())
+    expected, last = gru(x.bfloat16().float())
+    assert torch.equal(y, expected)
+    assert torch.equal(state, last)
