@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 
 from ...core import mixers
 from ...domains.nlp.models.language_model import LanguageModel
+from ...domains.nlp.replay import Replay
 from .cases import KERNEL, Calls, Case, Work, first, numbers, passes
 from .device import Device, use_kernels
 
@@ -124,42 +124,13 @@ def _decoding(name, sizes, batch, device: Device) -> Calls:
 
     found = {KERNEL: step}
     if device.kind == "cuda":
-        found["as a CUDA graph"] = _lazily(partial(captured, model, token, states))
+        found["as a CUDA graph"] = _lazily(partial(_replay, model, token, states))
     return found
 
 
-def captured(model: nn.Module, token: Tensor, states) -> Callable[[], object]:
-    """A replay of one step of decoding, which moves the states on where they are."""
-    kept = copy.deepcopy(states)
-
-    def step():
-        with torch.no_grad():
-            scores, after = model(token, kept)
-            for old, new in zip(tensors_of(kept), tensors_of(after), strict=True):
-                old.copy_(new)
-            return scores
-
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(2):
-            step()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        scores = step()
-
-    def replay(states=kept) -> Tensor:  # where the graph reads and writes: not to be freed before the graph is
-        graph.replay()
-        return scores
-
-    return replay
-
-
-def tensors_of(nested) -> list[Tensor]:
-    if torch.is_tensor(nested):
-        return [nested]
-    return [t for part in nested or () for t in tensors_of(part)]
+def _replay(model: nn.Module, token: Tensor, states) -> Callable[[], Tensor]:
+    with torch.no_grad():
+        return partial(Replay(model, token, states), token)
 
 
 def training_cases(device: Device) -> Iterator[Case]:

@@ -11,7 +11,9 @@ from ...core.ops.causal_conv1d import causal_conv1d
 from ...core.ops.selective_scan import selective_scan
 from ...core.ops.state_space_duality import state_space_duality
 from ...core.ops.tolerances import RELATIVE_ERROR
-from .cases_models import captured, language_model, tensors_of
+from ...domains.nlp.generation import generate
+from ...domains.nlp.replay import Replay, tensors_of
+from .cases_models import language_model
 from .checks import Checks, Refused, near
 from .device import Device
 
@@ -33,6 +35,7 @@ def edge_checks(device: Device) -> Checks:
             yield f"{name}, on a stream of its own", partial(stream, name, device)
             yield f"{name}, under autocast", partial(autocast, name, device)
         yield "decoding as a CUDA graph says what decoding says", partial(graph, device)
+        yield "text is generated as a CUDA graph as without one", partial(generated, device)
         if torch.cuda.device_count() > 1:
             yield "every operator on the second card", partial(second_card, device)
 
@@ -149,18 +152,34 @@ def autocast(name: str, device: Device) -> None:
 
 
 def graph(device: Device) -> None:
-    for name in ("mamba", "mamba2"):
+    for name in ("mamba", "mamba2", "mamba3"):
         model = language_model(device, name, (64, 64, 2), torch.float32).eval()
         token = torch.tensor([[3], [5]], device="cuda")
         with torch.no_grad():
             _, states = model(token)
-            replay = captured(model, token, states)
-            # Capturing has moved the graph's own states on by two steps.
-            for _ in range(2):
-                _, states = model(token, states)
-            for _ in range(3):
+            replay = Replay(model, token, states)
+            for number in range(3):
+                token = (token + number) % 64
                 expected, states = model(token, states)
-                near(replay(), expected, F32, name)
+                near(replay(token), expected[:, -1], F32, name)
+
+
+def generated(device: Device) -> None:
+    for name in ("mamba", "mamba2", "mamba3"):
+        model = language_model(device, name, (64, 64, 2), torch.float32).eval()
+        found = generate(model, [[3, 4], [5, 6]], max_new_tokens=8, temperature=0.0, return_states=True)
+        tokens, states = torch.tensor([[3, 4], [5, 6]], device="cuda"), None
+        for place in range(8):
+            with torch.no_grad():
+                scores, states = model(tokens, states)
+            tokens = scores[:, -1].argmax(-1, keepdim=True)
+            said = [row[place] for row in found.tokens]
+            if said != tokens[:, 0].tolist():
+                raise Refused(f"{name}, token {place}: {said}, expected {tokens[:, 0].tolist()}")
+        with torch.no_grad():
+            _, states = model(tokens, states)
+        for a, b in zip(tensors_of(found.states), tensors_of(states), strict=True):
+            near(a, b, 10 * F32, f"{name}, states after the text")
 
 
 def second_card(device: Device) -> None:

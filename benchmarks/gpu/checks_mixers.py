@@ -11,7 +11,8 @@ from torch import nn
 
 from ...core import mixers
 from ...core.ops.tolerances import RELATIVE_ERROR
-from .cases_models import SMALL, tensors_of
+from ...domains.nlp.replay import tensors_of
+from .cases_models import SMALL
 from .checks import Checks, near
 from .device import Device, use_kernels
 

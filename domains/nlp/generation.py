@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...core.errors import UserError
 from ...core.linear import applied
+from .replay import Replay, replayed
 from .sampling import Sampling
 from .states import join_rows, take_rows
 from .text_stream import TextStream, Tokenizer
@@ -140,6 +141,8 @@ class _Run:
     options: Options
     keep: bool = False
     kept: dict[int, list] = field(default_factory=dict)
+    replay: Replay | None = None
+    graphs: bool = True  # until it turns out that this model's steps are none
 
     def __post_init__(self):
         self.end = self.options.end_token
@@ -189,11 +192,23 @@ class _Run:
             yield step
             if None in self.reasons or self.keep:
                 with torch.inference_mode():
-                    scores, self.states = self.model(tokens[:, None], states=self.states)
-                    scores = scores[:, -1]
+                    scores = self._next(tokens[:, None])
             self._keep(ended)
         if not count:
             self._keep(range(len(self.prompts)))
+
+    def _next(self, token: Tensor) -> Tensor:
+        """Scores after one more token a row, (batch, 1): the first time step by step, on a card then as a CUDA graph."""
+        if self.replay is not None:
+            return self.replay(token)
+        before = self.states
+        scores, self.states = self.model(token, states=before)
+        self.replay = replayed(self.model, token, before, self.states) if self.graphs else None
+        if self.replay is None:
+            self.graphs = False
+        else:
+            self.states = self.replay.states
+        return scores[:, -1]
 
     def _tokens(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
