@@ -31,6 +31,8 @@ def mixer_checks(device: Device) -> Checks:
         if name not in ("s4d", "attention"):
             for scan in SCANS:
                 yield f"{name} mixer, {scan} scan", partial(whole, name, scan, device)
+        if device.kind == "cuda":
+            yield f"{name} mixer as it comes, with and without gradients", partial(as_it_comes, name, device)
         if not device.small:
             yield f"{name} mixer, bfloat16 autocast", partial(autocast, name, device)
 
@@ -52,6 +54,19 @@ def pair(name: str, device: Device, scan: str = "raster") -> tuple[nn.Module, nn
         if hasattr(module, "backend"):
             module.backend = "reference"
     return use_kernels(mixer).to(device.name), exact
+
+
+def as_it_comes(name: str, device: Device) -> None:
+    """The backend that the mixer picks itself: in training and where no gradient is wanted, where other kernels may be picked."""
+    ours, exact = pair(name, device)
+    for module in ours.modules():
+        if hasattr(module, "backend"):
+            module.backend = "auto"
+    x = _tokens(device)
+    expected, _ = exact(x.double())
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            near(ours(x.to(device.name))[0], expected, DEEP * RELATIVE_ERROR[torch.float32], f"gradients {gradients}")
 
 
 def _tokens(device: Device, length: int | None = None) -> torch.Tensor:

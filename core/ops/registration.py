@@ -71,7 +71,7 @@ class _Tie:
 
     def call(self, *arguments) -> tuple[Tensor, Tensor]:
         save = wants_gradient([arguments[place] for place in self.inputs])
-        if plain(arguments):
+        if unwatched(arguments):
             if save:
                 return _Straight.apply(self, *arguments)
             return self.forward._init_fn(*arguments, *[False] * self.saves)[:2]
@@ -100,7 +100,7 @@ class _Tie:
             if not ctx.saved:  # traced without gradients, run with them
                 given = arguments[: self.backend + 1]
                 arguments = [*given, *self.forward(*given, True)[2:]]
-            straight = not torch.is_grad_enabled() and plain([grad_out, grad_state, *arguments])
+            straight = not torch.is_grad_enabled() and unwatched([grad_out, grad_state, *arguments])
             backward = self.backward._init_fn if straight else self.backward
             gradients = iter(backward(grad_out, grad_state, *arguments))
         for place in self.inputs:
@@ -163,14 +163,19 @@ class _Straight(torch.autograd.Function):
         return None, *ctx.tie.gradients(ctx, *grads)[: ctx.tie.backend + 1]
 
 
-def plain(arguments: Sequence) -> bool:
-    """Whether these are ordinary tensors, of a CPU or a card, that nothing watches, so that no one misses the dispatcher."""
+def unwatched(arguments: Sequence) -> bool:
+    """Whether these are ordinary tensors, on a CPU or a card, that nothing watches, so that no one misses the dispatcher."""
     return not watched() and all(
         # Inside PyTorch's older vmap, which is_grads_batched uses, tensors have no memory of their own.
         type(value) in (Tensor, Parameter) and (value.is_cpu or value.is_cuda) and torch._C._has_storage(value)
         for value in arguments
         if isinstance(value, Tensor)
     )
+
+
+def plain(arguments: Sequence) -> bool:
+    """Whether they are that, and on the CPU, where its kernels may be told their addresses."""
+    return unwatched(arguments) and all(value.is_cpu for value in arguments if isinstance(value, Tensor))
 
 
 def _keep_all(ctx, inputs, output) -> None:

@@ -24,7 +24,11 @@ from .gpu_kernels import chain_kernel, gate_backward_kernel, merge_kernel, scan_
 
 CHUNK = 32  # steps between two saved states: a saved state costs states / CHUNK numbers a token and channel
 WIDE = 2**31  # numbers from a sample's first to its last from which on 32 bits cannot say where a row is
-REGISTERS, REGISTERS_BACKWARD = 168, 255  # a thread; left to itself the assembler aims lower and moves some to memory
+# A thread; left to itself the assembler aims lower and moves some to memory. The fewest that it needs where the order of the tokens
+# or the bounds of sequences need not be looked up as well (on sm_90 one of the two fits in).
+REGISTERS_LEAST, REGISTERS, REGISTERS_BACKWARD = 128, 168, 255
+SCHEDULERS, REGISTERS_EACH = 4, 16_384  # of a multiprocessor, of a scheduler
+SPLIT, LAUNCHES, WAVES = 1.45, 4, 8  # see segments_of; chunks that launching more kernels takes as long as; waves tried
 PROCESSORS_WITHOUT_GPU = 1  # the interpreter runs programs one after the other
 
 
@@ -100,22 +104,45 @@ def tile_of(states: int, capability: int = 9) -> Tile:
     return Tile(rows=max(1, 512 // padded), states=padded, width=8, unroll=2, replay=1, warps=8)
 
 
-def segments_of(programs: int, warps: int, steps: int, processors: int) -> int:
-    """How many segments the length is split into.
+def registers_of(states: int, looked_up: int, capability: int) -> int:
+    """Of a thread of the forward scan, so that none is moved to memory.
 
-    Splitting does about half the work again, so it must fill at least three times as much of the card. A processor of
-    an H100 stays busy with about 16 warps of this kernel: 384 programs of 2,048 steps take 2.1 ms whole, 1.1 in three
-    segments, 0.8 in four or eight; forward and backward 5.8, 4.0, 3.2 and 2.9.
+    Args:
+        looked_up: at each step, of the token's place (order) and its sequence (seq_idx).
+        capability: the card's, its first digit.
+    """
+    return REGISTERS_LEAST if states <= 16 and looked_up <= (1 if capability >= 9 else 0) else REGISTERS
+
+
+@cache
+def segments_of(programs: int, warps: int, steps: int, processors: int, registers: int) -> int:
+    """How many segments the length is split into: as many as make the programs, wave after wave, end first.
+
+    A wave is what the card's registers hold at once, 12 or 16 warps a processor forward and 8 backward; each takes as long
+    as its segment has chunks, and half a chunk more. Splitting does the work of SPLIT segments for one, in more kernels.
+    This says within a fifth what 384 programs of 2,048 steps took on an H100, 12 warps at once: whole 2.2 ms, in two
+    segments 1.5, three 1.1, four 0.8, five 1.2 (these are two waves), eight 0.8; backward 3.6, 2.6, 3.0, 2.4, 2.2 and 2.0.
 
     Args:
         programs: batch × paths × channel blocks.
         warps: of each program.
         steps: of a path.
         processors: multiprocessors of the card.
+        registers: of a thread.
     """
-    chunks = _cdiv(steps, CHUNK)
-    wanted = min(16 * processors // max(1, programs * warps), chunks)
-    return _cdiv(chunks, _cdiv(chunks, wanted)) if wanted >= 3 else 1
+    at_once = SCHEDULERS * (REGISTERS_EACH // (32 * registers))
+    chunks, wave = _cdiv(steps, CHUNK), max(1, processors * at_once // warps)
+    if not chunks or not programs:
+        return 1
+
+    def cost(segments: int) -> float:
+        whole = _cdiv(programs * segments, wave) * (_cdiv(chunks, segments) + 0.5)
+        return whole if segments == 1 else SPLIT * whole + LAUNCHES
+
+    tried = {1, *(max(1, min(chunks, waves * wave // programs)) for waves in range(1, WAVES + 1))}
+    least = min(map(cost, tried))
+    fewest = min(count for count in tried if cost(count) <= 1.03 * least)
+    return _cdiv(chunks, _cdiv(chunks, fewest))
 
 
 def saved_shape(batch: int, paths: int, steps: int, channels: int, groups: int, states: int) -> tuple[int, ...]:
@@ -135,7 +162,9 @@ def forward(
         out; final state (batch, paths, channels, states); chunk states (`saved_shape`) and output before the gate, both
         empty where not asked for.
     """
-    plan = _plan(x, A, B, order)
+    looked_up = (order is not None) + (seq_idx is not None)
+    registers = registers_of(A.shape[-1], looked_up, _card(x.device)[1])
+    plan = _plan(x, A, B, order, registers)
     paths, merged = plan.paths, merge != "none" and plan.paths > 1
     inputs = _inputs(plan, x, delta, A, B, C, D, z, delta_bias, order, seq_idx, initial_state)
     shape = (plan.batch, paths, plan.length, plan.channels)
@@ -159,7 +188,7 @@ def forward(
             inputs.order, inputs.seq_idx, carry, inputs.initial,
             parts, None if merged else kept, chunk_states if save else None, final_state,
             *inputs.strides, *plan.sizes, SOFTPLUS=delta_softplus, WIDE=inputs.wide, CHUNK=CHUNK, UNROLL=plan.tile.unroll,
-            maxnreg=REGISTERS, **plan.constants,
+            maxnreg=registers, **plan.constants,
         )  # fmt: skip
         if merged:
             grid, rows, blocks = _rowwise(plan)
@@ -177,7 +206,7 @@ def backward(
     initial_state: Tensor | None, merge: str, chunk_states: Tensor, ungated: Tensor,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """Gradients of x, delta, A, B, C, D, z, delta_bias, initial_state; None where the argument is None."""
-    plan = _plan(x, A, B, order)
+    plan = _plan(x, A, B, order, REGISTERS_BACKWARD)
     if plan.programs * plan.steps == 0:
         given = (x, delta, A, B, C, D, z, delta_bias, initial_state)
         found = [None if t is None else t.new_zeros(t.shape) for t in given]
@@ -265,13 +294,13 @@ def _inputs(plan, x, delta, A, B, C, D, z, delta_bias, order, seq_idx, initial_s
     return _Inputs(x, delta, A, B, C, D, z, bias, order, seq_idx, initial, strides, wide)
 
 
-def _plan(x: Tensor, A: Tensor, B: Tensor, order: Tensor | None) -> Plan:
+def _plan(x: Tensor, A: Tensor, B: Tensor, order: Tensor | None, registers: int) -> Plan:
     (batch, _, length, channels), (paths, _, states), groups = x.shape, A.shape, B.shape[3]
     processors, capability = _card(x.device)
     group, tile = channels // groups, tile_of(states, capability)
     steps = length if order is None else order.shape[-1]
     blocks = groups * _cdiv(group, tile.channels)
-    segments = segments_of(batch * paths * blocks, tile.warps, steps, processors)
+    segments = segments_of(batch * paths * blocks, tile.warps, steps, processors, registers)
     segment = CHUNK * max(1, _cdiv(_cdiv(steps, CHUNK), segments))
     segments = max(1, _cdiv(steps, segment))
     return Plan(batch, paths, length, steps, channels, group, groups, states, tile, blocks, segments, segment)

@@ -60,12 +60,14 @@ def test_interpreted_kernels_match_the_reference_on_the_calls_of_the_cpu_tests_c
     assert_small(results)
 
 
-def compiled(kernel, states: int, architecture: int, dtype: str = "bf16", absent=(), **constants) -> dict[str, int]:
+def compiled(
+    kernel, states: int, architecture: int, dtype: str = "bf16", absent=(), most=None, **constants
+) -> dict[str, int]:
     tile = gpu.tile_of(states, architecture // 10)
     sizes = {"BR": tile.rows, "BN": tile.states, "BW": tile.width, "CHUNK": gpu.CHUNK, "SOFTPLUS": True, "WIDE": False}
     sizes["UNROLL"] = tile.replay if kernel is scan_backward_kernel else tile.unroll
     names = {parameter.name for parameter in kernel.params}
-    most = gpu.REGISTERS_BACKWARD if kernel is scan_backward_kernel else gpu.REGISTERS
+    most = most or (gpu.REGISTERS_BACKWARD if kernel is scan_backward_kernel else gpu.REGISTERS)
     return resources(kernel, architecture, dtype, tile.warps, set(absent) & names, most, **sizes | constants)
 
 
@@ -73,6 +75,14 @@ def compiled(kernel, states: int, architecture: int, dtype: str = "bf16", absent
 @pytest.mark.parametrize("kernel", [scan_kernel, scan_backward_kernel], ids=["forward", "backward"])
 def test_no_spills_with_every_argument(kernel, architecture):
     usage = compiled(kernel, 16, architecture)
+    assert usage["stack"] == usage["local"] == 0, usage
+
+
+@pytest.mark.parametrize(("architecture", "absent"), [(80, {"p_order", "p_seq"}), (90, {"p_order"}), (90, {"p_seq"})])
+def test_no_spills_with_fewer_registers_where_less_is_looked_up(architecture, absent):
+    most = gpu.registers_of(16, looked_up=2 - len(absent), capability=architecture // 10)
+    usage = compiled(scan_kernel, 16, architecture, absent=absent, most=most)
+    assert most < gpu.REGISTERS
     assert usage["stack"] == usage["local"] == 0, usage
 
 
@@ -109,16 +119,23 @@ def test_no_spills_beside_the_scan(architecture):
 
 
 def test_length_is_split_only_where_the_card_would_stay_empty():
-    assert gpu.segments_of(programs=48, warps=1, steps=4096, processors=132) > 8
-    assert gpu.segments_of(programs=64 * 48, warps=1, steps=4096, processors=132) == 1
-    assert gpu.segments_of(programs=1, warps=1, steps=2 * gpu.CHUNK, processors=132) == 1
-    assert gpu.segments_of(programs=1, warps=8, steps=0, processors=132) == 1
+    h100 = {"processors": 132, "registers": gpu.REGISTERS}
+    assert gpu.segments_of(programs=48, warps=1, steps=4096, **h100) > 8
+    assert gpu.segments_of(programs=64 * 48, warps=1, steps=4096, **h100) == 1
+    assert gpu.segments_of(programs=1, warps=1, steps=2 * gpu.CHUNK, **h100) == 1
+    assert gpu.segments_of(programs=1, warps=8, steps=0, **h100) == 1
+    assert gpu.segments_of(programs=0, warps=1, steps=64, **h100) == 1
+
+
+def test_segments_are_what_an_h100_was_quickest_with():
+    assert gpu.segments_of(programs=384, warps=1, steps=2048, processors=132, registers=gpu.REGISTERS) == 4
+    assert gpu.segments_of(programs=384, warps=1, steps=2048, processors=132, registers=gpu.REGISTERS_BACKWARD) == 8
 
 
 @pytest.mark.parametrize("steps", [1, 31, 32, 33, 100, 197, 4096, 65_537])
 @pytest.mark.parametrize("programs", [1, 7, 48, 400])
 def test_segments_cover_every_chunk_and_none_is_empty(programs, steps):
-    count = gpu.segments_of(programs, 1, steps, 132)
+    count = gpu.segments_of(programs, 1, steps, 132, gpu.REGISTERS)
     chunks = -(-steps // gpu.CHUNK)
     each = -(-chunks // count)
     assert (count - 1) * each < chunks <= count * each
