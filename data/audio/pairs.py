@@ -229,6 +229,7 @@ class NoisySpeech(Pairs):
 
     Args:
         root: the folder; None: `vctk_denoise_debug` where data lie ($POLYMAMBA_DATA, else .data).
+        other_noises: training hears the speech in the noise of any of its recordings (Remix, arXiv 2006.12847, section 3.2).
         rate, seconds, val_fraction, test_fraction, split_seed, loading, name: see Pairs.
     """
 
@@ -242,11 +243,22 @@ class NoisySpeech(Pairs):
         val_fraction: Fraction = 0.2,
         test_fraction: Fraction = 0.2,
         split_seed: Seed = 0,
+        other_noises: bool = False,
         name: str = "noisy_speech",
     ):
         folder = data_root(root) if root is not None else data_root(None) / "audio" / "vctk_denoise_debug"
         split = (rate, seconds, val_fraction, test_fraction, split_seed)
         super().__init__(name, loading, folder, ("noisy",), [("clean",)], *split)
+        self.other_noises = other_noises
+
+    def load_batch(self, split: str, epoch: int, positions: np.ndarray) -> tuple[Tensor, Tensor]:
+        noisy, clean = super().load_batch(split, epoch, positions)
+        if split != "train" or not self.other_noises:
+            return noisy, clean
+        rows = self.splits["train"]
+        draws = uniforms(2, self.loading.seed, len(SPLITS), epoch, np.asarray(positions))
+        others = (self._stretch(rows[int(which * len(rows))], place) for which, place in draws)
+        return clean[:, 0] + torch.from_numpy(np.stack([heard - said for heard, said in others])), clean
 
     def what(self) -> str:
         return "speech in noise"

@@ -43,6 +43,23 @@ def test_voicebank_folders(write, tmp_path):
     assert data.load_batch("val", 0, np.arange(1))[1].shape == (1, 1, 800)
 
 
+def test_training_may_hear_other_noises(write, tmp_path):
+    for number in range(6):
+        write(f"clean/{number}.wav", 0.2, 16000, seed=number)
+        write(f"noisy/{number}.wav", 0.2, 16000, seed=100 + number)
+    plain, other = (NoisySpeech(str(tmp_path), **SHORT, other_noises=flag) for flag in (False, True))
+    here = np.arange(4)
+    (noisy, clean), (mixed, same) = (data.load_batch("train", 0, here) for data in (plain, other))
+    assert torch.equal(clean, same)
+    assert not torch.allclose(noisy, mixed)
+    torch.testing.assert_close(mixed, other.load_batch("train", 0, here)[0])
+    assert not torch.allclose(
+        mixed - same[:, 0], other.load_batch("train", 1, here)[0] - other.load_batch("train", 1, here)[1][:, 0]
+    )
+    for split in ("val", "test"):
+        assert torch.equal(*(data.load_batch(split, 0, np.arange(1))[0] for data in (plain, other)))
+
+
 def test_a_recording_shorter_than_a_sample_ends_in_silence(write, tmp_path):
     for number in range(4):
         for kind in ("noisy", "clean"):
