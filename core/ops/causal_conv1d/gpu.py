@@ -90,7 +90,8 @@ def backward(
     grad_state = None if grad_state is None else grad_state.float().contiguous()
     batch, paths, channels, width = plan.batch, plan.paths, plan.channels, plan.width
     summed = x.shape[1] != paths
-    dx = torch.zeros((batch, paths, plan.length, channels), dtype=torch.float32 if summed else x.dtype, device=x.device)
+    empty = torch.empty if order is None else torch.zeros  # the order may leave tokens out
+    dx = empty((batch, paths, plan.length, channels), dtype=torch.float32 if summed else x.dtype, device=x.device)
     dpre = dx.new_empty((batch, paths, plan.steps, channels), dtype=torch.float32)
     blocks = triton.cdiv(plan.steps, plan.rows)
     dweight = dpre.new_empty((batch, paths, blocks, width, channels))

@@ -12,7 +12,7 @@ them one after the other would save that memory and leave most of the card idle.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -114,7 +114,7 @@ def registers_of(states: int, looked_up: int, capability: int) -> int:
     return REGISTERS_LEAST if states <= 16 and looked_up <= (1 if capability >= 9 else 0) else REGISTERS
 
 
-@cache
+@lru_cache(4096)
 def segments_of(programs: int, warps: int, steps: int, processors: int, registers: int) -> int:
     """How many segments the length is split into: as many as make the programs, wave after wave, end first.
 
