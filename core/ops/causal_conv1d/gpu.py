@@ -11,9 +11,9 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
+from ..blocks import cdiv, next_power_of_2
 from .gpu_kernels import conv_backward_input_kernel, conv_backward_weight_kernel, conv_kernel, conv_state_kernel
 
 
@@ -41,17 +41,17 @@ class Plan(NamedTuple):
 
     @property
     def column_blocks(self) -> int:
-        return triton.cdiv(self.channels, self.columns)
+        return cdiv(self.channels, self.columns)
 
     def programs(self, steps: int) -> int:
-        return self.batch * self.paths * triton.cdiv(steps, self.rows) * self.column_blocks
+        return self.batch * self.paths * cdiv(steps, self.rows) * self.column_blocks
 
 
 def blocks_of(steps: int, channels: int, width: int) -> tuple[int, int, int]:
     """Steps and channels of a block, and its warps: 16 numbers a thread, 4 where there are many taps."""
     few = width <= 4
-    columns = min(128, max(16, triton.next_power_of_2(channels)))
-    rows = min(16 if few else 8, max(4, triton.next_power_of_2(steps)))
+    columns = min(128, max(16, next_power_of_2(channels)))
+    rows = min(16 if few else 8, max(4, next_power_of_2(steps)))
     return rows, columns, max(1, rows * columns // (512 if few else 128))
 
 
@@ -73,7 +73,7 @@ def forward(
         if final_state.numel():
             conv_state_kernel[(plan.batch * plan.paths * plan.column_blocks,)](
                 inputs.tensors[0], *inputs.tensors[3:], inputs.count, final_state, *inputs.strides, *plan.sizes,
-                W=plan.width, BS=triton.next_power_of_2(plan.width - 1), BD=plan.columns,
+                W=plan.width, BS=next_power_of_2(plan.width - 1), BD=plan.columns,
             )  # fmt: skip
     return out, final_state
 
@@ -93,7 +93,7 @@ def backward(
     empty = torch.empty if order is None else torch.zeros  # the order may leave tokens out
     dx = empty((batch, paths, plan.length, channels), dtype=torch.float32 if summed else x.dtype, device=x.device)
     dpre = dx.new_empty((batch, paths, plan.steps, channels), dtype=torch.float32)
-    blocks = triton.cdiv(plan.steps, plan.rows)
+    blocks = cdiv(plan.steps, plan.rows)
     dweight = dpre.new_empty((batch, paths, blocks, width, channels))
     dbias = None if bias is None else dpre.new_empty((batch, paths, blocks, channels))
     dinitial = None if initial_state is None else dpre.new_zeros((batch, paths, channels, width - 1))

@@ -16,9 +16,9 @@ from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
+from ..blocks import cdiv, next_power_of_2
 from .gpu_backward_kernel import scan_backward_kernel
 from .gpu_kernels import chain_kernel, gate_backward_kernel, merge_kernel, scan_kernel, segment_kernel
 
@@ -94,7 +94,7 @@ def tile_of(states: int, capability: int = 9) -> Tile:
     Args:
         capability: the card's, its first digit: before 9, two steps at a time in the backward do not fit into registers.
     """
-    padded = max(4, triton.next_power_of_2(states))
+    padded = max(4, next_power_of_2(states))
     if padded <= 16:
         return Tile(rows=4, states=padded, width=8, unroll=4, replay=2 if capability >= 9 else 1, warps=1)
     if padded == 32:
@@ -131,24 +131,24 @@ def segments_of(programs: int, warps: int, steps: int, processors: int, register
         registers: of a thread.
     """
     at_once = SCHEDULERS * (REGISTERS_EACH // (32 * registers))
-    chunks, wave = _cdiv(steps, CHUNK), max(1, processors * at_once // warps)
+    chunks, wave = cdiv(steps, CHUNK), max(1, processors * at_once // warps)
     if not chunks or not programs:
         return 1
 
     def cost(segments: int) -> float:
-        whole = _cdiv(programs * segments, wave) * (_cdiv(chunks, segments) + 0.5)
+        whole = cdiv(programs * segments, wave) * (cdiv(chunks, segments) + 0.5)
         return whole if segments == 1 else SPLIT * whole + LAUNCHES
 
     tried = {1, *(max(1, min(chunks, waves * wave // programs)) for waves in range(1, WAVES + 1))}
     least = min(map(cost, tried))
     fewest = min(count for count in tried if cost(count) <= 1.03 * least)
-    return _cdiv(chunks, _cdiv(chunks, fewest))
+    return cdiv(chunks, cdiv(chunks, fewest))
 
 
 def saved_shape(batch: int, paths: int, steps: int, channels: int, groups: int, states: int) -> tuple[int, ...]:
     """Shape of the states saved at chunk begins, by tiles: (batch, paths, chunks, channel blocks, numbers in a tile)."""
     tile = tile_of(states)
-    return batch, paths, _cdiv(steps, CHUNK), groups * _cdiv(channels // groups, tile.channels), tile.numel
+    return batch, paths, cdiv(steps, CHUNK), groups * cdiv(channels // groups, tile.channels), tile.numel
 
 
 def forward(
@@ -299,15 +299,11 @@ def _plan(x: Tensor, A: Tensor, B: Tensor, order: Tensor | None, registers: int)
     processors, capability = _card(x.device)
     group, tile = channels // groups, tile_of(states, capability)
     steps = length if order is None else order.shape[-1]
-    blocks = groups * _cdiv(group, tile.channels)
+    blocks = groups * cdiv(group, tile.channels)
     segments = segments_of(batch * paths * blocks, tile.warps, steps, processors, registers)
-    segment = CHUNK * max(1, _cdiv(_cdiv(steps, CHUNK), segments))
-    segments = max(1, _cdiv(steps, segment))
+    segment = CHUNK * max(1, cdiv(cdiv(steps, CHUNK), segments))
+    segments = max(1, cdiv(steps, segment))
     return Plan(batch, paths, length, steps, channels, group, groups, states, tile, blocks, segments, segment)
-
-
-def _cdiv(numerator: int, denominator: int) -> int:
-    return -(-numerator // denominator)  # Triton's is made for kernels, and takes as long as a tensor
 
 
 @cache
@@ -330,8 +326,8 @@ def _rows(t: Tensor) -> Tensor:
 
 def _rowwise(plan: Plan) -> tuple[tuple[int], int, dict[str, int]]:
     """Grid, rows and block sizes of the kernels that treat every row (batch and token) alike."""
-    rows, columns = plan.batch * plan.length, min(512, triton.next_power_of_2(plan.channels))
-    return (triton.cdiv(rows, 4) * triton.cdiv(plan.channels, columns),), rows, {"BL": 4, "BD": columns}
+    rows, columns = plan.batch * plan.length, min(512, next_power_of_2(plan.channels))
+    return (cdiv(rows, 4) * cdiv(plan.channels, columns),), rows, {"BL": 4, "BD": columns}
 
 
 def _edge_or_zero(state: Tensor, given: Tensor | None) -> Tensor:

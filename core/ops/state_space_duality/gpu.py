@@ -14,10 +14,10 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..blocks import cdiv, next_power_of_2
 from .gpu_backward_kernels import grad_bc_kernel, grad_x_kernel
 from .gpu_kernels import output_kernel, pass_kernel, states_kernel
 
@@ -142,7 +142,7 @@ def forward(
     steps = _steps(plan, log_decay, weight, own_weight, restart)
     with _on(x):
         states = _states(plan, x, B, steps.weight, steps.sums, initial_state, final_state)
-        output_kernel[(plan.batch * plan.chunks * plan.heads * triton.cdiv(plan.width, plan.tile("output").width),)](
+        output_kernel[(plan.batch * plan.chunks * plan.heads * cdiv(plan.width, plan.tile("output").width),)](
             x, B, C, steps.weight, steps.own, *steps.sums, states, y, x.stride()[:3], B.stride()[:3], C.stride()[:3],
             *plan.sizes, **plan.constants("output"),
         )  # fmt: skip
@@ -197,14 +197,14 @@ def _states(
     shape = (plan.batch, plan.chunks, plan.heads, plan.width, plan.states)
     states = torch.empty(shape, dtype=torch.float32, device=x.device)
     tile = plan.tile("states")
-    blocks = triton.cdiv(plan.width, tile.width) * triton.cdiv(plan.states, tile.states)
+    blocks = cdiv(plan.width, tile.width) * cdiv(plan.states, tile.states)
     states_kernel[(plan.batch * plan.chunks * plan.heads * blocks,)](
         x, rows, weight, *sums, states, x.stride()[:3], rows.stride()[:3], *plan.sizes, BACK=back,
         **plan.constants("states"),
     )  # fmt: skip
     numbers = plan.width * plan.states
     edge = None if edge is None else edge.float().contiguous()
-    pass_kernel[(plan.batch * plan.heads * triton.cdiv(numbers, PASSED),)](
+    pass_kernel[(plan.batch * plan.heads * cdiv(numbers, PASSED),)](
         states, *sums, edge, last, plan.chunks, plan.heads, numbers, REVERSE=back, Q=plan.steps, BLOCK=PASSED,
         num_warps=PASS_WARPS,
     )  # fmt: skip
@@ -213,7 +213,7 @@ def _states(
 
 def _grad_bc(plan: Plan, read: tuple, strides: list) -> tuple[Tensor, Tensor]:
     """Gradients of B and C, (batch, rows, groups, states) float32."""
-    programs = plan.batch * plan.chunks * plan.groups * triton.cdiv(plan.states, plan.tile("grad_bc").states)
+    programs = plan.batch * plan.chunks * plan.groups * cdiv(plan.states, plan.tile("grad_bc").states)
     group = plan.heads // plan.groups
     each = heads_of_program(programs, group, _processors(read[0].device))
     parts = group // each
@@ -250,13 +250,13 @@ def _plan(x: Tensor, B: Tensor, C: Tensor, rank: int) -> Plan:
     (batch, length, heads, width), (groups, states) = x.shape, B.shape[2:]
     kind = PRODUCTS[torch.promote_types(torch.promote_types(x.dtype, B.dtype), C.dtype)]
     steps = max(1, ROWS[kind] // rank)
-    chunks = triton.cdiv(length // rank, steps)
+    chunks = cdiv(length // rank, steps)
     return Plan(batch, length, heads, width, groups, states, rank, chunks, steps, kind)
 
 
 def _side(size: int) -> int:
     """Side of a block that holds so many."""
-    return max(SMALLEST, triton.next_power_of_2(size))
+    return max(SMALLEST, next_power_of_2(size))
 
 
 def _edge(state: Tensor, given: Tensor | None) -> None:
