@@ -6,6 +6,7 @@ What launching them one by one takes is many times what they take: 30 ms a token
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,7 @@ class Replay:
         RuntimeError: the step cannot be captured: it waits for the card, say.
     """
 
-    def __init__(
-        self, model: nn.Module, token: Tensor, states: Sequence, capture: Callable | None = None
-    ):  # fmt: skip
+    def __init__(self, model: nn.Module, token: Tensor, states: Sequence, capture: Callable | None = None):
         self.model, self.token = model, token.clone()
         self.states, self.scores = take_rows(states, range(len(token))), None
         self._again = (capture or captured)(self._step)
@@ -74,7 +73,7 @@ def captured(step: Callable[[], None]) -> Callable[[], None]:
     """The step as a CUDA graph, after a few runs of it."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
+    with torch.cuda.stream(aside), _waiting_is_an_error():
         for _ in range(WARM_UP):
             step()
     torch.cuda.current_stream().wait_stream(aside)
@@ -82,6 +81,17 @@ def captured(step: Callable[[], None]) -> Callable[[], None]:
     with torch.cuda.graph(graph):
         step()
     return graph.replay
+
+
+@contextmanager
+def _waiting_is_an_error() -> Iterator[None]:
+    """A step that reads numbers back, as experts without a limit of tokens do, fails here: a capture that fails leaves traces."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def tensors_of(nested) -> Iterator[Tensor]:
