@@ -100,26 +100,29 @@ def _choices(typed: Mapping[str, Override], groups: Groups) -> tuple[str, list[s
     domain = names.pop("domain", None) or groups.domain_of(names.get("experiments"))
     brought = groups.domain_file(domain)
     read = {group: groups.read(group, name, domain) for group, name in names.items() if name is not None}
-    if "experiments" not in names:  # which makes all of its own choices
-        wanted = {}
-        for part in ("data", "task", "model"):
-            name = names.get(part) or _default(brought, part)
-            wanted |= (read.get(part) or (groups.read(part, name, domain) if name else {})).get("choose") or {}
-        for group, name in wanted.items():
-            if name is not None:
-                groups.read(group, name, domain)
-        names = {**wanted, **names}
+    experiment = read.get("experiments")
+    wanted = {}
+    for part in ("data", "task", "model"):
+        if part in read:
+            wanted |= read[part].get("choose") or {}
+        elif experiment is None and (name := _defaults(brought).get(part)):
+            wanted |= groups.read(part, name, domain).get("choose") or {}
+    settled = {**_defaults(experiment or {}), **names}  # what an experiment chooses goes together already
+    wanted = {group: name for group, name in wanted.items() if group not in settled}
+    for group, name in wanted.items():
+        if name is not None:
+            groups.read(group, name, domain)
+    names = {**wanted, **names}
     # `experiments` is no folder of configs/: to leave it as it is, null, nothing may be said about it.
     chosen = {group: name for group, name in names.items() if name is not None or group != "experiments"}
     return domain, [f"~{group}" if name is None else f"{group}={name}" for group, name in chosen.items()]
 
 
-def _default(values: Mapping[str, Any], group: str) -> str | None:
-    """The option of a group that a file's defaults choose."""
-    for each in values.get("defaults", ()):
-        if isinstance(each, Mapping) and f"override /{group}" in each:
-            return each[f"override /{group}"]
-    return None
+def _defaults(values: Mapping[str, Any]) -> dict[str, str | None]:
+    """The options that a file's defaults choose, of the groups that they name."""
+    chosen = [each for each in values.get("defaults", ()) if isinstance(each, Mapping)]
+    overrides = [(key.split()[-1].lstrip("/"), name) for each in chosen for key, name in each.items()]
+    return dict(overrides)
 
 
 def _run_hydra(domain: str, lines: Iterable[str], groups: Groups) -> DictConfig:

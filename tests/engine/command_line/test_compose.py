@@ -123,6 +123,21 @@ def test_an_experiment_beats_the_domain_and_debug_beats_it(own):
     assert own("debug=fast", "experiments=again").trainer.steps == 1
 
 
+def test_what_is_typed_beside_an_experiment_brings_what_goes_with_it_where_the_experiment_names_nothing(own):
+    more = {"own/model/wide.yaml": NET.format("wide") + "choose: {scan: local}\n"}
+    experiments = {"own/short.yaml": "trainer:\n  epochs: 9\n", "own/fixed.yaml": "defaults:\n  - override /scan: cross\n"}
+
+    def scan(*typed):
+        return own(*typed, configs=more, experiments=experiments).scan["name"]
+
+    usual = scan("experiments=short")
+    assert (usual, scan("experiments=short", "model=wide")) == (own("domain=own").scan["name"], "local")
+    assert scan("experiments=short", "model=wide", "scan=raster") == "raster"
+    assert scan("experiments=fixed", "model=wide") == "cross"
+    config = own("experiments=short", "data=lines", experiments=experiments)
+    assert (config.task["name"], config.scan["name"], config.trainer.epochs) == ("count", "bidirectional", 9)
+
+
 def test_two_files_of_one_name_are_refused(own):
     twice = {"model/net.yaml": "name: net\n"}
     with pytest.raises(UserError, match="two files define model=net"):
