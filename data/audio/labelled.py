@@ -45,7 +45,7 @@ class LabelledSounds(DataModule):
     def __init__(self, name: str, loading: Loading, rate: int, seconds: float, gain: float, speed: float):
         super().__init__(name, loading)
         self.rate, self.length, self.gain, self.speed = rate, max(1, round(seconds * rate)), gain, speed
-        self._heard: dict[Path, np.ndarray] = {}
+        self._files = files.Held(rate)
 
     def load(self) -> dict[str, Sounds]:
         """The sounds of each split; sets `classes`."""
@@ -80,12 +80,8 @@ class LabelledSounds(DataModule):
         return torch.from_numpy(np.stack(batch)), torch.from_numpy(labels[positions].astype(dtype))
 
     def heard(self, sound: Path | np.ndarray) -> np.ndarray:
-        """(time) float32 at the rate; a file is read once."""
-        if isinstance(sound, np.ndarray):
-            return sound
-        if sound not in self._heard:
-            self._heard[sound] = files.mono_at(sound, self.rate)
-        return self._heard[sound]
+        """(time) float32 at the rate."""
+        return sound if isinstance(sound, np.ndarray) else self._files(sound)
 
     def verify(self) -> None:
         super().verify()

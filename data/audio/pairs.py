@@ -65,7 +65,7 @@ class Pairs(DataModule):
             (val_fraction, test_fraction),
             split_seed,
         )
-        self._heard: dict[Path, np.ndarray] = {}
+        self._heard = files.Held(rate)
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits is not None:
@@ -129,7 +129,7 @@ class Pairs(DataModule):
 
     def _stretch(self, row: Row, place: float) -> np.ndarray:
         """(1 + sources, time)."""
-        signals = [self._read(path) for path in row]
+        signals = [self._heard(path) for path in row]
         lengths = {len(each) for each in signals}
         if len(lengths) > 1:
             raise UserError(f"{row[0]} and its sources have different lengths", given=sorted(lengths))
@@ -138,11 +138,6 @@ class Pairs(DataModule):
         if len(signals[0]) < self.length:
             return np.stack([files.resampled(each, 1, 1, self.length) for each in signals])
         return np.stack([stretch(each, self.length, place) for each in signals])
-
-    def _read(self, path: Path) -> np.ndarray:
-        if path not in self._heard:
-            self._heard[path] = files.mono_at(path, self.rate)
-        return self._heard[path]
 
     def verify(self) -> None:
         super().verify()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from polymamba.core.errors import UserError
-from polymamba.data.audio.files import Sound, find_sounds, mono_at, read_sound, resampled, write_sound
+from polymamba.data.audio.files import Held, Sound, find_sounds, mono_at, read_sound, resampled, write_sound
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
@@ -54,9 +54,10 @@ def test_broken_files_are_named(write, tmp_path, what, words):
 
 
 def test_a_clipped_file_is_warned_of(write, caplog):
+    path = write("loud.wav", samples=np.ones(100))
     with caplog.at_level(logging.WARNING):
-        read_sound(write("loud.wav", samples=np.ones(100)))
-    assert "loud.wav is clipped" in caplog.text
+        read_sound(path), read_sound(path)
+    assert caplog.text.count("loud.wav is clipped") == 1
 
 
 def test_what_is_written_is_read_again(tmp_path, caplog):
@@ -85,6 +86,15 @@ def test_rates_and_lengths():
 
 def test_mono(write):
     assert mono_at(write("a.wav", 1, 44100, 2), 8000).shape == (8000,)
+
+
+def test_memory_holds_no_more_recordings_than_it_may(write):
+    paths = [write(f"{name}.wav", 0.1, 8000, seed=name) for name in range(4)]
+    heard = Held(8000, limit=2 * 800 * 4 + 100)
+    once = [heard(path) for path in paths]
+    for path, signal in zip(paths, once, strict=True):
+        np.testing.assert_array_equal(heard(path), signal)
+    assert [heard(path) is signal for path, signal in zip(paths, once, strict=True)] == [True, True, False, False]
 
 
 def test_files_folders_patterns_and_lists(write, tmp_path):
