@@ -8,9 +8,10 @@ from pathlib import Path
 from ...core.ranges import Share, Size, checked
 from ..files import data_root, not_there
 from ..loading import Loading
-from .checks import Files, Pair, read_pairs
+from .cases import Case
+from .checks import Checked, Files, check_pairs
 from .plan import Plan, prepared_labels
-from .segmentation import Case, SegmentationData, shrunk
+from .segmentation import SegmentationData, shrunk
 from .sources import CHASE_DB1
 
 PARTS = {"train": range(1, 10), "val": (10,), "test": range(11, 15)}  # children, each with two eyes
@@ -66,10 +67,10 @@ class ChaseDB1(SegmentationData):
             split: [Files(each, (self.folder / f"{each}.jpg",), self.folder / f"{each}_1stHO.png") for each in of_split]
             for split, of_split in names.items()
         }
-        found = read_pairs(files, {0, 255})
-        return {split: [self._case(pair, plan) for pair in pairs] for split, pairs in found.items()}
+        found = check_pairs(files, {0, 255})
+        return {split: [self._case(case, plan) for case in cases] for split, cases in found.items()}
 
-    def _case(self, pair: Pair, plan: Plan) -> Case:
-        labels = prepared_labels(pair.labels, plan, (), None)
-        small, vessels = shrunk(pair.image.values, labels, self.shrink)
-        return Case(pair.name, plan.normalised(small), vessels)
+    def _case(self, case: Checked, plan: Plan) -> Case:
+        image, labels = case.files.read()
+        small, vessels = shrunk(image.values, prepared_labels(labels, plan, (), None), self.shrink)
+        return Case(case.name, plan.normalised(small), vessels)

@@ -12,6 +12,7 @@ from ...core.errors import UserError
 from .volumes import LOSSY, Raw, is_volume, read_raw, same_grid, stem
 
 SHOWN = 12  # faults that are named; of more there is a count
+SAMPLED = 2000  # voxels of the foreground of each volume that intensities are taken from
 
 
 @dataclass(frozen=True)
@@ -22,20 +23,46 @@ class Files:
     images: tuple[Path, ...]
     labels: Path
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All of them."""
+        return (*self.images, self.labels)
+
+    def read(self) -> tuple[Raw, np.ndarray]:
+        """The image with all its channels and the labels, int32 (*sizes), of files that are right."""
+        channels, answer = self.raw()
+        return together(channels), answer.values[0].astype(np.int32)
+
+    def raw(self) -> tuple[list[Raw], Raw]:
+        """The image, a channel each, and the labels, as they are in the files."""
+        return [read_raw(path) for path in self.images], read_raw(self.labels, True)
+
 
 @dataclass(frozen=True)
-class Pair:
-    """A case as it is in its files: the image with all its channels, labels (*sizes) and the values in them."""
+class Checked:
+    """What is known of a case whose files were read and found right.
 
-    name: str
-    image: Raw
-    labels: np.ndarray
+    Args:
+        files: its files. channels, sizes, spacing: of its image. values: whole numbers that its labels have.
+        inside: some intensities of the voxels that are not background, of all channels, float64.
+    """
+
+    files: Files
+    channels: int
+    sizes: tuple[int, ...]
+    spacing: tuple[float, ...]
     values: np.ndarray
+    inside: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """Of the case."""
+        return self.files.name
 
     @property
     def axes(self) -> int:
         """2 or 3."""
-        return self.labels.ndim
+        return len(self.sizes)
 
 
 def found_pairs(images: Path, labels: Path) -> list[Files]:
@@ -79,10 +106,10 @@ def found_pairs(images: Path, labels: Path) -> list[Files]:
     return [Files(name, tuple(of_images[name]), answers[name]) for name in sorted(of_images)]
 
 
-def read_pairs(
+def check_pairs(
     parts: Mapping[str, Sequence[Files]], known: set[int] | None, allow_empty: bool = False
-) -> dict[str, list[Pair]]:
-    """Reads and checks all cases.
+) -> dict[str, list[Checked]]:
+    """Reads and checks all cases, one after the other; memory holds one at a time.
 
     Args:
         parts: the cases of each part. known: values that labels may have; None: any whole numbers from 0.
@@ -91,31 +118,30 @@ def read_pairs(
     Raises:
         UserError: naming the files that are damaged, not of one grid, not finite, empty or hold unknown values.
     """
-    faults, found = [], {}
+    faults, found = [], {part: [] for part in parts}
     for part, cases in parts.items():
-        found[part] = []
         for files in cases:
             try:
-                pair, wrong = read_pair(files, known, allow_empty)
+                case, wrong = check_pair(files, known, allow_empty)
             except UserError as error:
-                wrong, pair = [error.problem], None
+                wrong, case = [error.problem], None
             faults += wrong
-            if pair is not None and not wrong:
-                found[part].append(pair)
-    pairs = [pair for each in found.values() for pair in each]
-    for pair in pairs[1:]:
+            if case is not None:
+                found[part].append(case)
+    cases = [case for each in found.values() for case in each]
+    for case in cases[1:]:
         for what, one, other in (
-            ("axes", pair.axes, pairs[0].axes), ("channels", len(pair.image.values), len(pairs[0].image.values)),
+            ("axes", case.axes, cases[0].axes), ("channels", case.channels, cases[0].channels),
         ):  # fmt: skip
             if one != other:
-                faults.append(f"{pair.image.path} has {one} {what}, {pairs[0].image.path} has {other}")
+                faults.append(f"{case.files.images[0]} has {one} {what}, {cases[0].files.images[0]} has {other}")
     raise_faults(faults, "mend these files or take them out, each with its partner")
     return found
 
 
-def read_pair(files: Files, known: set[int] | None, allow_empty: bool) -> tuple[Pair, list[str]]:
-    """A case and what is wrong with it, in words that name the file."""
-    channels, answer = [read_raw(path) for path in files.images], read_raw(files.labels, True)
+def check_pair(files: Files, known: set[int] | None, allow_empty: bool) -> tuple[Checked | None, list[str]]:
+    """What is known of a case; None, and what is wrong with it, in words that name the file."""
+    channels, answer = files.raw()
     first, faults = channels[0], []
     for other in (*channels[1:], answer):
         difference = same_grid(first, other)
@@ -134,9 +160,16 @@ def read_pair(files: Files, known: set[int] | None, allow_empty: bool) -> tuple[
     elif not allow_empty and not (values > 0).any():
         faults.append(f"{files.labels} has no voxel but background (data.allow_empty=true where that is meant)")
     if faults:
-        return Pair(files.name, first, labels, values), faults
-    image = replace(first, values=np.concatenate([each.values for each in channels]))
-    return Pair(files.name, image, labels.astype(np.int32), values.astype(int)), []
+        return None, faults
+    image = together(channels)
+    inside = image.values[:, labels > 0].ravel()
+    inside = inside[:: max(1, len(inside) // SAMPLED)].astype(np.float64)
+    return Checked(files, len(image.values), image.sizes, image.spacing, values.astype(int), inside), []
+
+
+def together(channels: Sequence[Raw]) -> Raw:
+    """The channels of one image, each from a file of its own."""
+    return replace(channels[0], values=np.concatenate([each.values for each in channels]))
 
 
 def faults_of(image: Raw) -> list[str]:

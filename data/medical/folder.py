@@ -13,22 +13,22 @@ from ...core.errors import UserError
 from ...core.ranges import Count, Fraction, Seed, Share, Size, checked
 from ..loading import Loading
 from ..randomness import hashed
-from .checks import Pair, found_pairs, read_pairs
-from .plan import Plan, planned_patch, prepared_labels
-from .segmentation import Case, SegmentationData
+from .cases import AnyCase, Preparation
+from .checks import Checked, check_pairs, found_pairs
+from .plan import Plan, planned_patch
+from .segmentation import SegmentationData
 from .sources import NIFTI_FOLDER
-from .volumes import prepared
 
 LAYOUTS = (("imagesTr", "labelsTr"), ("images", "labels"))
 TEST = ("imagesTs", "labelsTs")
-SAMPLED = 2000  # voxels of the foreground of each volume that intensities are taken from
 VOXELS = {2: 256**2, 3: 64**3}  # of a patch at most, where no budget is given
 
 
 class NiftiFolder(SegmentationData):
     """Pairs of images and labels: NIfTI volumes, or PNG and TIFF images.
 
-    Everything is read, checked (checks.py) and planned before training begins. Without labelled test cases (imagesTs and
+    Everything is read, checked (checks.py) and planned before training begins; memory holds one case and the first 2 GB of the
+    prepared ones, the others are mapped from files of the cache. Without labelled test cases (imagesTs and
     labelsTs), part `fold` of `folds` is tested and `val_fraction` of the others validated; with them, part `fold` is validated.
 
     Args:
@@ -45,6 +45,7 @@ class NiftiFolder(SegmentationData):
     """
 
     source = NIFTI_FOLDER
+    held = 2**31  # bytes of prepared cases that stay in memory; the others lie in the cache
 
     @checked(group="data")
     def __init__(
@@ -75,7 +76,7 @@ class NiftiFolder(SegmentationData):
         self.split_file, self.patch_voxels, self.normalisation = splits, patch_voxels, normalisation
         self.resample, self.classes, self.allow_empty, self.split_seed = resample, classes, allow_empty, split_seed
         self.regions = regions
-        self._pairs: dict[str, list[Pair]] | None = None
+        self._checked: dict[str, list[Checked]] | None = None
 
     @property
     def folder(self) -> Path:
@@ -84,13 +85,13 @@ class NiftiFolder(SegmentationData):
             raise UserError(f"{self.name} needs a folder", do="data.root=FOLDER")
         return Path(self.root).expanduser()
 
-    def pairs(self) -> dict[str, list[Pair]]:
-        """All cases, read and checked: {"train": [...]} and, where they are there, {"test": [...]}.
+    def checked_cases(self) -> dict[str, list[Checked]]:
+        """What is known of all cases, once they are read and checked: {"train": [...]} and, where they are there, {"test": [...]}.
 
         Raises:
             UserError: naming every file that is wrong, up to a dozen.
         """
-        if self._pairs is None:
+        if self._checked is None:
             folder = self.folder
             layout = next((each for each in LAYOUTS if (folder / each[0]).is_dir()), None)
             if layout is None:
@@ -103,14 +104,14 @@ class NiftiFolder(SegmentationData):
             if all((folder / each).is_dir() for each in TEST):
                 found["test"] = found_pairs(*(folder / each for each in TEST))
             known = None if values is None else set(values.classes.values())
-            self._pairs = read_pairs(found, known, self.allow_empty)
-        return self._pairs
+            self._checked = check_pairs(found, known, self.allow_empty)
+        return self._checked
 
     def make_plan(self) -> Plan:
-        pairs = self.pairs()["train"]
+        cases = self.checked_cases()["train"]
         declared = self._declared()
         if declared is None:
-            numbers = sorted({int(value) for pair in pairs for value in pair.values} | {0})
+            numbers = sorted({int(value) for case in cases for value in case.values} | {0})
             declared = Declared({"background" if number == 0 else f"label {number}": number for number in numbers}, {})
         known = {name: number for name, number in declared.classes.items() if name != "ignore"}
         names, values = zip(*sorted(known.items(), key=lambda each: each[1]), strict=True)
@@ -122,34 +123,28 @@ class NiftiFolder(SegmentationData):
             names = tuple(map(str, self.classes))
         if len(names) < 2:
             raise UserError(f"the labels of {self.folder} have no class but the background", do="add labels")
-        spacing = tuple(np.median([pair.image.spacing for pair in pairs], 0).round(6).tolist()) if self.resample else ()
-        rough = Plan(pairs[0].axes, (1,) * pairs[0].axes, names, values, spacing=spacing)
-        typical = np.median([rough.sizes_for(pair.image.sizes, pair.image.spacing) for pair in pairs], 0)
+        spacing = tuple(np.median([case.spacing for case in cases], 0).round(6).tolist()) if self.resample else ()
+        rough = Plan(cases[0].axes, (1,) * cases[0].axes, names, values, spacing=spacing)
+        typical = np.median([rough.sizes_for(case.sizes, case.spacing) for case in cases], 0)
         planned = planned_patch(typical.tolist(), spacing, self.patch_voxels or VOXELS[rough.axes])
-        inside = np.concatenate([_foreground(pair) for pair in pairs])
+        inside = np.concatenate([case.inside for case in cases])
         low, high = np.percentile(inside, [0.5, 99.5]).tolist() if len(inside) else (0.0, 1.0)
         plan = Plan(
-            rough.axes, self.patch_of(rough.axes, planned), names, values, len(pairs[0].image.values), spacing,
+            rough.axes, self.patch_of(rough.axes, planned), names, values, cases[0].channels, spacing,
             self.normalisation or "zscore", low, high, float(inside.mean()) if len(inside) else 0.0,
             float(inside.std()) if len(inside) else 1.0, regions=self._regions(declared, dict(zip(values, names, strict=True))),
         )  # fmt: skip
         plan.check(f"the plan of {self.folder}")
         return plan
 
-    def load(self, plan: Plan) -> dict[str, list[Case]]:
-        pairs, self._pairs = self.pairs(), None
-        declared = self._declared()
-        ignored = None if declared is None else declared.classes.get("ignore")
-        cases = {
-            part: [
-                Case(pair.name, prepared(pair.image, plan), prepared_labels(pair.labels, plan, pair.image.spacing, ignored))
-                for pair in found
-            ]
-            for part, found in pairs.items()
-        }  # fmt: skip
-        return self._custom(cases) if self.split_file else self._divided(cases)
+    def load(self, plan: Plan) -> dict[str, list[AnyCase]]:
+        found, declared = self.checked_cases(), self._declared()
+        prepare = Preparation(plan, None if declared is None else declared.classes.get("ignore"), self.held)
+        splits = self._custom(found) if self.split_file else self._divided(found)
+        limit = self.loading.limit  # a trial with a few cases prepares no others
+        return {split: [prepare(case) for case in cases[:limit]] for split, cases in splits.items()}
 
-    def _divided(self, cases: Mapping[str, list[Case]]) -> dict[str, list[Case]]:
+    def _divided(self, cases: Mapping[str, list[Checked]]) -> dict[str, list[Checked]]:
         """Train, val and test of the fold; the same whatever else is in the folder's listing order."""
         if len(cases["train"]) < self.folds:
             raise UserError(
@@ -166,7 +161,7 @@ class NiftiFolder(SegmentationData):
         count = max(1, round(len(others) * self.val_fraction))
         return {"train": others[count:], "val": others[:count], "test": held}
 
-    def _custom(self, cases: Mapping[str, list[Case]]) -> dict[str, list[Case]]:
+    def _custom(self, cases: Mapping[str, list[Checked]]) -> dict[str, list[Checked]]:
         path = Path(self.split_file).expanduser()
         try:
             asked = json.loads(path.read_text(encoding="utf-8"))
@@ -237,11 +232,6 @@ def declared_labels(labels: Mapping[str, Any]) -> Declared:
     single = {name: [value] for name, value in classes.items() if value in known and value != 0 and name != "ignore"}
     ordered = {name: (several | single)[name] for name in map(str, named) if name in several | single}
     return Declared(classes, ordered if several else {})
-
-
-def _foreground(pair: Pair) -> np.ndarray:
-    inside = pair.image.values[:, pair.labels > 0].ravel()
-    return inside[:: max(1, len(inside) // SAMPLED)].astype(np.float64)
 
 
 def _number(name: str, seed: int) -> int:

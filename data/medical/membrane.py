@@ -11,8 +11,9 @@ from ...core.errors import UserError
 from ...core.ranges import Count, Share, Size, checked
 from ..files import check_content, data_root, find, not_there, read
 from ..loading import Loading
+from .cases import Case
 from .plan import Plan
-from .segmentation import Case, SegmentationData, shrunk
+from .segmentation import SegmentationData, shrunk
 from .sources import EM_MEMBRANE
 
 FILES = ("train_images.npy", "train_labels.npy")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -14,21 +14,9 @@ from ...core.ranges import Share, Size, checked
 from ..loading import EpochSampler, Loading
 from ..module import Description
 from ..randomness import hashed
+from .cases import AnyCase
 from .plan import IGNORED
 from .planned import PlannedData, sizes_asked
-
-
-@dataclass(frozen=True)
-class Case:
-    """An image and its labels.
-
-    Args:
-        name: of its file. image: float32 (channels, *sizes), normalised. labels: uint8 (*sizes), IGNORED where not known.
-    """
-
-    name: str
-    image: np.ndarray
-    labels: np.ndarray
 
 
 class SegmentationData(PlannedData):
@@ -122,14 +110,14 @@ class SegmentationData(PlannedData):
             t.RandAdjustContrastd("image", prob=0.15, gamma=(0.7, 1.5), retain_stats=True),
         ])  # fmt: skip
 
-    def _patch(self, case: Case, epoch: int, position: int) -> tuple[np.ndarray, np.ndarray]:
+    def _patch(self, case: AnyCase, epoch: int, position: int) -> tuple[np.ndarray, np.ndarray]:
         """A patch, (channels, *patch) and (*patch): a function of case, epoch and seed alone."""
         seed = hashed(self.loading.seed, epoch, position).item() % 2**32
         rng, patch = np.random.default_rng(seed), self.plan.patch_size
         sizes = case.labels.shape
         first = np.array([rng.integers(0, max(n - p, 0) + 1) for n, p in zip(sizes, patch, strict=True)])
         if rng.random() < self.foreground:
-            inside = np.flatnonzero((case.labels > 0) & (case.labels != IGNORED))
+            inside = case.inside
             if len(inside):
                 voxel = np.array(np.unravel_index(inside[rng.integers(len(inside))], sizes))
                 first = np.clip(voxel - np.array(patch) // 2, 0, np.maximum(np.array(sizes) - patch, 0))
@@ -140,7 +128,7 @@ class SegmentationData(PlannedData):
         found = self._augmentation({"image": torch.from_numpy(image), "label": torch.from_numpy(labels)[None]})
         return np.asarray(found["image"]), np.asarray(found["label"])[0].astype(np.uint8)
 
-    def _middle(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
+    def _middle(self, case: AnyCase) -> tuple[np.ndarray, np.ndarray]:
         spare = np.array(case.labels.shape) - self.plan.patch_size
         return _cut(case, np.maximum(spare, 0) // 2, self.plan.patch_size)
 
@@ -161,7 +149,7 @@ def shrunk(image: np.ndarray, labels: np.ndarray, factor: int) -> tuple[np.ndarr
     return image.reshape(len(image), *blocks).mean((2, 4), dtype=np.float32), classes
 
 
-def _cut(case: Case, first: np.ndarray, patch: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def _cut(case: AnyCase, first: np.ndarray, patch: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """The patch that begins at a voxel; where the volume is smaller, zeros and IGNORED around it."""
     where = tuple(slice(a, a + p) for a, p in zip(first, patch, strict=True))
     image, labels = case.image[(slice(None), *where)], case.labels[where]

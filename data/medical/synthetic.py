@@ -10,9 +10,10 @@ from ...core.errors import UserError
 from ...core.ranges import Count, Seed, Share, Size, Weight, checked
 from ..loading import Loading
 from ..randomness import hashed
+from .cases import Case
 from .classification import ClassificationData, Labelled
 from .plan import Plan, resampled
-from .segmentation import Case, SegmentationData
+from .segmentation import SegmentationData
 from .sources import SYNTHETIC_CLASSES, SYNTHETIC_VOLUMES
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from polymamba.core.errors import UserError
+from polymamba.data.loading import Loading
 from polymamba.data.medical import NiftiFolder
+from polymamba.data.medical.cases import Preparation, StoredCase
 from polymamba.data.medical.volumes import read_raw
 
 
@@ -123,3 +125,59 @@ def test_an_ignored_label_is_no_class(volumes):
     labels = data.splits["train"][0].labels
     assert set(np.unique(labels)) == {0, 1, 255}
     assert (labels == 255).sum() == 2 * 4 * 3
+
+
+@pytest.mark.parametrize("held", [0, 5000], ids=["none", "some"])
+def test_cases_that_memory_does_not_hold_are_the_same_from_the_cache(volumes, tmp_path, monkeypatch, caplog, held):
+    root = volumes()
+    volumes.write(root / "labelsTr" / "case2.nii.gz", np.zeros((12, 10, 8), np.uint8))  # nothing lies inside
+    monkeypatch.setenv("POLYMAMBA_CACHE", str(tmp_path / "cache"))
+    arguments = {"root": str(root), "patch_size": (12, 8, 8), "allow_empty": True, "foreground": 1.0}
+    expected = NiftiFolder(**arguments)
+    expected.setup()
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(NiftiFolder, "held", held)
+    data = NiftiFolder(**arguments)
+    data.setup()
+    assert "memory holds" in caplog.text
+    stored = sum(isinstance(case, StoredCase) for cases in data.splits.values() for case in cases)
+    assert stored == (6 if held == 0 else 5)
+    for split in ("train", "val", "test"):
+        for epoch in range(2):
+            positions = np.arange(data.samples(split))[: None if split == "train" else 1]
+            for one, other in zip(
+                data.load_batch(split, epoch, positions), expected.load_batch(split, epoch, positions), strict=True
+            ):
+                assert one.equal(other)
+
+
+def test_the_cache_answers_for_the_files_and_the_plan_they_were_prepared_by(volumes, tmp_path, monkeypatch):
+    root = volumes()
+    monkeypatch.setenv("POLYMAMBA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(NiftiFolder, "held", 0)
+
+    def files(**arguments):
+        data = NiftiFolder(str(root), **arguments)
+        data.setup()
+        return {case.name: case.files for cases in data.splits.values() for case in cases}
+
+    first = files()
+    made = {path: path.stat().st_mtime_ns for paths in first.values() for path in paths}
+    assert files(patch_size=4, fold=1) == first
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert not set(files(normalisation="ct").values()) & set(first.values())
+    labels = root / "labelsTr" / "case3.nii.gz"
+    changed = np.asarray(read_raw(labels, True).values[0]).copy()
+    changed[0, 0, 0] = 3
+    volumes.write(labels, changed)
+    second = files()
+    assert [name for name in first if second[name] != first[name]] == ["case3"]
+    found = np.load(second["case3"][1])
+    assert found[0, 0, 0] == 2
+
+
+def test_a_trial_prepares_no_more_cases_than_it_uses(volumes, monkeypatch):
+    made = []
+    monkeypatch.setattr(Preparation, "__call__", lambda self, case: made.append(case.name))
+    NiftiFolder(str(volumes()), loading=Loading(batch_size=2, limit=1)).setup()
+    assert len(made) == 3

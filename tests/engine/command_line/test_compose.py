@@ -125,7 +125,10 @@ def test_an_experiment_beats_the_domain_and_debug_beats_it(own):
 
 def test_what_is_typed_beside_an_experiment_brings_what_goes_with_it_where_the_experiment_names_nothing(own):
     more = {"own/model/wide.yaml": NET.format("wide") + "choose: {scan: local}\n"}
-    experiments = {"own/short.yaml": "trainer:\n  epochs: 9\n", "own/fixed.yaml": "defaults:\n  - override /scan: cross\n"}
+    experiments = {
+        "own/short.yaml": "trainer:\n  epochs: 9\n",
+        "own/fixed.yaml": "defaults:\n  - override /scan: cross\n",
+    }
 
     def scan(*typed):
         return own(*typed, configs=more, experiments=experiments).scan["name"]
