@@ -81,18 +81,16 @@ def overlapped(model: nn.Module, recording: Tensor, piece: int, overlap: int) ->
     """(time) to (sources, time): pieces that fade into one another, each in the order that agrees best with the one before."""
     if len(recording) <= piece:
         return model(recording[None])[0].float()
-    step, fade, total = piece - overlap, torch.linspace(0, 1, overlap, device=recording.device), None
-    for start in range(0, len(recording) - overlap, step):
+    fade, finished, last = torch.linspace(0, 1, overlap, device=recording.device), [], None
+    for start in range(0, len(recording) - overlap, piece - overlap):
         found = model(recording[None, start : start + piece])[0].float()
-        if total is None:
-            total = found
-            continue
-        shared = total[:, -overlap:]
-        _, order = best(found[None, :, :overlap], shared[None], scale_invariant_signal_noise_ratio)
-        found = pit_permutate(found[None], order)[0]
-        total[:, -overlap:] = shared * (1 - fade) + found[:, :overlap] * fade
-        total = torch.cat([total, found[:, overlap:]], 1)
-    return total
+        if last is not None:
+            _, order = best(found[None, :, :overlap], last[None], scale_invariant_signal_noise_ratio)
+            found = pit_permutate(found[None], order)[0]
+            found[:, :overlap] = last * (1 - fade) + found[:, :overlap] * fade
+        finished.append(found[:, :-overlap])
+        last = found[:, -overlap:]
+    return torch.cat([*finished, last], -1)
 
 
 def levelled(signals: Tensor, recording: Tensor) -> Tensor:
