@@ -139,6 +139,7 @@ class NiftiFolder(SegmentationData):
 
     def load(self, plan: Plan) -> dict[str, list[AnyCase]]:
         found, declared = self.checked_cases(), self._declared()
+        self._checked = None  # who asks again means the files as they are then
         prepare = Preparation(plan, None if declared is None else declared.classes.get("ignore"), self.held)
         splits = self._custom(found) if self.split_file else self._divided(found)
         limit = self.loading.limit  # a trial with a few cases prepares no others

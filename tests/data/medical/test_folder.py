@@ -176,6 +176,16 @@ def test_the_cache_answers_for_the_files_and_the_plan_they_were_prepared_by(volu
     assert found[0, 0, 0] == 2
 
 
+def test_verifying_reads_the_files_again(volumes):
+    root = volumes()
+    data = NiftiFolder(str(root))
+    data.setup()
+    labels = root / "labelsTr" / "case4.nii.gz"
+    labels.write_bytes(labels.read_bytes()[:50])
+    with pytest.raises(UserError, match="case4"):
+        data.verify()
+
+
 def test_a_trial_prepares_no_more_cases_than_it_uses(volumes, monkeypatch):
     made = []
     monkeypatch.setattr(Preparation, "__call__", lambda self, case: made.append(case.name))
