@@ -181,7 +181,7 @@ class MixtureFolder(Pairs):
     """Your own mixtures: `mix` (or `mix_clean`, `mix_both`), `s1`, `s2`, … with files of one name.
 
     They lie in `train`, `val`, `test` or directly. These are LibriMix's and WHAM's folders too (tr, cv, tt), which may lie in
-    `wav8k/min` and the like.
+    `wav8k/min` and the like; of `min`, the mixtures as long as the shorter source, and `max`, `min` is taken, as papers do.
 
     Args:
         root: the folder. folder: its name where data lie ($POLYMAMBA_DATA, else .data), where root is None.
@@ -212,7 +212,8 @@ class MixtureFolder(Pairs):
             where = data_root(None) / "audio" / folder
         else:
             raise UserError("which folder?", do="data.root=FOLDER, which has mix, s1, s2 in it")
-        within = next((path for path in (where / f"wav{rate // 1000}k").glob("m??") if path.is_dir()), where)
+        cut = (where / f"wav{rate // 1000}k" / name for name in ("min", "max"))
+        within = next((path for path in cut if path.is_dir()), where)
         clean = [(f"s{number + 1}",) for number in range(sources)]
         mixed = ("mix", "mix_clean", "mix_both", "mixture", "mix_single") if mixture is None else (mixture,)
         split = (rate, seconds, val_fraction, test_fraction, split_seed)

@@ -91,11 +91,12 @@ def test_what_does_not_fit_is_named(write, tmp_path):
 def test_layouts_within_their_folders(write, tmp_path, monkeypatch):
     for split in ("tr", "cv", "tt"):
         for kind in ("mix_both", "mix_clean", "s1", "s2"):
-            write(f"wav8k/min/{split}/{kind}/a.wav", seed=len(split + kind))
+            for cut in ("max", "min"):
+                write(f"wav8k/{cut}/{split}/{kind}/a.wav", seed=len(split + kind))
     for mixture in ("mix_both", "mix_clean"):
         data = MixtureFolder(str(tmp_path), **SHORT, mixture=mixture)
         data.setup()
-        assert data.splits["train"][0][0].parent.name == mixture
+        assert data.splits["train"][0][0].parent == tmp_path / "wav8k/min/tr" / mixture
     for kind in ("mix", "s1", "s2"):
         for number in range(4):
             write(f"audio/some/{kind}/{number}.wav")
