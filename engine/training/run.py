@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core import scans
+from ...core.precision import pad_before_convolving
 from ...core.stages import has_walks, walks_of
 from ..checkpoints import folder as files
 from ..checkpoints.initial_weights import read_initial
@@ -105,6 +106,8 @@ def _fit_and_test(
     from ..callbacks import WeightAverage, default_callbacks
     from ..checkpoints.saver import CheckpointFolders, Saver
 
+    if hardware.device == "cpu" and hardware.precision != "32":
+        pad_before_convolving(parts.task)
     parts.task.optimizer_factory = lambda model: build_optimizer(model, config.optimizer, length.steps)
     io = CheckpointFolders()
     saver = Saver(folder / CHECKPOINTS, io, config, parts.task.monitor, stop, parts.description)
