@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ....core.errors import UserError
+from ....core.initialisation import scale_output_projections
 from ....core.ranges import Depth, Positive, Size, checked
 from ....core.scans import Scan
 from .blocks import Backend, MambaStack, MixerName, as_scan, sized
@@ -70,6 +71,7 @@ class MaskNet(nn.Module):
         self.layer_norm, self.bottleneck_conv1x1 = ChannelwiseNorm(channels), Pointwise(channels, channels)
         self.mamba_net = MambaStack(channels, depth, scan, **options)
         self.mask_conv1x1 = Pointwise(channels, sources * channels)
+        scale_output_projections(self.mamba_net, depth)
 
     def forward(self, x: Tensor, states: list | None = None) -> tuple[Tensor, list]:
         """(batch, channels, frames) to masks (batch, sources, channels, frames), and states to go on with."""
