@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ....core.grid_blocks import GridBlock
+from ....core.initialisation import scale_output_projections
 from ....core.ranges import Count, Depth, Rate, Side, Size, checked
 from ....core.scans import Scan
 from .backbone import Hierarchical, Stage, both_sides, drop_paths, fit_saved_positions, size_for, with_names
@@ -90,6 +91,7 @@ class LocalVim(Hierarchical):
         self.norm_f = nn.RMSNorm(embed_dim, 1e-5, **factory)
         self.head_drop = nn.Dropout(drop_rate)
         self._finish(img_size, [embed_dim], patch_size, num_classes, global_pool)
+        scale_output_projections(self.layers, depth)
         for walked in scans:
             walked.order(self.grid)  # a scan that cannot walk this grid says so now, not in training
 
