@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch.nn import functional
 from ...core.errors import UserError, check_choice
 from ...core.ranges import Share, check_fields
 from ..randomness import hashed, own_randomness, uniforms
-from .decoding import open_image
+from .decoding import ImageFile, open_image
 
 KINDS = ("none", "light", "standard")
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
@@ -216,17 +215,19 @@ class FilePreparation:
         finish: last steps.
         augmentation: how to vary the images; None: the middle of each image, as is usual for evaluation.
         seed: seed of the augmentation.
+        crop: the share of an image's smaller side that the middle is (timm's crop_pct); None: timm's, 0.875.
     """
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[ImageFile],
         size: tuple[int, int],
         finish: Finish,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        crop: float | None = None,
     ):
-        self.paths, self.size, self.finish, self.seed = paths, size, finish, seed
+        self.paths, self.size, self.finish, self.seed, self.crop = paths, size, finish, seed, crop
         self.vary = self._transform(augmentation)
 
     def __call__(self, epoch: int, positions: np.ndarray) -> torch.Tensor:
@@ -244,7 +245,7 @@ class FilePreparation:
         # use_prefetcher leaves conversion, normalisation and erasing to the batch: see Finish
         usual = {"input_size": (3, *self.size), "use_prefetcher": True, "interpolation": "bicubic"}
         if augmentation is None:
-            return create_transform(**usual)
+            return create_transform(**usual, crop_pct=self.crop)
         scale = (0.08, 1.0) if augmentation.policy else (0.35, 1.0)
         transform = create_transform(**usual, is_training=True, scale=scale, color_jitter=None)
         if augmentation.policy:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -16,7 +15,14 @@ BITS_TAG, PHOTOMETRIC_TAG, WHITE_IS_ZERO = 258, 262, 0
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
-def open_image(path: Path) -> Image:
+class ImageFile(Protocol):
+    """Where an image's bytes are: a Path, or a part of a larger file; as text it is what a message names."""
+
+    def open(self, mode: str) -> IO[bytes]:
+        """The bytes, to be read."""
+
+
+def open_image(path: ImageFile) -> Image:
     """Decode an image file into a PIL image with three channels of 8 bits.
 
     It is turned as its EXIF data say; of an animation, the first picture is taken; what is transparent lies on white. Of 16
@@ -29,7 +35,7 @@ def open_image(path: Path) -> Image:
 
     try:
         # from a stream: of an uncompressed TIFF that lies on its side, Pillow maps a named file with the sides swapped
-        with open(path, "rb") as stream, Image.open(stream) as image:
+        with path.open("rb") as stream, Image.open(stream) as image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             if image.mode in (*DEEP, "I", "F"):
@@ -50,13 +56,13 @@ def open_image(path: Path) -> Image:
         raise _broken(path, f"{type(error).__name__}: {error}".replace(f": '{path}'", "")) from error
 
 
-def _broken(path: Path, why: str) -> UserError:
+def _broken(path: ImageFile, why: str) -> UserError:
     return UserError(
         f"Broken image: {path}", given=why, do="replace or delete this file; data.verify() names every broken one"
     )
 
 
-def _eight_bits(path: Path, image: Image) -> np.ndarray:
+def _eight_bits(path: ImageFile, image: Image) -> np.ndarray:
     """Grey values of more than 8 bits as uint8 (height, width)."""
     values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     if image.mode == "F":

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ...core.errors import UserError
-from ...core.ranges import Fraction, Seed, Side, Size, checked
+from ...core.ranges import Fraction, Mass, Seed, Side, Size, checked
 from ..folders import files_below, hidden
 from ..loading import Loading
-from ..module import SPLITS, Description
+from ..module import SPLITS
 from ..randomness import stratified
 from .augmentation import LIGHT, Augmentation
-from .decoding import open_image
-from .images import ImageData, Split
+from .image_files import ImageFiles
+from .images import Split
 from .photos import SUFFIXES, is_image
 from .sources import IMAGE_FOLDER
 
@@ -31,17 +28,17 @@ log = logging.getLogger(__name__)
 WORDS = {"train": "train|training|trn", "val": "val|valid|validation|dev|eval|evaluation", "test": "test|testing|tst"}
 # what may stand beside the word: train_set, test-images, Training Data, val2017
 BESIDE = "set|sets|split|data|dataset|image|images|img|imgs|photos|pictures|folder|samples"
-MOST_NAMED = 20
 
 
-class ImageFolder(ImageData):
+class ImageFolder(ImageFiles):
     """Images in folders: root/train/CLASS/*, root/val/CLASS/*, root/test/CLASS/*; or root/CLASS/* with an automatic split.
 
     Folders inside a class belong to it. The splits' folders may have other names that say the same (Training, test_set,
     validation, …). Hidden files and folders are left out. How images are decoded: see `open_image`.
 
     A folder for val or test may be missing: then val is taken out of train, and without a test folder the validation
-    images are tested on, which is said in the log and in `describe().tested`.
+    images are tested on, which is said in the log and in `describe().tested`. Without one for train (ImageNet's val alone) the data
+    are good for eval.py.
 
     Args:
         root: the folder.
@@ -49,14 +46,10 @@ class ImageFolder(ImageData):
         test_fraction: share of the images for testing, where the classes lie in root directly.
         image_size: pixels, or (height, width) the model sees.
         channels: 3, or 1 for grey images.
-        mean, std: of each channel, for pixels in [0, 1]; None: ImageNet's.
-        loading, augmentation, split_seed, name: see `Digits`.
+        mean, std, crop, loading, augmentation, split_seed, name: see `ImageFiles`.
     """
 
     source = IMAGE_FOLDER
-    own_size, own_channels = (224, 224), 3
-    in_memory = False
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     @checked(group="data")
     def __init__(
@@ -68,39 +61,26 @@ class ImageFolder(ImageData):
         channels: Size = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        crop: Mass | None = None,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.2,
         split_seed: Seed = 0,
         name: str = "image_folder",
     ):
-        super().__init__(name, loading, augmentation, image_size, channels, split_seed)
-        if not root:
-            raise UserError("image_folder needs a folder of images", do="data.root=FOLDER")
-        self.root = Path(root).expanduser()
+        super().__init__(name, root, loading, augmentation, image_size, channels, mean, std, crop, split_seed)
         self.fractions = (val_fraction, test_fraction)
-        if (mean is None) != (std is None):
-            raise UserError("data.mean and data.std go together", given=f"mean={mean}, std={std}")
-        if mean is not None:
-            self.mean, self.std = tuple(mean), tuple(std)
-            if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean) or min(self.std) <= 0:
-                raise UserError("data.mean or data.std does not fit", given=f"mean={mean}, std={std}")
 
     def load(self) -> dict[str, Split]:
         """List the images and check the folders; see `ImageData.load`."""
-        if not self.root.is_dir():
-            raise UserError("There is no such folder", given=f"data.root={self.root}", do="data.root=FOLDER")
+        self.check_root()
         folders = self._folders()
-        if folders["train"] is None:
-            if alone := folders["val"] or folders["test"]:
-                raise UserError(
-                    f"{self.root} has a folder for {'val' if folders['val'] else 'test'} but none for train",
-                    given=f"{alone.name}: a split, no class", allowed=f"{self.root}/train/CLASS/image.jpg",
-                    do=f"rename {alone.name} where it is a class",
-                )  # fmt: skip
+        if not any(folders.values()):
             samples = self._list(self.root)
             train, val, test = self._parts(samples, *self.fractions)
             self.tested = "the test part (data.test_fraction)"
             return {"train": train, "val": val, "test": test}
+        if folders["train"] is None:
+            return self._only_tests(folders)
         train = self._list(folders["train"])
         if folders["val"] is None:
             train, val = self._parts(train, self.fractions[0])
@@ -112,24 +92,23 @@ class ImageFolder(ImageData):
         self.tested = "the validation images: there is no folder for test"
         return {"train": train, "val": val, "test": val}
 
-    def describe(self) -> Description:
-        """See `ImageData.describe`."""
-        return replace(super().describe(), source=str(self.root))
-
-    def verify(self) -> None:
-        """Decode every image; raises UserError that names each broken file (the first twenty)."""
-        splits = self.load()
-        paths = sorted({path for split in splits.values() for path in split.images})
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            broken = [error for error in pool.map(_broken, paths) if error is not None]
-        if broken:
-            named = [f"{error.problem.removeprefix('Broken image: ')} ({error.given})" for error in broken[:MOST_NAMED]]
-            more = [f"and {len(broken) - MOST_NAMED} more"] if len(broken) > MOST_NAMED else []
+    def _only_tests(self, folders: dict[str, Path | None]) -> dict[str, Split]:
+        """The samples of a folder without one for train."""
+        where = {split: folder for split, folder in folders.items() if folder is not None}
+        if beside := [path.name for path in _subfolders(self.root) if path not in where.values()]:
+            split, folder = next(iter(where.items()))
             raise UserError(
-                f"{len(broken)} of {len(paths)} images in {self.root} are broken",
-                given="\n           ".join([*named, *more]),
-                do="replace or delete these files",
-            )
+                f"{self.root} has a folder for {split} but none for train",
+                given=f"{folder.name}: a split, no class; beside it {', '.join(beside)}",
+                allowed=f"{self.root}/train/CLASS/image.jpg", do=f"rename {folder.name} where it is a class",
+            )  # fmt: skip
+        log.warning("%s has no folder for train, so it can only be tested on", self.root)
+        found: dict[str, Split] = {}
+        for split, folder in where.items():
+            found[split] = self._list(folder, self.classes if found else None)
+        if "test" not in found:
+            self.tested = "the validation images: there is no folder for test"
+        return {**found, "test": found.get("test", found.get("val"))}
 
     def _folders(self) -> dict[str, Path | None]:
         """The folder of each split, None where there is none."""
@@ -230,14 +209,6 @@ def _looks_like_split(folder: Path) -> bool:
 def _holds_classes(folder: Path, names: Sequence[str]) -> bool:
     """Whether all there is in a folder is one that holds folders, as an unpacked archive does."""
     return len(names) == 1 and len(_subfolders(folder / names[0])) > 1
-
-
-def _broken(path: Path) -> UserError | None:
-    try:
-        open_image(path)
-    except UserError as error:
-        return error
-    return None
 
 
 def _layout(folder: Path) -> str:

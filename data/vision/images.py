@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from ...core.ranges import Seed, Side, Size, checked
 from ..loading import EpochLoader, Loading
 from ..module import Description
 from .augmentation import ArrayPreparation, Augmentation, FilePreparation, Finish, Geometry
+from .decoding import ImageFile
 from .labelled import Labelled
 from .photos import Photos
 
@@ -27,11 +27,12 @@ class Split:
     """Samples of one split.
 
     Args:
-        images: uint8 of shape (samples, channels, height, width), or the paths of the image files.
+        images: uint8 of shape (samples, channels, height, width), or a list of image files, or what gives an ImageFile for a
+            position and a part of itself for a tensor of positions.
         labels: int64 of shape (samples,).
     """
 
-    images: torch.Tensor | Sequence[Path]
+    images: torch.Tensor | Sequence[ImageFile]
     labels: torch.Tensor
 
     def __len__(self) -> int:
@@ -40,7 +41,7 @@ class Split:
     def take(self, positions: np.ndarray) -> Split:
         """The samples at these positions, (count,)."""
         index = torch.from_numpy(positions)
-        images = self.images[index] if isinstance(self.images, torch.Tensor) else [self.images[i] for i in positions]
+        images = [self.images[i] for i in positions] if isinstance(self.images, list) else self.images[index]
         return Split(images, self.labels[index])
 
 
@@ -65,6 +66,7 @@ class ImageData(Labelled):
     std: tuple[float, ...]
     classes: Sequence[str]
     in_memory = True
+    crop: float | None = None  # of images in files, see ImageFiles
     what = "images"
     tested = "the test part"
 
@@ -93,8 +95,9 @@ class ImageData(Labelled):
     def loader(self, split: str) -> EpochLoader:
         """See `DataModule.loader`."""
         self.setup()
-        # before worker processes start: they share what it imports
-        self._preparation(split)
+        if self.samples(split):
+            # before worker processes start: they share what it imports
+            self._preparation(split)
         return super().loader(split)
 
     def describe(self) -> Description:
@@ -121,12 +124,17 @@ class ImageData(Labelled):
     def photos(self) -> Photos:
         """What prepares images from anywhere as the test images are prepared; reads nothing."""
         own = (self.own_size, self.own_channels) if self.in_memory else None
-        return Photos(self.size, *self._statistics(), own=own)
+        return Photos(self.size, *self._statistics(), crop=self.crop, own=own)
 
     @classmethod
     def reading(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """See `DataModule.reading`: the size and the channels that the model has seen."""
-        own = {"image_size": list(cls.own_size), "channels": cls.own_channels}
+        """See `DataModule.reading`: the size, the channels and the normalisation that the model has seen."""
+        own = {
+            "image_size": list(cls.own_size),
+            "channels": cls.own_channels,
+            "mean": list(cls.mean),
+            "std": list(cls.std),
+        }
         kept = {key: value if settings.get(key) is None else settings[key] for key, value in own.items()}
         return {**super().reading(settings), **kept}
 
@@ -143,7 +151,7 @@ class ImageData(Labelled):
         if isinstance(images, torch.Tensor):
             geometry, policy = (self.geometry, augmentation.policy) if augmentation else (None, None)
             return ArrayPreparation(images, self.size, finish, geometry, policy, seed)
-        return FilePreparation(images, self.size, finish, augmentation, seed)
+        return FilePreparation(images, self.size, finish, augmentation, seed, self.crop)
 
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel that the model sees, for pixels in [0, 1]."""

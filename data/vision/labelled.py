@@ -43,7 +43,10 @@ class Labelled(DataModule):
 
     @abstractmethod
     def load(self) -> dict[str, Part]:
-        """Read the samples of train, val and test and check them; raises UserError naming the file that is wrong."""
+        """Read the samples of train, val and test and check them; raises UserError naming the file that is wrong.
+
+        Data that can only be tested on are test alone, or val and test.
+        """
 
     def setup(self, stage: str | None = None) -> None:
         """Read the samples, once."""
@@ -61,8 +64,8 @@ class Labelled(DataModule):
         self.splits = splits
 
     def samples(self, split: str) -> int:
-        """Samples of a split."""
-        return len(self.splits[split])
+        """Samples of a split; 0 where there is none."""
+        return len(self.splits[split]) if split in self.splits else 0
 
     def _limited(self, split: Part) -> Part:
         labels = split.labels.numpy()

@@ -111,6 +111,14 @@ IMAGE_FOLDER = Source(
     protocol="folders train, val, test where they exist; otherwise a fixed, stratified split by a hash of each file's path",
 )
 
+WEBDATASET = Source(
+    title="Images in the user's own WebDataset shards",
+    homepage="https://github.com/webdataset/webdataset",
+    citation="",
+    licence="the user's own",
+    protocol="shards for train, val, test where their names say so; otherwise a fixed, stratified split by a hash of each position",
+)
+
 
 SOLIDS = Source(
     title="Points on the surfaces of ten kinds of solids",

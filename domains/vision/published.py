@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from ..trained import Trained
 from ..weight_files import read
 from .layouts import arguments_of
 from .models.position import strip_wrapping
-from .models.registration import FILTERS, IMAGENET, default_cfgs
+from .models.registration import FILTERS, IMAGENET, crop_of, default_cfgs
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".tar")
 
@@ -61,8 +62,14 @@ def load(
         "name": str(where), "channels": channels, "image_size": list(model.img_size),
         "num_classes": model.num_classes, "classes": names, "mean": mean, "std": std,
     }  # fmt: skip
-    data = _Published(Photos(model.img_size, mean, std, crop=IMAGENET["crop_pct"]))
+    data = _Published(Photos(model.img_size, mean, std, crop=crop_of(kind, arguments)))
     return Trained(model.to(device).eval(), None, data, describe, device, Path())
+
+
+def reading(run: Trained) -> dict[str, Any]:
+    """The settings of data with which images are read as a model that `load` gave takes them, and as its authors test it."""
+    told = {name: run.describe[name] for name in ("image_size", "channels", "mean", "std")}
+    return {**told, "crop": run.data.photos().crop}
 
 
 def read_weights(where: str | Path, model: nn.Module) -> dict[str, Tensor]:

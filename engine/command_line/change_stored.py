@@ -86,8 +86,13 @@ def _set(values: dict[str, Any], key: str, value: Any, allowed: Sequence[str]) -
 def _read_alike(before: Mapping[str, Any], chosen: Mapping[str, Any], allow: Sequence[str]) -> dict[str, Any]:
     """The data chosen now with the settings of the data before that a model rests on, where they have such settings."""
     reading = getattr(resolve(str(before["_target_"]), allow), "reading", None)
+    return dict(chosen) if reading is None else read_with(chosen, reading(before))
+
+
+def read_with(chosen: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a data set with those settings that it takes."""
     accepts, after = signature.of(str(chosen["_target_"])), dict(chosen)
-    for name, value in ({} if reading is None else reading(before)).items():
+    for name, value in settings.items():
         if name in chosen or (accepts is not None and name in accepts.parameters):
             after[name] = {**(chosen.get(name) or {}), **value} if isinstance(value, Mapping) else value
     return after

@@ -27,7 +27,7 @@ USAGE = {
 """,
     "evaluate": """Test the weights of a run.
 
-  python eval.py ckpt=<run folder or checkpoint> [data=...] [data.key=value ...]
+  python eval.py ckpt=<run folder, checkpoint or published weights> [data=...] [data.key=value ...]
 
   python eval.py ckpt=runs/<domain>/<model>/<run>            its own test data
 """,

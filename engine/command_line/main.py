@@ -185,6 +185,18 @@ def run(config, options: Options, typed: Sequence[str], resume: Path | None = No
 
 
 def _evaluate(options: Options) -> int:
+    from ..conventions import find_published
+
+    groups, allow = options.groups(), options.allow
+    where, typed = _take(options.arguments, "ckpt")
+    domain, typed = _take(typed, "domain")
+    found = None if where is None else find_published(where, domain, groups, allow)
+    if found is not None:
+        import_torchmetrics()
+        from ..evaluate import evaluate_published
+
+        evaluate_published(where, *found, typed, groups, allow)
+        return 0
     from ..checkpoints.stored_config import stored_config
     from .change_stored import change_stored
     from .compose import check
@@ -192,15 +204,14 @@ def _evaluate(options: Options) -> int:
     checkpoint, typed = _weights(options, "evaluate")
     why = "the model and how it was trained are given by the weights"
     stored, notes = stored_config(checkpoint)
-    stored = change_stored(stored, typed, options.groups(), ("data", "trainer", "task"), why, options.allow)
-    config = check(stored, options.allow)
+    config = check(change_stored(stored, typed, groups, ("data", "trainer", "task"), why, allow), allow)
     _note(notes)
     if options.show_config:
         return show(config, options)
     import_torchmetrics()
     from ..evaluate import evaluate
 
-    evaluate(config, checkpoint, allow=options.allow)
+    evaluate(config, checkpoint, allow=allow)
     return 0
 
 

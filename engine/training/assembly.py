@@ -52,7 +52,13 @@ def build_parts(config: Config, allow: Sequence[str] = (), training: bool = True
             would be needed than there is.
     """
     data = _build_data(config, allow, kept_by)
-    return _build(config, data, data.describe(), allow, training)
+    description = data.describe()
+    if training and data.samples("train") == 0:
+        raise UserError(
+            "there is nothing to train on", given=description.line, allowed="data with a part for training",
+            do="eval.py, which tests a model on them",
+        )  # fmt: skip
+    return _build(config, data, description, allow, training)
 
 
 def build_trained(config: Config, checkpoint: Path, allow: Sequence[str] = (), with_data: bool = True) -> Parts:

@@ -44,6 +44,8 @@ SIZES = {
     # Published for ImageNet-21k alone, at 256 and 512 pixels.
     "large3": _size(256, 64, (3, 3, 20, 10), (4, 8, 16, 32), window_size=(8, 8, 16, 8), **SCALED),
 }
+# What its authors test on of an image's smaller side (their mamba_vision.py; models without one are tested on all of it).
+CROPS = {"tiny2": 0.98, "small": 0.93}
 
 
 class RasterConvolution(GridConvolution):
@@ -323,12 +325,13 @@ register(
             f"mambavision_{size}": Variant(
                 f"MambaVision-{size}: {count} million parameters, ImageNet-1k {accuracy}%.",
                 {**SIZES[size], "compat": "published"},
+                more={"crop_pct": CROPS.get(size, 1.0)},
             )
             for size, (count, accuracy) in COUNTS.items()
         },
         "mambavision_large3": Variant(
             "MambaVision-L3: 739.6 million parameters, ImageNet-21k and then 1k 87.3% at 256 pixels.",
-            {**SIZES["large3"], "compat": "published"}, more={"input_size": (3, 256, 256)},
+            {**SIZES["large3"], "compat": "published"}, more={"input_size": (3, 256, 256), "crop_pct": 1.0},
         ),
     },
     checkpoint_filter_fn, (0, 1, 2, 3), first_conv="patch_embed.conv_down.0", classifier="head",

@@ -11,13 +11,15 @@ from torch import nn
 
 # What timm looks up when an entry point of this module is registered.
 default_cfgs: dict[str, Any] = {}
+# By timm's name, a model's class and arguments.
+VARIANTS: dict[str, tuple[type[nn.Module], Mapping[str, Any]]] = {}
 # What makes a published state dict one of a model's: (state_dict, model) -> state_dict, by the model's class.
 FILTERS: dict[type[nn.Module], Callable] = {}
 IMAGENET = {
     "num_classes": 1000,
     "input_size": (3, 224, 224),
     "pool_size": None,
-    "crop_pct": 0.9,
+    "crop_pct": 0.875,  # 256 pixels, the middle 224: DeiT's, and that of all who publish these models but MambaVision's authors
     "interpolation": "bicubic",
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
@@ -64,12 +66,30 @@ def register(
     default_cfgs.update(made)
     FILTERS[model] = filter_fn
     for name, variant in variants.items():
+        VARIANTS[name] = (model, variant.arguments)
         # The size of the configuration is the one that the model is made for.
         size = {"img_size": tuple(variant.more["input_size"][1:])} if "input_size" in variant.more else {}
         register_model(
             _entry(model, name, replace(variant, arguments={**size, **variant.arguments}), filter_fn, out_indices)
         )
     return made
+
+
+def crop_of(model: type[nn.Module], arguments: Mapping[str, Any]) -> float:
+    """The share of an image's smaller side that its authors test a model on, in the middle (timm's crop_pct).
+
+    Args:
+        model: the class.
+        arguments: what it is called with; they tell the size.
+    """
+    for name, (kind, own) in VARIANTS.items():
+        if kind is model and all(_plain(arguments[key]) == _plain(own[key]) for key in own.keys() & arguments.keys()):
+            return default_cfgs[name].default.crop_pct
+    return IMAGENET["crop_pct"]
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
 def _entry(model: type[nn.Module], name: str, variant: Variant, filter_fn: Callable, out_indices) -> Callable:

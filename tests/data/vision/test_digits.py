@@ -109,6 +109,8 @@ def test_other_images_are_made_as_large_as_those_learnt_from():
     assert Digits.reading({"image_size": None, "channels": None}) == {
         "image_size": [8, 8],
         "channels": 1,
+        "mean": [0.3052],
+        "std": [0.3755],
         "loading": {},
     }
     assert Digits.reading({"image_size": [16, 12], "channels": 3})["image_size"] == [16, 12]

@@ -165,7 +165,8 @@ def loose(root):
 
 
 def no_train(root):
-    fill(root / "test")
+    fill(root / "val")
+    fill(root / "other")
 
 
 def unknown_class(root):
@@ -203,7 +204,7 @@ def too_few(root):
         (one_class, "only one class"),
         (empty_class, "green holds no images"),
         (loose, "stray.png lies in no class's folder"),
-        (no_train, "none for train"),
+        (no_train, "a folder for val but none for train"),
         (unknown_class, "val/green is a class that train does not have"),
         (absent_class, "val lacks the class red"),
         (empty_val_class, "val/red holds no images"),
@@ -222,6 +223,39 @@ def test_root_has_to_be_there(tmp_path):
         ImageFolder()
     with pytest.raises(UserError, match="no such folder"):
         folder_data(tmp_path / "nowhere").setup()
+
+
+@pytest.mark.parametrize(("names", "counts"), [(["val"], {"val": 6, "test": 6}), (["test"], {"test": 6})])
+def test_without_a_folder_for_train(tmp_path, caplog, names, counts):
+    for name in names:
+        fill(tmp_path / name, 3)
+    data = folder_data(tmp_path)
+    told = data.describe()
+    assert (told.counts, data.samples("train")) == (counts, 0)
+    assert told.tested.startswith("the validation images" if names == ["val"] else "the test part")
+    assert "can only be tested on" in caplog.text
+    assert torch.cat([labels for _, labels in data.test_dataloader()]).tolist() == [0] * 3 + [1] * 3
+    with pytest.raises(UserError, match="no train samples"):
+        data.train_dataloader()
+
+
+def test_the_share_that_is_tested(tmp_path):
+    """Against timm's own evaluation transform, for a run's data and for photos from elsewhere."""
+    from timm.data import create_transform
+
+    noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+    for split, label in itertools.product(("train", "test"), COLOURS):
+        for i in range(4):
+            path = tmp_path / split / label / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise).save(path)
+    for crop in (None, 0.5, 1.0):
+        data = folder_data(tmp_path, crop=crop, val_fraction=0.5)
+        wanted = create_transform((3, 32, 32), crop_pct=crop or 0.875, interpolation="bicubic")(Image.fromarray(noise))
+        for images, _ in (next(iter(data.test_dataloader())), (data.photos().prepare([Image.fromarray(noise)]), None)):
+            torch.testing.assert_close(images[0], wanted, rtol=1e-5, atol=1e-5)
+    kept = ImageFolder.reading({"crop": 0.5, "mean": [0.1] * 3, "std": None})
+    assert (kept["crop"], kept["mean"], kept["std"]) == (0.5, [0.1] * 3, [0.229, 0.224, 0.225])
 
 
 def test_own_mean_and_std(tmp_path):

@@ -1,15 +1,19 @@
 """Published weights in their authors' layouts: read whole, for other images and classes, by init= and predict.py."""
 
 import argparse
+import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 from polymamba.core.errors import UserError
 from polymamba.domains.vision.layouts import arguments_of
+from polymamba.domains.vision.models import VMamba, mambavision
+from polymamba.domains.vision.models.registration import crop_of
 from polymamba.domains.vision.models.vim import Vim, build
 from polymamba.domains.vision.predict import classify
 from polymamba.domains.vision.published import is_published, load, read_weights
@@ -66,7 +70,7 @@ def test_the_model_is_built_from_the_weights_alone(tmp_path, suffix):
     photos = run.data.photos()
     from timm.data import create_transform
 
-    wanted = create_transform((3, 224, 224), crop_pct=0.9, interpolation="bicubic")(photo())
+    wanted = create_transform((3, 224, 224), crop_pct=0.875, interpolation="bicubic")(photo())
     torch.testing.assert_close(photos.prepare([photo()])[0], wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -159,6 +163,60 @@ def test_predict(tmp_path, command):
     assert (tmp_path / "explained_raw.png").exists()
     code, printed, _ = command("ckpt=vim_tiny.pth", "input=photo.jpg", "classes=names.txt")
     assert f"kind {answer.names[0]} " in printed
+
+
+def photos(root, split, classes, each=4):
+    for label in range(classes):
+        (root / split / f"{label:02}").mkdir(parents=True)
+        for i in range(each):
+            pixels = np.random.default_rng([label, i]).integers(0, 255, (40, 50, 3), np.uint8)
+            Image.fromarray(pixels).save(root / split / f"{label:02}" / f"{i}.png")
+
+
+def test_evaluation_on_a_folder_in_one_command(tmp_path, command):
+    """ImageNet's layout, its val alone: the share that the weights themselves get right, image by image."""
+    model = vim(img_size=32, patch_size=8, num_classes=3)
+    saved(model, tmp_path / "vim_tiny.pth")
+    photos(tmp_path / "images", "val", 3)
+    typed = ("ckpt=vim_tiny.pth", "data=image_folder", "data.root=images", "data.workers=0", "trainer.threads=1")
+    code, printed, _ = command(*typed, "data.batch_size=5", job="evaluate")
+    assert code == 0
+    run, paths = load(tmp_path / "vim_tiny.pth"), sorted((tmp_path / "images" / "val").rglob("*.png"))
+    answers = classify(run, paths, top=1)
+    right = sum(answer.names[0] == str(int(path.parent.name)) for answer, path in zip(answers, paths, strict=True)) / 12
+    kept = json.loads((tmp_path / "runs/vision/published/vim_tiny.pth/metrics.json").read_text())["image_folder"]
+    assert kept["samples"] == 12
+    assert kept["metrics"]["test/accuracy"] == pytest.approx(right)
+    assert f"{right:.4f}" in printed
+    assert "12 val, 12 test; 3×32×32" in printed
+    assert command(*typed, "data.image_size=24", job="evaluate")[0] == 2, "position embeddings of another grid"
+
+
+def test_what_evaluation_refuses(tmp_path, refused):
+    saved(vim(img_size=32, patch_size=8, num_classes=4), tmp_path / "vim.pth")
+    photos(tmp_path / "images", "val", 3, each=1)
+    typed = ("ckpt=vim.pth", "data=image_folder", "data.root=images")
+    assert "4 in vim.pth, 3 in the data" in refused(*typed, job="evaluate")
+    assert "the model is given by the weights" in refused(*typed, "model=vmamba", job="evaluate")
+    assert "the model is given by the weights" in refused(*typed, "scan=cross", job="evaluate")
+    assert "no such model with published weights" in refused(*typed, "layout=resnet", job="evaluate")
+    assert "eval.py" in refused("data=image_folder", "data.root=images")
+
+
+def test_the_share_that_authors_test_on():
+    assert crop_of(Vim, {}) == crop_of(VMamba, {"dims": (96, 192, 384, 768)}) == 0.875
+    for size, crop in {
+        "tiny": 1.0,
+        "tiny2": 0.98,
+        "small": 0.93,
+        "base": 1.0,
+        "large": 1.0,
+        "large2": 1.0,
+        "large3": 1.0,
+    }.items():
+        weights = mambavision.MambaVision(num_classes=2, compat="published", device="meta", **mambavision.SIZES[size])
+        assert crop_of(*arguments_of(weights.state_dict())) == crop
+        assert timm.get_pretrained_cfg(f"mambavision_{size}").crop_pct == crop
 
 
 class Harmful:
