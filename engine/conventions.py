@@ -28,7 +28,8 @@ class PredictFile:
         target: the function that answers.
         options: what may be asked, with its defaults.
         card: `example`: what may be typed after ckpt=, where the task's card has none of its own; `rest`: the option that words
-            without a key go to; `several`: whether several runs can answer together.
+            without a key go to; `several`: whether several runs can answer together; `any_name`: whether any name on a hub may be
+            one of its published weights', so that it is asked last.
     """
 
     domain: str
@@ -65,7 +66,7 @@ def find_published(
         where: a file, a folder or a name.
         domain: the only one to ask; None: each in turn.
     """
-    for file in predict_files(groups, domain):
+    for file in sorted(predict_files(groups, domain), key=lambda file: bool(file.card.get("any_name"))):
         module = published(where, file.target, allow)
         if module is not None:
             return file, module

@@ -28,7 +28,7 @@ from .training.trainer import make_trainer, quiet
 METRICS = "metrics.json"
 PUBLISHED = "published"  # under runs/<domain>: where the metrics of weights that no run has made are kept
 CHANGED = ("data", "trainer", "task")
-MUST_AGREE = ("num_classes", "channels")  # of what a model is of and what data say
+MUST_AGREE = ("num_classes", "channels", "vocab_size", "sources", "rate")  # of what a model is of and what data say
 
 
 def evaluate(
@@ -86,10 +86,11 @@ def evaluate_published(
         raise UserError(
             "published weights of this domain are not tested", given=f"ckpt={where}", do=f"predict.py ckpt={where}"
         )
+    loads_with = inspect.signature(load).parameters.keys() - {"where", "device"}
     of_loading, rest = {}, []
     for each in typed:
         key, _, value = each.partition("=")
-        if key in list(inspect.signature(load).parameters)[2:]:  # behind the weights and the device
+        if key in loads_with:
             of_loading[key] = value
         elif may_change(key, CHANGED):
             rest.append(each)

@@ -107,9 +107,12 @@ def test_a_command_is_understood(command, runs, monkeypatch, capsys):
     """Those of a run that is there are carried out; the others are read and their settings composed."""
     monkeypatch.chdir(runs)
     program, *typed = words(command)
-    if "state-spaces/" in command:
+    if "state-spaces/" in command or "hustvl/" in command:
         file, _ = find_published(typed[0].partition("=")[2], None, Groups())
-        assert compose_part("predict", file.domain, typed[1:])["prompt"]
+        if program == "predict.py":
+            assert compose_part("predict", file.domain, typed[1:])["prompt"]
+        else:
+            assert compose([f"domain={file.domain}", *typed[1:]]).data
     elif program != "train.py" or "resume=" in command or {"--help", "--cfg", "--list"} & set(typed):
         small = ["trainer.threads=1"] if program != "train.py" else []
         assert main([*typed, *small], job=JOBS[program]) == 0

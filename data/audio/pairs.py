@@ -30,7 +30,8 @@ WORDS = {  # how folders of a split are called
 class Pairs(DataModule):
     """A batch is recordings (batch, time) and their sources (batch, sources, time), all at one rate, mono.
 
-    Training hears a stretch of each, another one in each epoch; validation and test the same one from the beginning.
+    Training hears a stretch of each, another one in each epoch; validation and test the same one from the beginning. A folder for
+    test alone is good for eval.py.
 
     Args:
         name, loading: see DataModule. root: the folder.
@@ -74,21 +75,21 @@ class Pairs(DataModule):
             raise UserError("there is no such folder", given=f"data.root={self.root}", do="data.root=FOLDER")
         folders = {split: _named(self.root, WORDS[split]) for split in SPLITS}
         joined = {split: WORDS[split] for split in SPLITS if _named(self.root, self.mixed, WORDS[split])}
-        if folders["train"] is None and "train" not in joined:
+        for_training = folders["train"] is not None or "train" in joined
+        if not for_training and (_named(self.root, self.mixed) or not (any(folders.values()) or joined)):
             splits = self._divided(self._rows(self.root))
+            if not splits["train"]:
+                raise UserError("there is nothing to train on", given=f"data.root={self.root}")
+        elif folders["train"] is not None or (not for_training and any(folders.values())):
+            splits = {split: self._rows(folder) for split, folder in folders.items() if folder}
         else:
-            if folders["train"] is not None:
-                splits = {split: self._rows(folder) for split, folder in folders.items() if folder}
-            else:
-                splits = {split: self._rows(self.root, words) for split, words in joined.items()}
-            splits = {split: splits.get(split, []) for split in SPLITS}
-            if not splits["val"]:
-                order = np.argsort(hashed(self.split_seed, np.arange(len(splits["train"]))), kind="stable")
-                rows = [splits["train"][number] for number in order]
-                count = max(1, round(self.fractions[0] * len(rows)))
-                splits["val"], splits["train"] = sorted(rows[:count]), sorted(rows[count:])
-        if not splits["train"]:
-            raise UserError("there is nothing to train on", given=f"data.root={self.root}")
+            splits = {split: self._rows(self.root, words) for split, words in joined.items()}
+        splits = {split: splits.get(split, []) for split in SPLITS}
+        if splits["train"] and not splits["val"]:
+            order = np.argsort(hashed(self.split_seed, np.arange(len(splits["train"]))), kind="stable")
+            rows = [splits["train"][number] for number in order]
+            count = max(1, round(self.fractions[0] * len(rows)))
+            splits["val"], splits["train"] = sorted(rows[:count]), sorted(rows[count:])
         limit = self.loading.limit
         self.splits = {split: rows[:limit] for split, rows in splits.items()}
 

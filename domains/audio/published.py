@@ -107,6 +107,11 @@ def load(where: str | Path, device: str = "cpu", rate: int | None = None) -> Tra
     return Trained(model.to(device).eval(), None, SimpleNamespace(sounds=Pairs.sounds), describe, device, Path())
 
 
+def reading(run: Trained) -> dict[str, Any]:
+    """The settings of data with which sounds are read as a model that `load` gave takes them."""
+    return {"rate": run.describe["rate"]}
+
+
 def _read(where: str | Path) -> tuple[dict[str, Tensor], type[nn.Module]]:
     """Weights under the names of the models here, and the model."""
     path = Path(where).expanduser()

@@ -52,11 +52,13 @@ def load(where: str | Path, device: str = "cpu", tokenizer: str | Path | None = 
     """
     import torch
 
+    from ...data.nlp.tokenizer import load_tokenizer
     from ..trained import Trained
     from .checkpoints import load_pretrained, published_folder, read_config
 
     folder = published_folder(where)
-    tokens = Beginning(_tokenizer(tokenizer, folder, read_config(folder)))
+    file = _tokenizer_file(tokenizer, folder, read_config(folder))
+    tokens = Beginning(load_tokenizer(file))
     # A CPU is quickest in float32; a GPU computes in what the weights are published in.
     model = load_pretrained(folder, device, torch.float32 if device == "cpu" else None)
     if tokens.vocab_size > model.lm_head.out_features:
@@ -64,9 +66,17 @@ def load(where: str | Path, device: str = "cpu", tokenizer: str | Path | None = 
             "this tokenizer is not the model's", given=f"{tokens.vocab_size} tokens in {tokens.inner.name}",
             allowed=f"at most the model's {model.lm_head.out_features}", do=f"tokenizer=path/to/{TOKENIZER}",
         )  # fmt: skip
-    describe = {"name": str(where), "task": "language_modelling", "tokenizer": tokens, "vocab_size": tokens.vocab_size}
+    describe = {
+        "name": str(where), "task": "language_modelling", "tokenizer": tokens, "tokenizer_file": str(file),
+        "vocab_size": tokens.vocab_size,
+    }  # fmt: skip
     # A hub's folder is not the person's, so what is written goes to the working directory.
     return Trained(model, None, None, describe, device, Path())
+
+
+def reading(run: Trained) -> dict[str, Any]:
+    """The settings of data with which texts become the tokens of a model that `load` gave."""
+    return {"tokenizer": run.describe["tokenizer_file"]}
 
 
 class Beginning:
@@ -84,16 +94,14 @@ class Beginning:
         return self.inner.bytes_of(ids)
 
 
-def _tokenizer(asked: str | Path | None, folder: Path, config: Mapping[str, Any]) -> Any:
-    from ...data.nlp.tokenizer import load_tokenizer
-
+def _tokenizer_file(asked: str | Path | None, folder: Path, config: Mapping[str, Any]) -> Path:
     if asked is not None:
         path = Path(asked).expanduser()
-        return load_tokenizer(path / TOKENIZER if path.is_dir() else path)
+        return path / TOKENIZER if path.is_dir() else path
     if (folder / TOKENIZER).is_file():
-        return load_tokenizer(folder / TOKENIZER)
+        return folder / TOKENIZER
     if "d_model" in config and config.get("vocab_size") == NEOX_TOKENS:
-        return load_tokenizer(_neox())
+        return _neox()
     raise UserError(
         "this model has no tokenizer beside it", given=folder, allowed=f"a {TOKENIZER} in the folder, or named",
         do=f"tokenizer=path/to/{TOKENIZER}",

@@ -1,8 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 from safetensors.torch import save_file
+from torchmetrics.functional.audio import permutation_invariant_training as pit
+from torchmetrics.functional.audio import scale_invariant_signal_noise_ratio
 
 from polymamba.core.errors import UserError
 from polymamba.domains.audio import published
@@ -120,3 +124,41 @@ def test_a_published_separator_answers(tmp_path, command):
     assert code == 0
     assert "8,000 Hz" in said
     assert len(list((tmp_path / "apart").glob("mix_s*.wav"))) == 3
+
+
+def test_a_published_separator_is_tested(tmp_path, command):
+    """eval.py on a folder of mixtures for test alone, of the rate that the model knows: the improvement found by hand."""
+    where = publish(tmp_path / "weights", "mamba_tasnet", MODELS["mamba_tasnet"]())
+    names, random, gained = ("s1", "s2", "s3"), np.random.default_rng(0), []
+    run = published.load(where)
+    for number in range(3):
+        sources = 0.1 * random.standard_normal((3, 1600))
+        for name, signal in zip(("mix", *names), (sources.sum(0), *sources), strict=True):
+            (tmp_path / "mixed" / "tt" / name).mkdir(parents=True, exist_ok=True)
+            soundfile.write(tmp_path / "mixed" / "tt" / name / f"{number}.wav", signal, 8000, "FLOAT")
+        mixture, truth = (
+            torch.tensor(sources.sum(0), dtype=torch.float32)[None],
+            torch.tensor(sources, dtype=torch.float32)[None],
+        )
+        with torch.no_grad():
+            found, _ = pit(run.model(mixture), truth, scale_invariant_signal_noise_ratio)
+        gained.append(found - scale_invariant_signal_noise_ratio(mixture[:, None].expand_as(truth), truth).mean())
+    typed = (
+        f"ckpt={where}",
+        "data=wham_layout",
+        "data.root=mixed",
+        "data.mixture=mix",
+        "data.seconds=0.2",
+        "trainer.threads=1",
+    )
+    code, _, message = command(*typed, "data.sources=3", job="evaluate")
+    assert (code, message) == (0, "")
+    [kept] = json.loads(next((tmp_path / "runs/audio/published").rglob("metrics.json")).read_text()).values()
+    assert kept["samples"] == 3
+    assert kept["metrics"]["test/si_snr_improvement"] == pytest.approx(torch.stack(gained).mean().item(), abs=1e-3)
+    code, _, message = command(*typed, "data.sources=2", job="evaluate")
+    assert code == 2
+    assert "sources" in message
+    code, _, message = command("data=wham_layout", *typed[2:4], "data.sources=3", "domain=audio", job="train")
+    assert code == 2
+    assert "nothing to train on" in message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import math
 import shutil
 
 import pytest
@@ -85,6 +86,28 @@ def test_marks_in_front_and_another_tokenizer(command, tmp_path):
         code, printed, _ = command("ckpt=folder", *GREEDY, given)
         assert (code, printed) == (0, expected)
     assert command("ckpt=folder", *GREEDY)[1] != expected
+
+
+def test_a_text_is_scored_by_the_models_own_tokens(command, tmp_path):
+    """eval.py in one command: nats of each token and of the end mark behind them, by hand."""
+    inner, model = trained(tmp_path / "folder"), model_of()
+    save_pretrained(model, tmp_path / "folder")
+    text = "the state of a space model\n"
+    (tmp_path / "text.txt").write_text(text)
+    typed = ("ckpt=folder", "domain=nlp", "data=text_file", "data.test_files=text.txt", "trainer.threads=1")
+    code, _, message = command(*typed, "data.length=64", job="evaluate")
+    assert (code, message) == (0, "")
+    end = inner.token_to_id("<|endoftext|>")
+    ids = torch.tensor([[end, *inner.encode(text).ids, end]])
+    with torch.no_grad():
+        logits = model(ids[:, :-1])[0][0, :, : inner.get_vocab_size()]
+    nats = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
+    kept = json.loads((tmp_path / "runs/nlp/published/folder/metrics.json").read_text())["text_file"]["metrics"]
+    assert kept["test/loss"] == pytest.approx(nats / (ids.shape[1] - 1), rel=1e-5)
+    assert kept["test/bits_per_byte"] == pytest.approx(nats / len(text) / math.log(2), rel=1e-5)
+    code, _, message = command(*typed, "data.tokenizer=bytes", job="evaluate")
+    assert code == 2
+    assert "vocab_size" in message
 
 
 def test_drawing_is_that_of_generate(command, tmp_path):

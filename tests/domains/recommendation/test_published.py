@@ -91,6 +91,8 @@ def test_predict_with_published_weights(saved, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main([f"ckpt={path}", "domain=recommendation"], job="predict") == 2
     assert "no users of its own" in capsys.readouterr().err
+    assert main([f"ckpt={path}", "data=interactions"], job="evaluate") == 2
+    assert "are not tested" in capsys.readouterr().err
 
 
 def test_what_is_something_else_is_named(saved, tmp_path):
