@@ -56,11 +56,16 @@ def convnext(
 
     Args:
         describe, size: as of `vit`.
-        stride: pixels of the first map's places, which the last one's are 8 times as wide as; None: 4, from 32 pixels a side on.
+        stride: pixels of the first map's places; None: 4, or of images of less than 16 pixels a side 1. Each stage has half as many
+            a side as the one before; where one would have none left, timm's dilation takes the place of the halving.
     """
-    stride = stride or (4 if min(describe["image_size"]) >= 32 else 1)
+    side = min(describe["image_size"])
+    stride = stride or (4 if side >= 16 else 1)
+    whole = 1 << (min(side, 32).bit_length() - 1)  # the pixels that a place of the last map may have
     chosen = size_for(describe, size, CONVNEXT)
-    return _made(ConvNeXt, chosen, describe, patch_size=stride, drop_path_rate=drop_path_rate)
+    return _made(
+        ConvNeXt, chosen, describe, patch_size=stride, output_stride=max(whole, 8), drop_path_rate=drop_path_rate
+    )
 
 
 def _made(kind: type[nn.Module], chosen: dict, describe: dict, **options) -> nn.Module:
