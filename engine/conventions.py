@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,8 @@ def find_published(
         where: a file, a folder or a name.
         domain: the only one to ask; None: each in turn.
     """
-    for file in sorted(predict_files(groups, domain), key=lambda file: bool(file.card.get("any_name"))):
+    name = not os.path.exists(where)
+    for file in sorted(predict_files(groups, domain), key=lambda file: name and bool(file.card.get("any_name"))):
         module = published(where, file.target, allow)
         if module is not None:
             return file, module

@@ -28,7 +28,6 @@ from .training.trainer import make_trainer, quiet
 METRICS = "metrics.json"
 PUBLISHED = "published"  # under runs/<domain>: where the metrics of weights that no run has made are kept
 CHANGED = ("data", "trainer", "task")
-MUST_AGREE = ("num_classes", "channels", "vocab_size", "sources", "rate")  # of what a model is of and what data say
 
 
 def evaluate(
@@ -71,7 +70,7 @@ def evaluate_published(
     Args:
         where: the weights.
         file, module: as conventions.find_published gives them. The module's `reading(run)` says which settings of data the model
-            that its `load` gives wants.
+            that its `load` gives wants, and MUST_AGREE in which words what it is of and what data say may not differ.
         typed: `data=...` and keys of data, trainer and task; parameters of the module's `load`.
         groups: the config groups.
         allow: further packages that a `_target_` may come from.
@@ -81,7 +80,8 @@ def evaluate_published(
         UserError: something else was typed, the domain tests no published weights, or they are not for such data.
     """
     load = resolve(f"{module}.load", allow)
-    reading = getattr(inspect.getmodule(load), "reading", None)
+    known = inspect.getmodule(load)
+    reading = getattr(known, "reading", None)
     if reading is None:
         raise UserError(
             "published weights of this domain are not tested", given=f"ckpt={where}", do=f"predict.py ckpt={where}"
@@ -104,7 +104,7 @@ def evaluate_published(
     data = build(config.data, allow, "data")
     description = data.describe()
     describe = {"name": description.name, **description.for_model, **data.kept()}
-    _check_agreement(where, run.describe, describe)
+    _check_agreement(where, run.describe, describe, known.MUST_AGREE)
     task = build(config.task, allow, "task", model=run.model, describe=describe)
     folder = Path("runs") / file.domain / PUBLISHED / re.sub(r"[^\w.-]+", "-", Path(where).name)
     metrics = _test(config, where, task, data, description, folder, say)
@@ -113,8 +113,8 @@ def evaluate_published(
     return metrics
 
 
-def _check_agreement(where: str, weights: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    for name in MUST_AGREE:
+def _check_agreement(where: str, weights: Mapping[str, Any], data: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in names:
         if name in weights and name in data and weights[name] != data[name]:
             raise UserError(
                 f"these weights are not for such data: {name}", given=f"{weights[name]} in {where}, {data[name]} in the data",

@@ -31,6 +31,7 @@ from .models.spmamba import SPMamba
 from .models.tasnet import MambaTasNet
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+MUST_AGREE = ("num_classes", "sources", "rate")  # of what a model is of and what data say
 PARTS = ("encoder", "masknet", "decoder")
 # A name that only this model's weights have.
 MARKS = {

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..trained import Trained
 
 TOKENIZER = "tokenizer.json"
+MUST_AGREE = ("vocab_size",)  # of what a model is of and what data say
 FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
 # The models of state-spaces come without their tokenizer, which is GPT-NeoX's.
 NEOX, NEOX_TOKENS = "EleutherAI/gpt-neox-20b", 50277

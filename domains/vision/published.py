@@ -22,6 +22,7 @@ from .models.position import strip_wrapping
 from .models.registration import FILTERS, IMAGENET, crop_of, default_cfgs
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".tar")
+MUST_AGREE = ("num_classes", "channels")  # of what a model is of and what data say
 
 
 def is_published(where: str) -> bool:

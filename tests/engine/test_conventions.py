@@ -85,12 +85,3 @@ def test_runs_are_not_taken_for_published_weights(tmp_path, monkeypatch, made, w
         (tmp_path / each).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / each).touch()
     assert may_be_published(where) is may_be
-
-
-@pytest.mark.parametrize(
-    ("where", "domain"),
-    [("hustvl/Vim-tiny-midclstok", "vision"), ("state-spaces/mamba-130m", "nlp"), ("some/one", "nlp")],
-)
-def test_a_name_on_the_hub_is_the_domains_that_knows_it(where, domain):
-    """Any name may be a language model's; one that another domain knows is not."""
-    assert find_published(where, None, Groups())[0].domain == domain
