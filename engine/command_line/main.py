@@ -185,12 +185,8 @@ def run(config, options: Options, typed: Sequence[str], resume: Path | None = No
 
 
 def _evaluate(options: Options) -> int:
-    from ..conventions import find_published
-
     groups, allow = options.groups(), options.allow
-    where, typed = _take(options.arguments, "ckpt")
-    domain, typed = _take(typed, "domain")
-    found = None if where is None else find_published(where, domain, groups, allow)
+    where, typed, found = _published(options, groups)
     if found is not None:
         import_torchmetrics()
         from ..evaluate import evaluate_published
@@ -216,12 +212,8 @@ def _evaluate(options: Options) -> int:
 
 
 def _predict(options: Options) -> int:
-    from ..conventions import find_published
-
     groups, allow = options.groups(), options.allow
-    where, typed = _take(options.arguments, "ckpt")
-    domain, typed = _take(typed, "domain")
-    found = None if where is None else find_published(where, domain, groups, allow)
+    where, typed, found = _published(options, groups)
     if found is not None:
         import_torchmetrics()
         from ..predict import predict_published, show
@@ -238,6 +230,15 @@ def _predict(options: Options) -> int:
         checkpoints.append((checkpoint, stored))
     import_torchmetrics()
     return show(predict_run(checkpoints, [each for each in typed if not each.startswith("domain=")], groups, allow))
+
+
+def _published(options: Options, groups: Any) -> tuple[str | None, list[str], Any]:
+    """What ckpt= names, the other arguments but domain=, and where these are published weights what find_published says."""
+    from ..conventions import find_published
+
+    where, typed = _take(options.arguments, "ckpt")
+    domain, typed = _take(typed, "domain")
+    return where, typed, None if where is None else find_published(where, domain, groups, options.allow)
 
 
 def _several(where: str | None) -> list[str | None]:

@@ -19,7 +19,7 @@ IMAGENET = {
     "num_classes": 1000,
     "input_size": (3, 224, 224),
     "pool_size": None,
-    "crop_pct": 0.875,  # 256 pixels, the middle 224: DeiT's, and that of all who publish these models but MambaVision's authors
+    "crop_pct": 0.875,  # 256 pixels, the middle 224, as DeiT's recipe and Swin's have it, by which these models are trained
     "interpolation": "bicubic",
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
