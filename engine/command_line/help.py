@@ -38,11 +38,12 @@ USAGE = {
   trainer.threads=2, trainer.accelerator=cpu and data.root=FOLDER are the run's own settings
 """,
 }
+PRINT = "  --cfg                  print the whole configuration with its comments and stop"
+SEVERAL = "  -m                     values with commas mean several runs"
+OPTIONS = {"train": (PRINT, SEVERAL), "evaluate": (PRINT,), "predict": ()}
 OWN = """
   --help domain=<name> model=<name>    the keys that these choices have
   --list [models|data|scans|experiments] [domain] [name]   what may be chosen; * in a name stands for any letters
-  --cfg                  print the whole configuration with its comments and stop
-  -m                     values with commas mean several runs
   --config-dir=<folder>  a folder of your own, laid out like configs/: mine/model/my_net.yaml adds model=my_net
   --allow=<package>      let _target_ in these files name things in your own package, which must be importable
 """
@@ -51,7 +52,7 @@ OWN = """
 def help_text(options: Options, job: str) -> str:
     """The help of a job: examples of every domain, groups and their options, keys."""
     groups = options.groups()
-    lines = [USAGE[job], *_examples(groups, SCRIPTS[job]), OWN]
+    lines = [USAGE[job], *_examples(groups, SCRIPTS[job]), *OWN.splitlines(), *OPTIONS[job], ""]
     if job == "train":
         config = compose(options.arguments, groups, options.allow)
         lines += ["Groups and their options" + f" in domain={config.domain}", ""]

@@ -65,7 +65,23 @@ def _run(arguments: list[str], job: str) -> int:
 
             print(help_text(options, job))
         return 0
+    _check_options(options, job)
     return {"train": _train, "evaluate": _evaluate, "predict": _predict}[job](options)
+
+
+def _check_options(options: Options, job: str) -> None:
+    """Raises UserError for -m and --cfg where a job has no use for them."""
+    resumed = any(each.startswith("resume=") for each in options.arguments)
+    if options.sweep and (job != "train" or resumed):
+        raise UserError(
+            "one run is named, several cannot be made of it", given="-m", allowed="python train.py -m key=value,value",
+            do="leave -m out",
+        )  # fmt: skip
+    if options.show_config and job == "predict":
+        raise UserError(
+            "what predict.py does is in no configuration", given="--cfg", allowed="train.py --cfg, eval.py --cfg",
+            do="leave --cfg out",
+        )  # fmt: skip
 
 
 def _check_words(words: Sequence[str], job: str) -> None:
@@ -188,6 +204,11 @@ def _evaluate(options: Options) -> int:
     groups, allow = options.groups(), options.allow
     where, typed, found = _published(options, groups)
     if found is not None:
+        if options.show_config:
+            raise UserError(
+                "published weights come without a configuration", given=f"ckpt={where} --cfg",
+                allowed="--cfg with the folder of a run", do="leave --cfg out",
+            )  # fmt: skip
         import_torchmetrics()
         from ..evaluate import evaluate_published
 

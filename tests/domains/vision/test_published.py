@@ -200,6 +200,7 @@ def test_what_evaluation_refuses(tmp_path, refused):
     assert "the model is given by the weights" in refused(*typed, "model=vmamba", job="evaluate")
     assert "the model is given by the weights" in refused(*typed, "scan=cross", job="evaluate")
     assert "no such model with published weights" in refused(*typed, "layout=resnet", job="evaluate")
+    assert "leave --cfg out" in refused(*typed, "--cfg", job="evaluate")
     assert "eval.py" in refused("data=image_folder", "data.root=images")
 
 

@@ -102,6 +102,22 @@ def test_help_lists_every_key_and_cfg_keeps_the_comments(command):
     assert [line for line in printed.splitlines() if line.startswith("seed:")] == ["seed: 3", "seed: 4"]
 
 
+@pytest.mark.parametrize(
+    ("job", "typed"),
+    [
+        ("train", ("-m", "resume=runs/a", "seed=1,2")), ("evaluate", ("-m", "ckpt=runs/a,runs/b")),
+        ("predict", ("-m", "ckpt=runs/a")), ("predict", ("ckpt=runs/a", "--cfg")),
+    ],
+)  # fmt: skip
+def test_an_option_that_a_job_has_no_use_for_is_refused(command, job, typed):
+    code, printed, message = command(*typed, job=job)
+    assert (code, printed) == (2, "")
+    option = "-m" if "-m" in typed else "--cfg"
+    assert f"given:   {option}" in message
+    assert f"leave {option} out" in message
+    assert (f"\n  {option} " in command("--help", job=job)[1]) == (job == "train")
+
+
 def test_sweep_runs_all_and_prints_a_table(command):
     code, printed, message = command("-m", *TOY, "debug=fast", "model.patch_size=1,3", "run_dir=sweep")
     assert code == 1
