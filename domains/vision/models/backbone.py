@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,6 +63,10 @@ class Stage(nn.Module):
             x = checkpoint(block, x, use_reentrant=False) if again else block(x)
         return x
 
+    def walked(self, grid: Grid) -> Grid:
+        """The grid that its scans walk, of a map on this one."""
+        return grid
+
 
 class Hierarchical(Backbone):
     """A backbone of stages, for images of any size. Maps of tokens are (batch, height, width, channels).
@@ -90,16 +94,14 @@ class Hierarchical(Backbone):
 
     @property
     def walks(self) -> list[tuple[Scan, Grid]]:
-        """Which scan walks which grid in each stage that has one: that of its first mixer, over a window where it sees no more."""
+        """Which scan walks which grid in each stage that has one: that of its first mixer."""
         found, scan = [], getattr(self, "scan", None)
         # One whose layers walk different paths is drawn whole.
         layers = [] if scan is None else [scan.layer(number) for number in range(scan.layers)]
         for stage, grid in zip(self.stages, self.grids, strict=False):
             mixer = next((module for module in stage.modules() if isinstance(module, PathMixer)), None)
-            window = getattr(stage, "window", None)
             if mixer is not None:
-                walked = scan if mixer.scan in layers else mixer.scan
-                found.append((walked, grid if window is None else Grid((window, window))))
+                found.append((scan if mixer.scan in layers else mixer.scan, stage.walked(grid)))
         return found
 
     @property
@@ -130,6 +132,8 @@ class Hierarchical(Backbone):
             {"module": f"{self.stages_name}.{stage}.blocks", "num_chs": width, "reduction": reduction}
             for stage, (width, reduction) in enumerate(zip(self.widths, self.reductions, strict=True))
         ]
+        for scan, grid in self.walks:
+            scan.order(grid)  # what a scan has to say of such a grid is said now, not in training
         self.reset_classifier(num_classes, global_pool)
         if hasattr(self, "pos_embed"):
             trunc_normal_(self.pos_embed, std=0.02)
@@ -235,6 +239,30 @@ class Hierarchical(Backbone):
         """(batch, channels, height, width) to the first map."""
         x = self.patch_embed(x)
         return x + fitting_positions(self.pos_embed, self.grid.sizes, x.shape[1:3]) if hasattr(self, "pos_embed") else x
+
+
+def make_stages(
+    depths: Sequence[int],
+    widths: Sequence[int],
+    block: Callable[[int, int, nn.Module], nn.Module],
+    downsample: Callable[..., nn.Module],
+    drop_path_rate: float,
+    factory: Mapping[str, Any],
+) -> nn.ModuleList:
+    """The stages of a hierarchical backbone.
+
+    Args:
+        depths, widths: blocks and channels of each stage.
+        block: makes a block from its stage, its number among all blocks, and its stochastic depth.
+        downsample: makes what stands between two stages from their channels and `factory`, the device and dtype.
+        drop_path_rate: of the last block; it rises linearly from none at the first.
+    """
+    dropped, stages = drop_paths(drop_path_rate, sum(depths)), nn.ModuleList()
+    for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+        first, last = sum(depths[:stage]), stage + 1 == len(depths)
+        blocks = [block(stage, number, dropped[number]) for number in range(first, first + depth)]
+        stages.append(Stage(blocks, None if last else downsample(width, widths[stage + 1], **factory)))
+    return stages
 
 
 def grids_of(img_size: tuple[int, int], reductions: Sequence[int]) -> list[Grid]:

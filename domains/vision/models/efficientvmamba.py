@@ -16,7 +16,7 @@ from ....core.mixers.ss2d import SS2D
 from ....core.ranges import Count, Depth, Rate, Side, Size, checked
 from ....core.scans import Scan
 from ....core.scans import get as get_scan
-from .backbone import Hierarchical, Stage, both_sides, drop_paths, grids_of, size_for, suitable_stride, with_names
+from .backbone import Hierarchical, both_sides, make_stages, size_for, suitable_stride, with_names
 from .position import strip_wrapping
 from .registration import Variant, register
 from .stems import patch_stem
@@ -121,20 +121,14 @@ class EfficientVMamba(Hierarchical):
         self.scan = get_scan(scan, **(scan_parameters or {})) if isinstance(scan, str) else scan
         mixing = {"d_state": d_state, "expand": expand, "padded": compat == "published", "backend": backend, **factory}
         self.patch_embed = patch_stem(in_chans, widths[0], stride, **factory)
-        grids = grids_of(img_size, [stride * 2**stage for stage in range(len(depths))])
-        dropped, self.layers = iter(drop_paths(drop_path_rate, sum(depths))), nn.ModuleList()
-        for stage, width in enumerate(widths):
-            blocks = []
-            for number in range(sum(depths[:stage]), sum(depths[: stage + 1])):
-                if stage < (len(depths) + 1) // 2:
-                    walked = self.scan.layer(number)
-                    walked.order(grids[stage])  # a scan that cannot walk this grid says so now, not in training
-                    mixer = SS2D(width, scan=walked, **mixing)
-                    blocks.append(EfficientBlock(width, mixer, next(dropped), **factory))
-                else:
-                    blocks.append(InvertedResidual(width, next(dropped), **factory))
-            last = stage + 1 == len(depths)
-            self.layers.append(Stage(blocks, None if last else PatchMerging(width, widths[stage + 1], **factory)))
+
+        def block(stage: int, number: int, drop_path: nn.Module) -> nn.Module:
+            if stage < (len(depths) + 1) // 2:
+                mixer = SS2D(widths[stage], scan=self.scan.layer(number), **mixing)
+                return EfficientBlock(widths[stage], mixer, drop_path, **factory)
+            return InvertedResidual(widths[stage], drop_path, **factory)
+
+        self.layers = make_stages(depths, widths, block, PatchMerging, drop_path_rate, factory)
         self.classifier = nn.ModuleDict({"norm": nn.LayerNorm(widths[-1], **factory), "head": nn.Identity()})
         self.head_drop = nn.Dropout(drop_rate)
         self._finish(img_size, widths, stride, num_classes, global_pool)

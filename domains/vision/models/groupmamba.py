@@ -17,7 +17,7 @@ from ....core.mixers.grouped import GroupedSS2D
 from ....core.ranges import Count, Depth, Rate, Side, Size, checked
 from ....core.scans import Grid, Scan
 from ....core.scans import get as get_scan
-from .backbone import Hierarchical, Stage, both_sides, drop_paths, grids_of, size_for, suitable_stride, with_names
+from .backbone import Hierarchical, both_sides, make_stages, size_for, suitable_stride, with_names
 from .position import strip_wrapping
 from .registration import Variant, register
 from .stems import ChannelsLast
@@ -173,19 +173,14 @@ class GroupMamba(Hierarchical):
         stride = suitable_stride(img_size) if stride is None else stride
         self.scan = get_scan(scan, **(scan_parameters or {})) if isinstance(scan, str) else scan
         self.patch_embed, self.distilled = _stem(in_chans, stem_dim, dims[0], stride, factory), distilled
-        grids = grids_of(img_size, [stride * 2**stage for stage in range(len(depths))])
-        mixing = {"d_state": d_state, "backend": backend, **factory}
-        dropped, self.layers = drop_paths(drop_path_rate, sum(depths)), nn.ModuleList()
-        for stage, (width, ratio, grid) in enumerate(zip(dims, mlp_ratios, grids, strict=True)):
-            blocks = []
-            for number in range(sum(depths[:stage]), sum(depths[: stage + 1])):
-                walked = self.scan.layer(number)
-                walked.order(grid)  # a scan that cannot walk this grid says so now, not in training
-                blocks.append(
-                    GroupBlock(width, ModulatedGroups(width, walked, **mixing), ratio, dropped[number], **factory)
-                )
-            last = stage + 1 == len(depths)
-            self.layers.append(Stage(blocks, None if last else Downsample(width, dims[stage + 1], **factory)))
+        mixing, sizes = {"d_state": d_state, "backend": backend, **factory}, list(zip(dims, mlp_ratios, strict=True))
+
+        def block(stage: int, number: int, drop_path: nn.Module) -> nn.Module:
+            width, mlp_ratio = sizes[stage]
+            mixer = ModulatedGroups(width, self.scan.layer(number), **mixing)
+            return GroupBlock(width, mixer, mlp_ratio, drop_path, **factory)
+
+        self.layers = make_stages(depths, dims, block, Downsample, drop_path_rate, factory)
         summary = ModulatedGroups(dims[-1], self.scan.layer(0), **mixing)
         self.post_network = nn.ModuleList([SummaryBlock(dims[-1], summary, mlp_ratios[-1], **factory)])
         self.norm = nn.LayerNorm(dims[-1], eps=1e-6, **factory)

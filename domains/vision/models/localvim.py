@@ -92,8 +92,6 @@ class LocalVim(Hierarchical):
         self.head_drop = nn.Dropout(drop_rate)
         self._finish(img_size, [embed_dim], patch_size, num_classes, global_pool)
         scale_output_projections(self.layers, depth)
-        for walked in scans:
-            walked.order(self.grid)  # a scan that cannot walk this grid says so now, not in training
 
 
 def rotated(x: Tensor, side: int | None = None) -> Tensor:

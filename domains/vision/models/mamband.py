@@ -15,7 +15,7 @@ from ....core.mixers.mamba import Mamba
 from ....core.ranges import Count, Depth, Positive, Rate, Side, Size, checked
 from ....core.scans import Scan
 from ....core.scans import get as get_scan
-from .backbone import Hierarchical, Stage, both_sides, drop_paths, fit_saved_positions, grids_of, size_for, with_names
+from .backbone import Hierarchical, both_sides, fit_saved_positions, make_stages, size_for, with_names
 from .position import strip_wrapping
 from .registration import Variant, register
 from .stems import ChannelsLast, PatchConvolution
@@ -97,24 +97,21 @@ class MambaND(Hierarchical):
             "projection", PatchConvolution(in_chans, embed_dim, patch_size, patch_size, **factory)
         )
         self.patch_embed.add_module("last", ChannelsLast())
-        grids = grids_of(img_size, [patch_size * 2**stage for stage in range(len(depths))])
-        self.pos_embed = nn.Parameter(torch.zeros(1, grids[0].tokens, embed_dim, **factory))
+        tokens = -(-img_size[0] // patch_size) * -(-img_size[1] // patch_size)
+        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, embed_dim, **factory))
         self.scan = get_scan(scan, **(scan_parameters or {})) if isinstance(scan, str) else scan
         mixing = {"d_state": d_state, "expand": expand, "axes": 2, "backend": backend, **factory}
-        dropped, self.layers = drop_paths(drop_path_rate, sum(depths)), nn.ModuleList()
-        for stage, grid in enumerate(grids):
-            blocks = []
-            for number in range(sum(depths[:stage]), sum(depths[: stage + 1])):
-                walked = self.scan.layer(number)
-                walked.order(grid)  # a scan that cannot walk this grid says so now, not in training
-                mixer = Mamba(embed_dim, scan=walked, **mixing)
-                blocks.append(NormalisedBlock(embed_dim, mixer, dropped[number], compat, **factory))
-            last = stage + 1 == len(depths)
-            self.layers.append(Stage(blocks, None if last else UnfoldedMerging(embed_dim, embed_dim, **factory)))
+
+        def block(stage: int, number: int, drop_path: nn.Module) -> nn.Module:
+            mixer = Mamba(embed_dim, scan=self.scan.layer(number), **mixing)
+            return NormalisedBlock(embed_dim, mixer, drop_path, compat, **factory)
+
+        widths = [embed_dim] * len(depths)
+        self.layers = make_stages(depths, widths, block, UnfoldedMerging, drop_path_rate, factory)
         self.ln1 = nn.LayerNorm(embed_dim, eps=1e-6, **factory)
         self.ln2 = nn.LayerNorm(embed_dim, eps=1e-6, **factory)
         self.head_drop = nn.Dropout(drop_rate)
-        self._finish(img_size, [embed_dim] * len(depths), patch_size, num_classes, global_pool)
+        self._finish(img_size, widths, patch_size, num_classes, global_pool)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The mean over the map, normalised once more, and, unless `pre_logits`, its class scores."""

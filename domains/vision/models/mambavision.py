@@ -173,6 +173,9 @@ class WindowStage(Stage):
         super().__init__(blocks, downsample)
         self.window = window
 
+    def walked(self, grid: Grid) -> Grid:
+        return Grid((self.window, self.window))
+
     def forward(self, x: Tensor, checkpointing: bool = False) -> Tensor:
         batch, height, width, channels = x.shape
         side = self.window
@@ -260,9 +263,7 @@ class MambaVision(Hierarchical):
             blocks = []
             for place, number in enumerate(numbers):
                 if place < (depth + 1) // 2:
-                    walked = self.scan.layer(number)
-                    walked.order((window, window))  # a scan that cannot walk a window says so now, not in training
-                    mixer = HalfMixed(width, scan=walked, **mixing)
+                    mixer = HalfMixed(width, scan=self.scan.layer(number), **mixing)
                 else:
                     mixer = Attention(width, heads, qkv_bias=True, **factory)
                 blocks.append(MixingBlock(width, mixer, mlp_ratio, dropped[number], layer_scale, **factory))

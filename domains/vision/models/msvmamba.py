@@ -23,7 +23,7 @@ from ....core.ranges import Count, Depth, Positive, Rate, Side, Size, checked
 from ....core.scans import Grid, Scan
 from ....core.scans import get as get_scan
 from ....core.scans.coarse import coarse_paths
-from .backbone import Hierarchical, Stage, both_sides, drop_paths, grids_of, size_for, suitable_stride
+from .backbone import Hierarchical, both_sides, make_stages, size_for, suitable_stride
 from .registration import Variant, register
 from .stems import patch_stem
 from .vmamba import checkpoint_filter_fn as vmamba_filter_fn
@@ -224,17 +224,13 @@ class MSVMamba(Hierarchical):
         widths = [dims * 2**stage for stage in range(len(depths))] if isinstance(dims, int) else list(dims)
         self.scan = get_scan(scan, **(scan_parameters or {})) if isinstance(scan, str) else scan
         self.patch_embed = patch_stem(in_chans, widths[0], stride, **factory)
-        grids = grids_of(img_size, [stride * 2**stage for stage in range(len(depths))])
-        dropped, self.layers = drop_paths(drop_path_rate, sum(depths)), nn.ModuleList()
-        for stage, (width, grid) in enumerate(zip(widths, grids, strict=True)):
-            blocks = []
-            for number in range(sum(depths[:stage]), sum(depths[: stage + 1])):
-                walked = self.scan.layer(number)
-                walked.order(grid)  # a scan that cannot walk this grid says so now, not in training
-                mixer = MultiScaleSS2D(width, d_state, walked, expand=expand, backend=backend, **factory)
-                blocks.append(MultiScaleBlock(width, mixer, dropped[number], **factory))
-            last = stage + 1 == len(depths)
-            self.layers.append(Stage(blocks, None if last else PatchMerging(width, widths[stage + 1], **factory)))
+
+        def block(stage: int, number: int, drop_path: nn.Module) -> nn.Module:
+            mixing = {"expand": expand, "backend": backend, **factory}
+            mixer = MultiScaleSS2D(widths[stage], d_state, self.scan.layer(number), **mixing)
+            return MultiScaleBlock(widths[stage], mixer, drop_path, **factory)
+
+        self.layers = make_stages(depths, widths, block, PatchMerging, drop_path_rate, factory)
         self.classifier = nn.ModuleDict({"norm": nn.LayerNorm(widths[-1], **factory), "head": nn.Identity()})
         self.head_drop = nn.Dropout(drop_rate)
         self._finish(img_size, widths, stride, num_classes, global_pool)

@@ -144,7 +144,6 @@ class PlainMamba(Hierarchical):
         self.ln1 = nn.LayerNorm(embed_dim, eps=1e-6, **factory)
         self.head_drop = nn.Dropout(drop_rate)
         self._finish(img_size, [embed_dim], patch_size, num_classes, global_pool)
-        self.scan.layer(0).order(self.grid)  # a scan that cannot walk this grid says so now, not in training
 
 
 def _stem(in_chans: int, embed_dim: int, patch_size: int, convs: int, factory: dict) -> nn.Module:

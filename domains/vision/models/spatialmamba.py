@@ -16,7 +16,7 @@ from ....core.ops.selective_scan import selective_scan
 from ....core.ranges import Count, Depth, Positive, Rate, Side, Size, Weight, checked
 from ....core.scans import Grid, Scan
 from ....core.scans import get as get_scan
-from .backbone import Hierarchical, Stage, both_sides, drop_paths, grids_of, size_for, suitable_stride, with_names
+from .backbone import Hierarchical, both_sides, make_stages, size_for, suitable_stride, with_names
 from .mlla import InvertedDownsample, PositionedBlock, ResidualStem
 from .position import strip_wrapping
 from .registration import Variant, register
@@ -129,17 +129,14 @@ class SpatialMamba(Hierarchical):
         widths = [dims * 2**stage for stage in range(len(depths))] if isinstance(dims, int) else list(dims)
         self.scan = get_scan(scan, **(scan_parameters or {})) if isinstance(scan, str) else scan
         self.patch_embed = ResidualStem(in_chans, widths[0], stride, **factory)
-        grids = grids_of(img_size, [stride * 2**stage for stage in range(len(depths))])
-        dropped, self.layers = drop_paths(drop_path_rate, sum(depths)), nn.ModuleList()
-        for stage, (width, grid) in enumerate(zip(widths, grids, strict=True)):
-            blocks = []
-            for number in range(sum(depths[:stage]), sum(depths[: stage + 1])):
-                walked = self.scan.layer(number)
-                walked.order(grid)  # a scan that cannot walk this grid says so now, not in training
-                mixer = StateFused(width, walked, compat, expand=expand, backend=backend, **factory)
-                blocks.append(PositionedBlock(width, mixer, mlp_ratio, dropped[number], **factory))
-            last = stage + 1 == len(depths)
-            self.layers.append(Stage(blocks, None if last else InvertedDownsample(width, widths[stage + 1], **factory)))
+
+        def block(stage: int, number: int, drop_path: nn.Module) -> nn.Module:
+            mixer = StateFused(
+                widths[stage], self.scan.layer(number), compat, expand=expand, backend=backend, **factory
+            )
+            return PositionedBlock(widths[stage], mixer, mlp_ratio, drop_path, **factory)
+
+        self.layers = make_stages(depths, widths, block, InvertedDownsample, drop_path_rate, factory)
         self.norm = nn.LayerNorm(widths[-1], **factory)
         self.head_drop = nn.Dropout(drop_rate)
         self._finish(img_size, widths, stride, num_classes, global_pool)

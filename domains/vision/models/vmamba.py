@@ -18,7 +18,7 @@ from ....core.mixers.ss2d import SS2D
 from ....core.ranges import Count, Depth, Positive, Rate, Side, Size, Weight, checked
 from ....core.scans import Scan
 from ....core.scans import get as get_scan
-from .backbone import Hierarchical, Stage, both_sides, drop_paths, grids_of, size_for, suitable_stride, with_names
+from .backbone import Hierarchical, both_sides, make_stages, size_for, suitable_stride, with_names
 from .position import strip_wrapping
 from .registration import Variant, register
 from .stems import convolved_downsample, overlapping_stem, patch_stem
@@ -92,21 +92,15 @@ class VMamba(Hierarchical):
         self.patch_embed = (patch_stem if first else overlapping_stem)(in_chans, widths[0], stride, **factory)
         mixing = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "gate": first, "conv_bias": first}
         mixing |= {"backend": backend, **factory}
-        dropped, self.layers = drop_paths(drop_path_rate, sum(depths)), nn.ModuleList()
-        grids = grids_of(img_size, [stride * 2**stage for stage in range(len(depths))])
-        for stage, (width, depth, grid) in enumerate(zip(widths, depths, grids, strict=True)):
-            blocks = []
-            for _ in range(depth):
-                number = sum(depths[:stage]) + len(blocks)
-                scans[number].order(grid)  # a scan that cannot walk this grid says so now, not in training
-                norm, op = nn.LayerNorm(width, **factory), mixer(width, scan=scans[number], **mixing)
-                more = (
-                    (nn.LayerNorm(width, **factory), Mlp(width, int(mlp_ratio * width), **factory)) if mlp_ratio else ()
-                )
-                blocks.append(GridBlock(norm, op, *more, drop_path=dropped[number]))
-            last = stage + 1 == len(depths)
-            make = PatchMerging if first else convolved_downsample
-            self.layers.append(Stage(blocks, None if last else make(width, widths[stage + 1], **factory)))
+
+        def block(stage: int, number: int, drop_path: nn.Module) -> nn.Module:
+            width = widths[stage]
+            norm, op = nn.LayerNorm(width, **factory), mixer(width, scan=scans[number], **mixing)
+            more = (nn.LayerNorm(width, **factory), Mlp(width, int(mlp_ratio * width), **factory)) if mlp_ratio else ()
+            return GridBlock(norm, op, *more, drop_path=drop_path)
+
+        make = PatchMerging if first else convolved_downsample
+        self.layers = make_stages(depths, widths, block, make, drop_path_rate, factory)
         self.classifier = nn.ModuleDict({"norm": nn.LayerNorm(widths[-1], **factory), "head": nn.Identity()})
         self.head_drop = nn.Dropout(drop_rate)
         self._finish(img_size, widths, stride, num_classes, global_pool)

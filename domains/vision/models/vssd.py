@@ -19,7 +19,7 @@ from ....core.linear import applied, normalised
 from ....core.mixers.path_layers import convolved_on_grid
 from ....core.mixers.walk import sizes_of
 from ....core.ranges import Count, Depth, Positive, Rate, Side, Size, Weight, checked
-from .backbone import Hierarchical, Stage, both_sides, drop_paths, size_for, suitable_stride, with_names
+from .backbone import Hierarchical, both_sides, make_stages, size_for, suitable_stride, with_names
 from .mlla import InvertedDownsample, PositionedBlock, ResidualStem
 from .position import strip_wrapping
 from .registration import Variant, register
@@ -137,17 +137,17 @@ class VSSD(Hierarchical):
         stride = suitable_stride(img_size) if stride is None else stride
         widths = [dims * 2**stage for stage in range(len(depths))] if isinstance(dims, int) else list(dims)
         self.patch_embed = ResidualStem(in_chans, widths[0], stride, **factory)
-        dropped, self.layers = iter(drop_paths(drop_path_rate, sum(depths))), nn.ModuleList()
-        for stage, (width, depth, heads) in enumerate(zip(widths, depths, num_heads, strict=True)):
-            blocks = []
-            for _ in range(depth):
-                if stage < len(depths) - attention_stages:
-                    mixer = NonCausalDuality(width, heads, d_state, expand=expand, **factory)
-                else:
-                    mixer = GlobalAttention(width, heads, **factory)
-                blocks.append(PositionedBlock(width, mixer, mlp_ratio, next(dropped), **factory))
-            last = stage + 1 == len(depths)
-            self.layers.append(Stage(blocks, None if last else InvertedDownsample(width, widths[stage + 1], **factory)))
+        sizes = list(zip(widths, num_heads, strict=True))
+
+        def block(stage: int, number: int, drop_path: nn.Module) -> nn.Module:
+            width, heads = sizes[stage]
+            if stage < len(depths) - attention_stages:
+                mixer = NonCausalDuality(width, heads, d_state, expand=expand, **factory)
+            else:
+                mixer = GlobalAttention(width, heads, **factory)
+            return PositionedBlock(width, mixer, mlp_ratio, drop_path, **factory)
+
+        self.layers = make_stages(depths, widths, block, InvertedDownsample, drop_path_rate, factory)
         self.norm = nn.LayerNorm(widths[-1], **factory)
         self.head_drop = nn.Dropout(drop_rate)
         self._finish(img_size, widths, stride, num_classes, global_pool)

@@ -103,6 +103,12 @@ def test_any_channels_and_sizes(name, channels):
         assert draw_stages(model.scan.layer(0), grids).axes
 
 
+@pytest.mark.parametrize("name", [name for name in MICRO if hasattr(MADE[name], "scan")])
+def test_a_scan_that_cannot_walk_the_map_says_so_when_the_model_is_made(name):
+    with pytest.raises(UserError, match="no sense on a 2-D grid"):
+        made(name, scan="slices")
+
+
 @pytest.mark.parametrize("name", MICRO)
 def test_another_size_says_what_a_model_made_for_it_says(name):
     """Positions are resampled while it runs as its filter resamples saved ones."""
