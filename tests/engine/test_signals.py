@@ -190,7 +190,6 @@ def test_a_sweep_that_is_stopped_says_what_is_left(command, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_at_random_moments(number, accumulate, groups, tmp_path, monkeypatch):
-    import toy.task  # noqa: F401  what the forked processes need not import each
     from forked import Forked
 
     from .conftest import OPTIONS
