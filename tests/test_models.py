@@ -50,6 +50,11 @@ def answers(model, inputs):
         return [each for each in tree_leaves(model(*inputs)) if torch.is_tensor(each) and each.is_floating_point()]
 
 
+def in_dtype(inputs, dtype):
+    """The same inputs, their floating point numbers in that dtype."""
+    return tree_map(lambda each: each.to(dtype) if torch.is_tensor(each) and each.is_floating_point() else each, inputs)
+
+
 def test_every_parameter_learns_from_every_batch(parts, batch):
     parts.task.train()
     parts.task.zero_grad()
@@ -68,7 +73,7 @@ def test_the_same_batch_gives_the_same_answer(parts, batch):
 
 def test_samples_do_not_see_one_another(parts, batch):
     # in float64: norms over a few tokens make much of how a convolution rounds in batches of another size
-    batch = tree_map(lambda each: each.double() if torch.is_tensor(each) and each.is_floating_point() else each, batch)
+    batch = in_dtype(batch, torch.float64)
     try:
         together = answers(parts.model.double(), parts.task.inputs(batch))[0]
         for number in range(len(together)):
@@ -82,17 +87,11 @@ def test_samples_do_not_see_one_another(parts, batch):
 def test_float64_says_the_same_and_bfloat16_something(parts, batch):
     inputs = parts.task.inputs(batch)
     single = answers(parts.model, inputs)[0]
-
-    def to(dtype):
-        return tree_map(
-            lambda each: each.to(dtype) if torch.is_tensor(each) and each.is_floating_point() else each, inputs
-        )
-
     try:
-        double = answers(parts.model.double(), to(torch.float64))[0]
+        double = answers(parts.model.double(), in_dtype(inputs, torch.float64))[0]
         assert double.dtype == torch.float64
         torch.testing.assert_close(single.double(), double, rtol=2e-3, atol=2e-4)
-        half = answers(parts.model.bfloat16(), to(torch.bfloat16))[0]
+        half = answers(parts.model.bfloat16(), in_dtype(inputs, torch.bfloat16))[0]
         assert half.isfinite().all()
         assert half.shape == single.shape
     finally:
@@ -133,9 +132,12 @@ def test_what_it_says_is_walked_is_what_its_mixers_see(parts, batch):
 
 @pytest.mark.slow
 def test_compiled_it_says_the_same(parts, batch):
-    inputs = parts.task.inputs(batch)
-    expected = answers(parts.model, inputs)
-    torch._dynamo.reset()
-    found = answers(torch.compile(parts.model, backend="aot_eager"), inputs)
+    inputs = in_dtype(parts.task.inputs(batch), torch.float64)  # as above
+    try:
+        expected = answers(parts.model.double(), inputs)
+        torch._dynamo.reset()
+        found = answers(torch.compile(parts.model, backend="aot_eager"), inputs)
+    finally:
+        parts.model.float()
     for one, other in zip(expected, found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)

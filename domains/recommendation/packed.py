@@ -64,7 +64,7 @@ class Packed:
 
     def _put(self, x: Tensor, fill: int) -> Tensor:
         found = x.new_full((self.rows * self.width, *x.shape[2:]), fill)
-        return found.index_put((self._at,), x[self._real]).unflatten(0, (self.rows, self.width))
+        return torch.index_put(found, (self._at,), x[self._real]).unflatten(0, (self.rows, self.width))
 
 
 def encode(

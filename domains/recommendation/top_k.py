@@ -130,7 +130,7 @@ def _without(scores: Tensor, numbers: Tensor, hide: Tensor) -> Tensor:
     """The scores with hidden items at minus infinity; numbers: (columns,), ascending."""
     place, inside = _columns(numbers, hide)
     row, event = inside.nonzero(as_tuple=True)
-    return scores.index_put((row, place[row, event]), scores.new_tensor(-torch.inf))
+    return torch.index_put(scores, (row, place[row, event]), scores.new_tensor(-torch.inf))
 
 
 def _merged(found: tuple[Tensor, Tensor], scores: Tensor, numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ def selective_scan_reference(
         (batch, paths, channels, states), float32 at least.
     """
     (batch, _, length, channels), paths, groups = x.shape, A.shape[0], B.shape[3]
-    real = torch.promote_types(torch.promote_types(x.dtype, torch.float32), A.dtype.to_real())
+    real = torch.promote_types(torch.promote_types(x.dtype, torch.float32), A.real.dtype)
     number = torch.promote_types(real, A.dtype)
     token, visited = token_of_step(order, batch, paths, length, x.device)
 

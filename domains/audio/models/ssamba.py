@@ -51,7 +51,7 @@ class MaskedPatches(nn.Module):
         patches = F.unfold(spectrograms.transpose(1, 2)[:, None], self.patch, stride=self.patch).transpose(1, 2)
         tokens = model.patch_embed(spectrograms.to(self.mask_embed.dtype))
         rows = torch.arange(len(tokens), device=tokens.device)[:, None]
-        tokens = tokens.index_put((rows, hidden), self.mask_embed[:, 0])
+        tokens = torch.index_put(tokens, (rows, hidden), self.mask_embed[:, 0])
         place = model.grid.extra[0]
         said = model.encode(tokens)[rows, hidden + (hidden >= place)]
         truth = patches[rows, hidden]  # (batch, count, mels * frames of a patch)

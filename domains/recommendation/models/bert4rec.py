@@ -104,7 +104,7 @@ class BERT4Rec(SequentialModel):
                 beside[name] = torch.where(place == kept, final, beside[name])
         hidden, _ = self(asked, features=beside)
         said = last_of_each(hidden, asked != 0)
-        return said.new_zeros(len(items), self.channels).index_put((real,), said)
+        return torch.index_put(said.new_zeros(len(items), self.channels), (real,), said)
 
     def factors(self, hidden: Tensor, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As of Recommender: the embeddings, and a channel more for the items' biases."""

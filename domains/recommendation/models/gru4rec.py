@@ -80,11 +80,11 @@ def run_gru(gru: nn.GRU, x: Tensor, events: Events, state: Tensor) -> tuple[Tens
     if not len(rows.lengths):
         return x.new_zeros(*x.shape[:2], gru.hidden_size), state
     some = ~rows.empty
-    begin = state.new_zeros(len(rows.lengths), *state.shape[1:]).index_put((rows.first[some],), state[some])
+    begin = torch.index_put(state.new_zeros(len(rows.lengths), *state.shape[1:]), (rows.first[some],), state[some])
     packed = pack_padded_sequence(rows.apart(x), rows.lengths.cpu(), True, enforce_sorted=False)
     y, after = gru(packed, begin.transpose(0, 1).contiguous())
     y, _ = pad_packed_sequence(y, True, total_length=rows.width)
-    return rows.together(y), state.index_put((some,), after.transpose(0, 1)[rows.last[some]].to(state.dtype))
+    return rows.together(y), torch.index_put(state, (some,), after.transpose(0, 1)[rows.last[some]].to(state.dtype))
 
 
 @checked(group="model")

@@ -43,12 +43,12 @@ class Rows:
     def apart(self, x: Tensor) -> Tensor:
         """(batch, length, ...) to (sequences, width, ...), zero behind each sequence."""
         rows = x.new_zeros(len(self.lengths), self.width, *x.shape[2:])
-        return rows.index_put((self._sequence, self._place), x[self.real])
+        return torch.index_put(rows, (self._sequence, self._place), x[self.real])
 
     def together(self, rows: Tensor) -> Tensor:
         """(sequences, width, ...) back to (batch, length, ...), zero at padding."""
         x = rows.new_zeros(*self.real.shape, *rows.shape[2:])
-        return x.index_put((self.real,), rows[self._sequence, self._place])
+        return torch.index_put(x, (self.real,), rows[self._sequence, self._place])
 
 
 def check_padding(number: Tensor, side: str) -> None:

@@ -56,7 +56,7 @@ class Graphs(NamedTuple):
     def padded(self, x: Tensor, value: float = 0.0) -> Tensor:
         """(nodes, …) as (batch, longest, …)."""
         out = x.new_full((*self.valid.shape, *x.shape[1:]), value)
-        return out.index_put((self.owner, self.place), x)
+        return torch.index_put(out, (self.owner, self.place), x)
 
     def mean(self, x: Tensor) -> Tensor:
         """Of the nodes (nodes, channels) of each graph, (batch, channels)."""
@@ -145,13 +145,12 @@ class GPSLayer(nn.Module):
         self, x: Tensor, edge: Tensor, graphs: Graphs, noise: Sequence[Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Nodes (nodes, dim_h) and edges (edges, dim_h) to the same; noise: (nodes,) for each order, None: its own."""
-        branches = []
+        given, x = x, 0
         if self.local_model is not None:
-            local, edge = self.local_model(x, edge, graphs)
-            branches.append(self.norm1_local(local))
+            local, edge = self.local_model(given, edge, graphs)
+            x = self.norm1_local(local)
         if self.self_attn is not None:
-            branches.append(self.norm1_attn(x + self._dropped(self._mixed(x, graphs, noise))))
-        x = sum(branches)
+            x = x + self.norm1_attn(given + self._dropped(self._mixed(given, graphs, noise)))
         hidden = self._dropped(F.relu(self.ff_linear1(x)))
         return self.norm2(x + self._dropped(self.ff_linear2(hidden))), edge
 
@@ -190,6 +189,7 @@ def orders_of(graphs: Graphs, order: str, training: bool, noise: Sequence[Tensor
     return found
 
 
+@torch.compiler.disable  # Dynamo knows no generators
 def _steady(graphs: Graphs, number: int) -> Tensor:
     """Noise below 1 that depends on a node's number in its graph alone."""
     longest = graphs.valid.shape[1]

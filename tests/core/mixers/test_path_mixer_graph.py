@@ -20,6 +20,9 @@ CASES = {
     "s4d, packed": ("s4d", {}, True),
 }
 
+# Its further tests are in test_mamba_graph.
+MAMBA = {"mamba": ("mamba", {}, False), "mamba, cross": ("mamba", {"scan": "cross", "axes": 2}, False)}
+
 
 class Mixed(torch.nn.Module):
     """Tokens in, tokens out; the grid is fixed, as it is in a model."""
@@ -34,7 +37,7 @@ class Mixed(torch.nn.Module):
 
 def make(case):
     torch.manual_seed(0)
-    name, options, packed = CASES[case]
+    name, options, packed = (CASES | MAMBA)[case]
     walk.walk.cache_clear()  # the tables are made while tracing
     seq_idx = (torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, -1, -1]).expand(2, -1).contiguous(),) if packed else ()
     return Mixed(name, options), (torch.randn(2, 12, 16), *seq_idx)
@@ -51,6 +54,16 @@ def test_compiles_as_one_graph_with_gradients(case):
     torch.testing.assert_close(found, expected)
     gradients, correct = (torch.autograd.grad(y.square().sum(), wanted) for y in (found, expected))
     torch.testing.assert_close(gradients, correct, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES | MAMBA)
+def test_float64_compiles_as_one_graph(case):
+    """What other dtypes hide in an operator is traced here: the references, where they do the work."""
+    model, inputs = make(case)
+    model, inputs = model.double(), (inputs[0].double(), *inputs[1:])
+    torch._dynamo.reset()
+    found = torch.compile(model, fullgraph=True, backend="aot_eager")(*inputs)
+    torch.testing.assert_close(found, model(*inputs))
 
 
 @pytest.mark.parametrize("case", CASES)
